@@ -1,0 +1,201 @@
+package shm
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/perch-edge/perch/internal/lockfile"
+)
+
+// Name is the name of a ring: words of a-z, 0-9, _ and - joined by dots, as
+// "porch.video".
+type Name string
+
+var nameRE = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]*(\.[a-z0-9][a-z0-9_-]*)*$`)
+
+func (n Name) check() error {
+	if len(n) > 120 || !nameRE.MatchString(string(n)) {
+		return fmt.Errorf("ring name %q: want words of a-z 0-9 _ - joined by dots, 120 bytes at most", string(n))
+	}
+	return nil
+}
+
+// Epoch names one run of a writer. Later runs within one boot have greater
+// epochs. It is written as 16 hexadecimal digits.
+type Epoch uint64
+
+func (e Epoch) String() string { return fmt.Sprintf("%016x", uint64(e)) }
+
+// MarshalText writes the 16 digits.
+func (e Epoch) MarshalText() ([]byte, error) { return []byte(e.String()), nil }
+
+// UnmarshalText reads what MarshalText wrote.
+func (e *Epoch) UnmarshalText(text []byte) error {
+	parsed, err := ParseEpoch(string(text))
+	*e = parsed
+	return err
+}
+
+// ParseEpoch reads 16 lower-case hexadecimal digits.
+func ParseEpoch(s string) (Epoch, error) {
+	v, err := strconv.ParseUint(s, 16, 64)
+	if err != nil || Epoch(v).String() != s {
+		return 0, fmt.Errorf("epoch %q: want 16 lower-case hexadecimal digits", s)
+	}
+	return Epoch(v), nil
+}
+
+// Dir is a folder of rings.
+type Dir struct{ root *os.Root }
+
+// OpenDir opens the folder, making it (0700) where it is absent. A folder of
+// another user, or one that others may enter, is refused: who can truncate a
+// mapped file can kill its readers.
+func OpenDir(path string) (*Dir, error) {
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return nil, fmt.Errorf("make ring folder: %w", err)
+	}
+	root, err := os.OpenRoot(path)
+	if err != nil {
+		return nil, fmt.Errorf("open ring folder: %w", err)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		root.Close()
+		return nil, fmt.Errorf("stat ring folder %s: %w", path, err)
+	}
+	if int(st.Uid) != os.Geteuid() || st.Mode&0o077 != 0 {
+		root.Close()
+		return nil, fmt.Errorf("ring folder %s belongs to user %d with mode %#o: want user %d and mode 0700 (chmod 700 %s, or another shm_dir)",
+			path, st.Uid, st.Mode&0o777, os.Geteuid(), path)
+	}
+	return &Dir{root}, nil
+}
+
+// Path is the folder's path, for messages.
+func (d *Dir) Path() string { return d.root.Name() }
+
+// Close closes the folder; rings opened in it stay open.
+func (d *Dir) Close() error { return d.root.Close() }
+
+// Rings lists the rings that have a current epoch.
+func (d *Dir) Rings() ([]Name, error) {
+	entries, err := fs.ReadDir(d.root.FS(), ".")
+	if err != nil {
+		return nil, fmt.Errorf("list rings: %w", err)
+	}
+	var names []Name
+	for _, e := range entries {
+		if name, ok := strings.CutSuffix(e.Name(), ".cur"); ok && Name(name).check() == nil {
+			names = append(names, Name(name))
+		}
+	}
+	return names, nil
+}
+
+// Epochs lists the epochs of a ring that still have files, oldest first.
+func (d *Dir) Epochs(name Name) ([]Epoch, error) {
+	entries, err := fs.ReadDir(d.root.FS(), ".")
+	if err != nil {
+		return nil, fmt.Errorf("list epochs of %s: %w", name, err)
+	}
+	var epochs []Epoch
+	for _, e := range entries {
+		rest, ok := strings.CutPrefix(e.Name(), string(name)+".")
+		digits, isCtl := strings.CutSuffix(rest, ".ctl")
+		if epoch, err := ParseEpoch(digits); ok && isCtl && err == nil {
+			epochs = append(epochs, epoch)
+		}
+	}
+	slices.Sort(epochs)
+	return epochs, nil
+}
+
+// Current is the epoch of the ring's last writer. It fails with ErrNoRing.
+func (d *Dir) Current(name Name) (Epoch, error) {
+	text, err := d.root.ReadFile(string(name) + ".cur")
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, fmt.Errorf("ring %s in %s: %w", name, d.Path(), ErrNoRing)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("read current epoch: %w", err)
+	}
+	return ParseEpoch(strings.TrimSpace(string(text)))
+}
+
+// HasWriter says whether a live process writes the ring.
+func (d *Dir) HasWriter(name Name) bool { return lockfile.Held(d.root, string(name)+".lock") }
+
+// Sweep removes every ring whose writer is gone and returns their names. A
+// supervisor calls it before its fleet starts and after it has stopped.
+func (d *Dir) Sweep() ([]Name, error) {
+	entries, err := fs.ReadDir(d.root.FS(), ".")
+	if err != nil {
+		return nil, fmt.Errorf("list rings: %w", err)
+	}
+	byRing := map[Name][]string{}
+	for _, e := range entries {
+		if name, ok := ringOf(e.Name()); ok && e.Type().IsRegular() {
+			byRing[name] = append(byRing[name], e.Name())
+		}
+	}
+	var swept []Name
+	var errs []error
+	for name, files := range byRing {
+		lock, err := lockfile.Acquire(d.root, string(name)+".lock")
+		if held := (*lockfile.HeldError)(nil); errors.As(err, &held) {
+			continue
+		}
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		for _, f := range files {
+			if !strings.HasSuffix(f, ".lock") {
+				errs = append(errs, d.root.Remove(f))
+			}
+		}
+		errs = append(errs, lock.Release())
+		swept = append(swept, name)
+	}
+	slices.Sort(swept)
+	return swept, errors.Join(errs...)
+}
+
+// ringOf tells which ring a file belongs to.
+func ringOf(file string) (Name, bool) {
+	for _, suffix := range []string{".ctl", ".dat"} {
+		if base, ok := strings.CutSuffix(file, suffix); ok && len(base) > 17 {
+			_, err := ParseEpoch(base[len(base)-16:])
+			name := Name(base[:len(base)-17])
+			return name, err == nil && base[len(base)-17] == '.' && name.check() == nil
+		}
+	}
+	for _, suffix := range []string{".cur", ".cur.new", ".lock"} {
+		if base, ok := strings.CutSuffix(file, suffix); ok {
+			return Name(base), Name(base).check() == nil
+		}
+	}
+	return "", false
+}
+
+func (d *Dir) remove(name Name, e Epoch) error {
+	return errors.Join(ignoreAbsent(d.root.Remove(fileName(name, e, "ctl"))), ignoreAbsent(d.root.Remove(fileName(name, e, "dat"))))
+}
+
+func ignoreAbsent(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+func fileName(name Name, e Epoch, ext string) string { return fmt.Sprintf("%s.%s.%s", name, e, ext) }

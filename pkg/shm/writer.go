@@ -1,0 +1,366 @@
+package shm
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/perch-edge/perch/internal/clock"
+	"github.com/perch-edge/perch/internal/lockfile"
+)
+
+// Options settle a ring at its creation.
+type Options struct {
+	Slots     int    // at least 3: one to fill, the latest, one to hold
+	SlotBytes int    // capacity of a slot
+	Meta      []byte // a JSON object that says what the slots hold, MaxMeta bytes at most
+	KeepDead  int    // how many rings of earlier epochs stay, for readers to drain
+}
+
+func (o Options) check() error {
+	switch {
+	case o.Slots < 3 || o.Slots > MaxSlots:
+		return fmt.Errorf("slots = %d: want 3 to %d", o.Slots, MaxSlots)
+	case o.SlotBytes < 1 || o.SlotBytes > 1<<30:
+		return fmt.Errorf("slot size = %d bytes: want 1 to %d", o.SlotBytes, 1<<30)
+	case len(o.Meta) > MaxMeta:
+		return fmt.Errorf("meta = %d bytes: want %d at most", len(o.Meta), MaxMeta)
+	}
+	return nil
+}
+
+// Writer is the one writer of a ring. It is not safe for concurrent use.
+type Writer struct {
+	dir       *Dir
+	name      Name
+	epoch     Epoch
+	opts      Options
+	stride    int
+	lock      *lockfile.Lock
+	file      *os.File // .ctl: holds the writer's lock, takes dead readers' locks
+	ctl, dat  area
+	gens      []uint32 // private: a peer that scribbles over ctl cannot confuse them
+	next      int
+	latest    int
+	seq       uint64
+	claimed   int // slot being filled, or -1
+	reclaimed time.Duration
+	closed    bool
+}
+
+// Create makes a new ring of that name and epoch, and removes what earlier
+// writers left but for Options.KeepDead rings. It fails with a *FullError when
+// the folder has no room, and with a *lockfile.HeldError when the ring has a
+// live writer.
+func Create(dir *Dir, name Name, epoch Epoch, o Options) (*Writer, error) {
+	if err := errors.Join(name.check(), o.check()); err != nil {
+		return nil, fmt.Errorf("create ring: %w", err)
+	}
+	lock, err := lockfile.Acquire(dir.root, string(name)+".lock")
+	if err != nil {
+		return nil, fmt.Errorf("create ring %s: %w", name, err)
+	}
+	w := &Writer{dir: dir, name: name, epoch: epoch, opts: o, stride: strideFor(o.SlotBytes), lock: lock,
+		gens: make([]uint32, o.Slots), latest: -1, claimed: -1}
+	if err := w.create(); err != nil {
+		w.release()
+		return nil, errors.Join(err, dir.remove(name, epoch), lock.Release())
+	}
+	return w, nil
+}
+
+func (w *Writer) create() error {
+	if err := w.dropOlder(w.opts.KeepDead); err != nil {
+		return err
+	}
+	var err error
+	if w.file, w.ctl, err = w.allocate("ctl", roundFile(offSlotTable+w.opts.Slots*recordBytes)); err != nil {
+		return err
+	}
+	data, dat, err := w.allocate("dat", roundFile(w.opts.Slots*w.stride))
+	if err != nil {
+		return err
+	}
+	w.dat = dat
+	data.Close() // the mapping keeps it
+	w.writeHeader()
+	if err := lockfile.Try(w.file, lockWriter); err != nil {
+		return err
+	}
+	return w.makeCurrent()
+}
+
+// allocate makes a file with real memory behind every page: fallocate fails
+// cleanly where a later write to a hole would be a SIGBUS.
+func (w *Writer) allocate(ext string, size int) (*os.File, area, error) {
+	f, err := w.dir.root.OpenFile(fileName(w.name, w.epoch, ext), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, nil, fmt.Errorf("create ring %s: %w", w.name, err)
+	}
+	err = unix.EINTR
+	for errors.Is(err, unix.EINTR) {
+		err = unix.Fallocate(int(f.Fd()), 0, 0, int64(size))
+	}
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.ENOMEM) {
+		full := w.full(f)
+		f.Close()
+		return nil, nil, full
+	}
+	if err != nil {
+		f.Close()
+		return nil, nil, fmt.Errorf("allocate %d bytes for ring %s: %w", size, w.name, err)
+	}
+	mem, err := mapFile(f, size, unix.PROT_READ|unix.PROT_WRITE)
+	if err != nil {
+		f.Close()
+		return nil, nil, err
+	}
+	return f, mem, nil
+}
+
+func (w *Writer) full(f *os.File) error {
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(f.Fd()), &st); err != nil {
+		return fmt.Errorf("ring %s: no space, and statfs: %w", w.name, err)
+	}
+	return &FullError{Ring: w.name, Dir: w.dir.Path(), Slots: w.opts.Slots, SlotBytes: w.opts.SlotBytes,
+		NeedBytes: int64(Footprint(w.opts.Slots, w.opts.SlotBytes)),
+		FreeBytes: int64(st.Bavail) * st.Bsize, TotalBytes: int64(st.Blocks) * st.Bsize}
+}
+
+func (w *Writer) writeHeader() {
+	le := binary.LittleEndian
+	le.PutUint32(w.ctl[offVersion:], version)
+	le.PutUint32(w.ctl[offRecords:], offSlotTable)
+	le.PutUint64(w.ctl[offEpoch:], uint64(w.epoch))
+	le.PutUint32(w.ctl[offSlots:], uint32(w.opts.Slots))
+	le.PutUint32(w.ctl[offMaxReader:], MaxReaders)
+	le.PutUint64(w.ctl[offSlotBytes:], uint64(w.opts.SlotBytes))
+	le.PutUint64(w.ctl[offStride:], uint64(w.stride))
+	le.PutUint64(w.ctl[offCreated:], uint64(clock.Boot()))
+	le.PutUint32(w.ctl[offPID:], uint32(os.Getpid()))
+	le.PutUint32(w.ctl[offMetaLen:], uint32(len(w.opts.Meta)))
+	copy(w.ctl[offMeta:], w.opts.Meta)
+	for i := range w.opts.Slots {
+		w.ctl.seq(i).Store(noSeq)
+	}
+	copy(w.ctl, magic) // last: with it the file is a ring
+}
+
+func (w *Writer) makeCurrent() error {
+	tmp, cur := string(w.name)+".cur.new", string(w.name)+".cur"
+	if err := w.dir.root.WriteFile(tmp, []byte(w.epoch.String()+"\n"), 0o600); err != nil {
+		return fmt.Errorf("write current epoch: %w", err)
+	}
+	if err := w.dir.root.Rename(tmp, cur); err != nil {
+		return fmt.Errorf("write current epoch: %w", err)
+	}
+	return nil
+}
+
+// DropOlder removes the rings of earlier epochs that Create kept.
+func (w *Writer) DropOlder() error { return w.dropOlder(0) }
+
+func (w *Writer) dropOlder(keep int) error {
+	epochs, err := w.dir.Epochs(w.name)
+	if err != nil {
+		return err
+	}
+	var old []Epoch
+	for _, e := range epochs {
+		if e != w.epoch {
+			old = append(old, e)
+		}
+	}
+	var errs []error
+	for _, e := range old[:max(0, len(old)-keep)] {
+		errs = append(errs, w.dir.remove(w.name, e))
+	}
+	return errors.Join(errs...)
+}
+
+// Slot is a claimed slot: fill Bytes, then Publish or Abandon, once.
+type Slot struct {
+	w *Writer
+	i int
+}
+
+// Claim takes the oldest slot that no reader holds, to be filled. It never
+// waits. With every slot pinned it counts a drop and fails with ErrNoSlot;
+// admission of readers keeps that from happening.
+func (w *Writer) Claim() (Slot, error) {
+	if w.closed {
+		return Slot{}, ErrClosed
+	}
+	if w.claimed >= 0 {
+		return Slot{}, fmt.Errorf("claim a slot of %s: slot %d is claimed and neither published nor abandoned", w.name, w.claimed)
+	}
+	if i := w.take(); i >= 0 {
+		return Slot{w, i}, nil
+	}
+	if w.Reclaim() > 0 {
+		if i := w.take(); i >= 0 {
+			return Slot{w, i}, nil
+		}
+	}
+	w.ctl.u64(offDropped).Add(1)
+	return Slot{}, ErrNoSlot
+}
+
+func (w *Writer) take() int {
+	i := w.next
+	for range w.opts.Slots {
+		word := w.ctl.word(i)
+		v := word.Load()
+		if i != w.latest && v&pinBits == 0 && word.CompareAndSwap(v, uint64(w.gens[i]+1)<<32|writing) {
+			w.gens[i]++
+			w.ctl.seq(i).Store(noSeq)
+			w.next, w.claimed = i+1, i
+			if w.next == w.opts.Slots {
+				w.next = 0
+			}
+			return i
+		}
+		if i++; i == w.opts.Slots {
+			i = 0
+		}
+	}
+	return -1
+}
+
+// Bytes is the slot's memory. It must not be used after Publish or Abandon.
+func (s Slot) Bytes() []byte {
+	off := s.i * s.w.stride
+	return s.w.dat[off : off+s.w.opts.SlotBytes : off+s.w.opts.SlotBytes]
+}
+
+// Number and Generation name the slot in descriptors.
+func (s Slot) Number() int { return s.i }
+
+// Generation counts how often the slot has been claimed.
+func (s Slot) Generation() uint32 { return s.w.gens[s.i] }
+
+// Publish makes the first n bytes of the slot the latest message and returns
+// its sequence number. It panics on a slot that was published or abandoned
+// before, and on n outside of the slot: both are errors of the program.
+func (s Slot) Publish(n int, info Info) (seq uint64) {
+	w := s.w
+	s.must("publish")
+	if n < 0 || n > w.opts.SlotBytes {
+		panic(fmt.Sprintf("shm: publish %d bytes in a slot of %d", n, w.opts.SlotBytes))
+	}
+	seq = w.seq
+	putInfo(w.ctl.record(s.i), n, info)
+	w.ctl.seq(s.i).Store(seq)
+	w.ctl.word(s.i).Store(uint64(w.gens[s.i]) << 32)
+	w.ctl.u64(offLatest).Store(uint64(w.gens[s.i])<<32 | uint64(s.i))
+	w.seq++
+	w.ctl.u64(offPublished).Store(w.seq)
+	w.ctl.i64(offHeartbeat).Store(info.Boot)
+	w.latest, w.claimed = s.i, -1
+	if now := time.Duration(info.Boot); now-w.reclaimed >= time.Second {
+		w.reclaimed = now
+		w.Reclaim()
+	}
+	return seq
+}
+
+// Abandon gives the slot back unpublished.
+func (s Slot) Abandon() {
+	s.must("abandon")
+	s.w.ctl.word(s.i).Store(uint64(s.w.gens[s.i]) << 32)
+	s.w.claimed = -1
+}
+
+func (s Slot) must(verb string) {
+	if s.w == nil || s.w.claimed != s.i {
+		panic("shm: " + verb + " a slot that is not claimed")
+	}
+}
+
+// Reclaim clears the pins of readers that died and returns how many. Claim
+// and Publish call it in time.
+func (w *Writer) Reclaim() int {
+	var pinned uint64
+	for i := range w.opts.Slots {
+		pinned |= w.ctl.word(i).Load() & pinBits
+	}
+	cleared := 0
+	for r := range MaxReaders {
+		if pinned>>r&1 == 0 || lockfile.Try(w.file, int64(lockReader+r)) != nil {
+			continue
+		}
+		cleared += w.ctl.clear(r, w.opts.Slots)
+		// Closing the file would give the lock up too; an error here can only
+		// mean that the file is closed.
+		_ = lockfile.Unlock(w.file, int64(lockReader+r))
+	}
+	return cleared
+}
+
+// clear removes reader r's bit wherever it stands.
+func (a area) clear(r, slots int) (cleared int) {
+	bit := uint64(1) << r
+	for i := range slots {
+		if a.word(i).Load()&bit != 0 {
+			a.word(i).And(^bit)
+			cleared++
+		}
+	}
+	return cleared
+}
+
+// Epoch is the ring's epoch.
+func (w *Writer) Epoch() Epoch { return w.epoch }
+
+// Name is the ring's name.
+func (w *Writer) Name() Name { return w.name }
+
+// Published is the next sequence number.
+func (w *Writer) Published() uint64 { return w.seq }
+
+// Dropped is how often Claim found no slot.
+func (w *Writer) Dropped() uint64 { return w.ctl.u64(offDropped).Load() }
+
+// Readers lists the live readers.
+func (w *Writer) Readers() []ReaderInfo {
+	if w.closed {
+		return nil
+	}
+	return w.ctl.readers(w.file)
+}
+
+// Close ends the ring and removes it. Readers that have it mapped can finish.
+func (w *Writer) Close() error { return w.end(true) }
+
+// Retire ends the ring and leaves its files for readers that come later.
+func (w *Writer) Retire() error { return w.end(false) }
+
+func (w *Writer) end(unlink bool) error {
+	if w.closed {
+		return nil
+	}
+	w.closed = true
+	w.ctl.u32(offClosed).Store(1)
+	var errs []error
+	if unlink {
+		errs = append(errs, w.dropOlder(0), w.dir.remove(w.name, w.epoch),
+			ignoreAbsent(w.dir.root.Remove(string(w.name)+".cur")))
+	}
+	w.release()
+	return errors.Join(append(errs, w.lock.Release())...)
+}
+
+func (w *Writer) release() {
+	w.closed = true
+	_ = w.ctl.unmap()
+	_ = w.dat.unmap()
+	w.ctl, w.dat = nil, nil
+	if w.file != nil {
+		w.file.Close()
+	}
+}
