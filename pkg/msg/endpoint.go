@@ -1,0 +1,127 @@
+package msg
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/pebbe/zmq4"
+
+	"github.com/perch-edge/perch/internal/lockfile"
+)
+
+// helloPrefix begins the subscriptions by which subscribers say who they are:
+// "hello/<subscriber>". Nothing is ever published under it.
+const helloPrefix = "hello/"
+
+// endpoint is a bound XPUB socket, the one owner of its address.
+type endpoint struct {
+	mu    sync.Mutex
+	soc   *zmq4.Socket
+	path  string
+	hello map[string]int // subscribers that named themselves, with how often
+}
+
+// bind takes the lock of the address first: ZeroMQ would let a second process
+// bind a live ipc endpoint, and silently steal it.
+func (b *Bus) bind(address string, hwm int) (*endpoint, error) {
+	path := strings.TrimPrefix(address, "ipc://")
+	lock, err := lockfile.Acquire(b.run, filepath.Base(path)+".lock")
+	if err != nil {
+		return nil, fmt.Errorf("publish on %s: another worker of that name is running: %w", address, err)
+	}
+	soc, err := b.ctx.NewSocket(zmq4.XPUB)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("publish on %s: %w", address, err), lock.Release())
+	}
+	e := &endpoint{soc: soc, path: path, hello: map[string]int{}}
+	for _, err := range []error{soc.SetSndhwm(hwm), soc.SetLinger(linger), soc.SetXpubVerboser(1), soc.Bind(address)} {
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("publish on %s: %w", address, err), soc.Close(), lock.Release())
+		}
+	}
+	b.open = append(b.open, e.close)
+	b.locks = append(b.locks, lock)
+	return e, nil
+}
+
+// send publishes; it never waits. A subscriber whose queue is full misses the
+// message and repairs it from the history.
+func (e *endpoint) send(parts ...[]byte) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for i, part := range parts {
+		flag := zmq4.DONTWAIT
+		if i < len(parts)-1 {
+			flag |= zmq4.SNDMORE
+		}
+		if _, err := e.soc.SendBytes(part, flag); err != nil {
+			return fmt.Errorf("publish on %s: %w", e.path, err)
+		}
+	}
+	return nil
+}
+
+// subscribers takes in the subscriptions that came, and lists who is there.
+func (e *endpoint) subscribers() []string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for {
+		note, err := e.soc.RecvBytes(zmq4.DONTWAIT)
+		if err != nil || len(note) == 0 {
+			break
+		}
+		name, ok := strings.CutPrefix(string(note[1:]), helloPrefix)
+		if !ok || Source(name).Check() != nil {
+			continue
+		}
+		if note[0] == 1 {
+			e.hello[name]++
+		} else if e.hello[name]--; e.hello[name] <= 0 {
+			delete(e.hello, name)
+		}
+	}
+	names := make([]string, 0, len(e.hello))
+	for name := range e.hello {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// gate waits until all of those names have subscribed, or for the time given,
+// and returns who is missing.
+func (e *endpoint) gate(names []string, atMost time.Duration, done <-chan struct{}) (missing []string) {
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(atMost)
+	for {
+		there := e.subscribers()
+		missing = nil
+		for _, name := range names {
+			if !slices.Contains(there, name) {
+				missing = append(missing, name)
+			}
+		}
+		if len(missing) == 0 {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-deadline:
+			return missing
+		case <-done:
+			return missing
+		}
+	}
+}
+
+func (e *endpoint) close() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.soc.Close()
+}
