@@ -2,9 +2,9 @@ package msg
 
 import (
 	"fmt"
-	"regexp"
 	"strings"
 
+	"github.com/perch-edge/perch/internal/names"
 	"github.com/perch-edge/perch/pkg/shm"
 )
 
@@ -50,23 +50,15 @@ type Seq uint64
 // runs of the same boot.
 type Epoch = shm.Epoch
 
-var (
-	sourceRE = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,31}$`)
-	streamRE = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,31}$`)
-)
-
 // Check says whether s can be the name of a worker.
 func (s Source) Check() error {
-	if !sourceRE.MatchString(string(s)) {
-		return fmt.Errorf("name %q: want 1 to 32 of a-z, 0-9 and -, a letter or digit first", string(s))
-	}
-	return nil
+	return names.Worker(string(s))
 }
 
 // Check says whether s can be the name of a stream.
 func (s Stream) Check() error {
-	if !streamRE.MatchString(string(s)) {
-		return fmt.Errorf("stream name %q: want 1 to 32 of a-z, 0-9, - and _, a letter or digit first", string(s))
+	if err := names.Stream(string(s)); err != nil {
+		return fmt.Errorf("stream %w", err)
 	}
 	return nil
 }

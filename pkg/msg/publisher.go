@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/perch-edge/perch/internal/clock"
+	"github.com/perch-edge/perch/internal/names"
 	"github.com/perch-edge/perch/pkg/shm"
 )
 
@@ -283,7 +284,7 @@ func (p *Publisher) Readings(stream Stream, columns []string, keep Retention) (*
 		return nil, fmt.Errorf("publish readings %s: no columns", stream)
 	}
 	for i, c := range columns {
-		if !streamRE.MatchString(c) || slices.Contains(columns[:i], c) {
+		if names.Stream(c) != nil || slices.Contains(columns[:i], c) {
 			return nil, fmt.Errorf("publish readings %s: column %q: want distinct names of a-z, 0-9 and _, the unit last", stream, c)
 		}
 	}

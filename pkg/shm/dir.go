@@ -3,14 +3,14 @@ package shm
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
-
-	"golang.org/x/sys/unix"
+	"syscall"
 
 	"github.com/perch-edge/perch/internal/lockfile"
 )
@@ -67,12 +67,13 @@ func OpenDir(path string) (*Dir, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open ring folder: %w", err)
 	}
-	var st unix.Stat_t
-	if err := unix.Stat(path, &st); err != nil {
+	info, err := root.Stat(".") // of the folder we hold, whatever its path names by now
+	if err != nil {
 		root.Close()
-		return nil, fmt.Errorf("stat ring folder %s: %w", path, err)
+		return nil, fmt.Errorf("stat ring folder: %w", err)
 	}
-	if int(st.Uid) != os.Geteuid() || st.Mode&0o077 != 0 {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || int(st.Uid) != os.Geteuid() || st.Mode&0o077 != 0 {
 		root.Close()
 		return nil, fmt.Errorf("ring folder %s belongs to user %d with mode %#o: want user %d and mode 0700 (chmod 700 %s, or another shm_dir)",
 			path, st.Uid, st.Mode&0o777, os.Geteuid(), path)
@@ -83,7 +84,8 @@ func OpenDir(path string) (*Dir, error) {
 // Path is the folder's path, for messages.
 func (d *Dir) Path() string { return d.root.Name() }
 
-// Close closes the folder; rings opened in it stay open.
+// Close closes the folder. Readers opened in it stay open; a Writer needs its
+// folder until its own Close.
 func (d *Dir) Close() error { return d.root.Close() }
 
 // Rings lists the rings that have a current epoch.
@@ -119,16 +121,23 @@ func (d *Dir) Epochs(name Name) ([]Epoch, error) {
 	return epochs, nil
 }
 
-// Current is the epoch of the ring's last writer. It fails with ErrNoRing.
+// Current is the epoch of the ring's last writer. It fails with ErrNoRing or
+// *FormatError.
 func (d *Dir) Current(name Name) (Epoch, error) {
-	text, err := d.root.ReadFile(string(name) + ".cur")
-	if errors.Is(err, fs.ErrNotExist) {
-		return 0, fmt.Errorf("ring %s in %s: %w", name, d.Path(), ErrNoRing)
+	f, err := openFile(d, string(name)+".cur", os.O_RDONLY)
+	if err != nil {
+		return 0, err
 	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, 64))
 	if err != nil {
 		return 0, fmt.Errorf("read current epoch: %w", err)
 	}
-	return ParseEpoch(strings.TrimSpace(string(text)))
+	epoch, err := ParseEpoch(strings.TrimSuffix(string(text), "\n"))
+	if err != nil {
+		return 0, &FormatError{f.Name(), err.Error()}
+	}
+	return epoch, nil
 }
 
 // HasWriter says whether a live process writes the ring.
@@ -160,7 +169,7 @@ func (d *Dir) Sweep() ([]Name, error) {
 		}
 		for _, f := range files {
 			if !strings.HasSuffix(f, ".lock") {
-				errs = append(errs, d.root.Remove(f))
+				errs = append(errs, ignoreAbsent(d.root.Remove(f)))
 			}
 		}
 		errs = append(errs, lock.Release())
@@ -187,8 +196,13 @@ func ringOf(file string) (Name, bool) {
 	return "", false
 }
 
+// remove takes the slots first: killed in between, it leaves the file by which
+// Epochs finds what is left to remove.
 func (d *Dir) remove(name Name, e Epoch) error {
-	return errors.Join(ignoreAbsent(d.root.Remove(fileName(name, e, "ctl"))), ignoreAbsent(d.root.Remove(fileName(name, e, "dat"))))
+	if err := ignoreAbsent(d.root.Remove(fileName(name, e, "dat"))); err != nil {
+		return err
+	}
+	return ignoreAbsent(d.root.Remove(fileName(name, e, "ctl")))
 }
 
 func ignoreAbsent(err error) error {

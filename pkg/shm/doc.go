@@ -71,7 +71,7 @@
 // claim: from the oldest slot on, skip the latest one and those with a reader's
 // bit; compare-and-swap the word to (generation+1)|WRITING.
 // publish: write the record, store the word with the generation alone, store
-// latest, store published.
+// published, store latest.
 // pin: load the word; the generation must be the expected one and WRITING
 // clear, otherwise it is a miss; compare-and-swap the own bit in.
 // unpin: and the own bit out.

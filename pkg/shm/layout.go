@@ -3,6 +3,7 @@ package shm
 import (
 	"encoding/binary"
 	"fmt"
+	"math"
 	"os"
 	"sync/atomic"
 	"unsafe"
@@ -60,6 +61,7 @@ const (
 	pinBits  = writing - 1
 	noSeq    = ^uint64(0)
 	fileUnit = 64 << 10 // file sizes are multiples: whole pages up to 64 KiB pages
+	maxFile  = math.MaxInt - fileUnit
 
 	lockWriter   = 0
 	lockReader   = 1 // plus the reader's number

@@ -24,8 +24,8 @@ func (d *Dir) Meta(name Name) ([]byte, error) {
 	if _, err := io.ReadFull(f, head); err != nil {
 		return nil, &FormatError{f.Name(), fmt.Sprintf("read header: %v", err)}
 	}
-	n := binary.LittleEndian.Uint32(head[offMetaLen:])
-	if string(head[:8]) != magic || n > MaxMeta {
+	n, v := binary.LittleEndian.Uint32(head[offMetaLen:]), binary.LittleEndian.Uint32(head[offVersion:])
+	if string(head[:8]) != magic || v != version || n > MaxMeta {
 		return nil, errors.Join(ErrNoRing, &FormatError{f.Name(), "no ring, or one that is being made"})
 	}
 	return head[offMeta : offMeta+n], nil

@@ -34,8 +34,10 @@ type Reader struct {
 	mu      sync.Mutex
 	leases  []hold
 	held    int
-	hint    int // where the walk by sequence number goes on
+	hint    int // the slot where the message looked for next is likely to be
 	closing bool
+
+	unpinned bool // a test's control: looks without pinning, and finds torn messages
 }
 
 // hold is one lease's place. Its serial grows with each use, so that a lease
@@ -79,7 +81,7 @@ func OpenEpoch(dir *Dir, name Name, epoch Epoch, who string, pins int) (*Reader,
 	if pins < 1 {
 		return nil, fmt.Errorf("open ring %s: a reader needs at least one pin, got %d", name, pins)
 	}
-	r := &Reader{name: name, epoch: epoch, leases: make([]hold, pins)}
+	r := &Reader{name: name, epoch: epoch}
 	if err := r.open(dir); err != nil {
 		r.release()
 		return nil, err
@@ -100,8 +102,8 @@ func (r *Reader) open(dir *Dir) error {
 	if err != nil {
 		return err
 	}
-	if size < offSlotTable {
-		return &FormatError{r.file.Name(), fmt.Sprintf("%d bytes, want at least %d", size, offSlotTable)}
+	if most := roundFile(offSlotTable + MaxSlots*recordBytes); size < offSlotTable || size > most {
+		return &FormatError{r.file.Name(), fmt.Sprintf("%d bytes, want %d to %d", size, offSlotTable, most)}
 	}
 	if r.ctl, err = mapFile(r.file, size, unix.PROT_READ|unix.PROT_WRITE); err != nil {
 		return err
@@ -125,25 +127,29 @@ func (r *Reader) open(dir *Dir) error {
 	return err
 }
 
+// openFile opens a regular file and nothing else: no link is followed and no
+// FIFO waited for.
 func openFile(dir *Dir, name string, flag int) (*os.File, error) {
-	st, err := dir.root.Lstat(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("ring file %s: %w", name, ErrNoRing)
+	for {
+		seen, err := dir.root.Lstat(name)
+		if err == nil && !seen.Mode().IsRegular() {
+			return nil, &FormatError{dir.Path() + "/" + name, "not a regular file"}
+		}
+		var f *os.File
+		if err == nil {
+			f, err = dir.root.OpenFile(name, flag|unix.O_NONBLOCK, 0)
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("ring file %s: %w", name, ErrNoRing)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("open ring: %w", err)
+		}
+		if opened, err := f.Stat(); err == nil && os.SameFile(seen, opened) {
+			return f, nil
+		}
+		f.Close() // replaced between the two: look again
 	}
-	if err != nil {
-		return nil, fmt.Errorf("open ring: %w", err)
-	}
-	if !st.Mode().IsRegular() {
-		return nil, &FormatError{name, "not a regular file"}
-	}
-	f, err := dir.root.OpenFile(name, flag|unix.O_NONBLOCK, 0)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("ring file %s: %w", name, ErrNoRing)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("open ring: %w", err)
-	}
-	return f, nil
 }
 
 func fileSize(f *os.File) (int, error) {
@@ -160,7 +166,7 @@ func (r *Reader) readHeader(size int) error {
 	le, bad := binary.LittleEndian, func(format string, args ...any) error {
 		return &FormatError{r.file.Name(), fmt.Sprintf(format, args...)}
 	}
-	if string(r.ctl[:8]) != magic {
+	if r.ctl.u64(0).Load() != le.Uint64([]byte(magic)) {
 		return bad("magic %q, want %q", r.ctl[:8], magic)
 	}
 	if v := le.Uint32(r.ctl[offVersion:]); v != version {
@@ -173,7 +179,8 @@ func (r *Reader) readHeader(size int) error {
 		return bad("epoch %s inside, %s in the name", e, r.epoch)
 	}
 	slots, bytes, stride := le.Uint32(r.ctl[offSlots:]), le.Uint64(r.ctl[offSlotBytes:]), le.Uint64(r.ctl[offStride:])
-	if slots < 3 || slots > MaxSlots || bytes < 1 || bytes > 1<<30 || stride != uint64(strideFor(int(bytes))) {
+	if slots < 3 || slots > MaxSlots || bytes < 1 || bytes > 1<<30 ||
+		stride != uint64(strideFor(int(bytes))) || uint64(slots) > maxFile/stride {
 		return bad("%d slots of %d bytes, %d apart", slots, bytes, stride)
 	}
 	if want := roundFile(offSlotTable + int(slots)*recordBytes); size != want {
@@ -189,33 +196,44 @@ func (r *Reader) readHeader(size int) error {
 	return nil
 }
 
-// register takes a reader number under the registration lock, which is held
-// for microseconds.
+// register takes a reader number. A refusal is final only after a while: for
+// microseconds the writer holds the lock of a dead reader whose pins it
+// reclaims, and that reader looks alive.
 func (r *Reader) register(who string, pins int) error {
-	deadline := time.Now().Add(2 * time.Second)
+	start := time.Now()
 	for {
-		err := lockfile.Try(r.file, lockRegister)
+		err := r.tryRegister(who, pins)
 		if err == nil {
-			break
+			return nil
 		}
-		if !errors.Is(err, lockfile.ErrHeld) || time.Now().After(deadline) {
-			return fmt.Errorf("register as a reader of %s: %w", r.name, err)
+		patience := 50 * time.Millisecond
+		if errors.Is(err, lockfile.ErrHeld) {
+			patience = 2 * time.Second // another reader registers: microseconds, if it is not stopped
+		}
+		if time.Since(start) > patience {
+			return err
 		}
 		time.Sleep(200 * time.Microsecond)
+	}
+}
+
+func (r *Reader) tryRegister(who string, pins int) error {
+	if err := lockfile.Try(r.file, lockRegister); err != nil {
+		return fmt.Errorf("register as a reader of %s while another does: %w", r.name, err)
 	}
 	defer func() { _ = lockfile.Unlock(r.file, lockRegister) }()
 	held := 0
 	for _, other := range r.ctl.readers(r.file) {
 		held += other.Pins
 	}
-	if held+pins+2 > r.slots {
+	if pins > r.slots-2-held {
 		return &AdmissionError{Ring: r.name, Want: pins, Held: held, Slots: r.slots}
 	}
 	for n := range MaxReaders {
 		if lockfile.Try(r.file, int64(lockReader+n)) != nil {
 			continue
 		}
-		r.number, r.bit = n, 1<<n
+		r.number, r.bit, r.leases = n, 1<<n, make([]hold, pins)
 		r.ctl.clear(n, r.slots)
 		r.writeRecord(who, pins)
 		return nil
@@ -257,7 +275,7 @@ func (r *Reader) Name() Name { return r.name }
 // Epoch is the epoch that this reader reads.
 func (r *Reader) Epoch() Epoch { return r.epoch }
 
-// Meta is the JSON object that the writer gave, a copy.
+// Meta is the JSON object that the writer gave.
 func (r *Reader) Meta() []byte { return r.meta }
 
 // Slots is how many slots the ring has.
@@ -299,13 +317,17 @@ func (r *Reader) Latest() (Lease, error) {
 		return Lease{}, ErrClosed
 	}
 	for {
-		v := r.ctl.u64(offLatest).Load()
-		if v == 0 {
+		next := r.ctl.u64(offPublished).Load()
+		if next == 0 {
 			return Lease{}, ErrNotYet
 		}
-		l, err := r.lease(int(uint32(v)), uint32(v>>32))
-		if errors.Is(err, ErrGone) && r.ctl.u64(offLatest).Load() != v {
-			continue // the writer went round the whole ring between: there is a newer one
+		// Where latest points, if the writer was not killed just before it set it.
+		if slot := uint32(r.ctl.u64(offLatest).Load()); slot < uint32(r.slots) {
+			r.hint = int(slot)
+		}
+		l, err := r.at(next - 1)
+		if errors.Is(err, ErrGone) && r.ctl.u64(offPublished).Load() != next {
+			continue // overwritten between the two: there is a newer one
 		}
 		return l, err
 	}
@@ -319,6 +341,11 @@ func (r *Reader) At(seq uint64) (Lease, error) {
 	if r.closing {
 		return Lease{}, ErrClosed
 	}
+	return r.at(seq)
+}
+
+// at looks for the message from the hint on; r.mu is held.
+func (r *Reader) at(seq uint64) (Lease, error) {
 	if seq >= r.ctl.u64(offPublished).Load() {
 		return Lease{}, ErrNotYet
 	}
@@ -343,9 +370,6 @@ func (r *Reader) At(seq uint64) (Lease, error) {
 
 // lease pins a slot; r.mu is held.
 func (r *Reader) lease(slot int, gen uint32) (Lease, error) {
-	if slot < 0 || slot >= r.slots {
-		return Lease{}, &FormatError{string(r.name), fmt.Sprintf("slot %d of %d", slot, r.slots)}
-	}
 	place := -1
 	for p := range r.leases {
 		if !r.leases[p].used {
@@ -365,7 +389,7 @@ func (r *Reader) lease(slot int, gen uint32) (Lease, error) {
 	h.slot, h.used = slot, true
 	h.serial++
 	r.held++
-	if n > r.slotBytes || seq == noSeq {
+	if n < 0 || n > r.slotBytes || seq == noSeq {
 		r.drop(place)
 		return Lease{}, ErrGone // an abandoned slot, or a record somebody spoiled
 	}
@@ -380,7 +404,7 @@ func (r *Reader) pin(slot int, gen uint32) bool {
 		if uint32(v>>32) != gen || v&writing != 0 {
 			return false
 		}
-		if v&r.bit != 0 || word.CompareAndSwap(v, v|r.bit) {
+		if v&r.bit != 0 || r.unpinned || word.CompareAndSwap(v, v|r.bit) {
 			return true
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -27,8 +28,12 @@ func (o Options) check() error {
 		return fmt.Errorf("slots = %d: want 3 to %d", o.Slots, MaxSlots)
 	case o.SlotBytes < 1 || o.SlotBytes > 1<<30:
 		return fmt.Errorf("slot size = %d bytes: want 1 to %d", o.SlotBytes, 1<<30)
+	case o.Slots > maxFile/strideFor(o.SlotBytes):
+		return fmt.Errorf("%d slots of %d bytes: more than this machine can address", o.Slots, o.SlotBytes)
 	case len(o.Meta) > MaxMeta:
 		return fmt.Errorf("meta = %d bytes: want %d at most", len(o.Meta), MaxMeta)
+	case o.KeepDead < 0:
+		return fmt.Errorf("dead rings to keep = %d: want none or more", o.KeepDead)
 	}
 	return nil
 }
@@ -47,6 +52,7 @@ type Writer struct {
 	next      int
 	latest    int
 	seq       uint64
+	dropped   uint64
 	claimed   int // slot being filled, or -1
 	reclaimed time.Duration
 	closed    bool
@@ -60,24 +66,38 @@ func Create(dir *Dir, name Name, epoch Epoch, o Options) (*Writer, error) {
 	if err := errors.Join(name.check(), o.check()); err != nil {
 		return nil, fmt.Errorf("create ring: %w", err)
 	}
+	w := &Writer{dir: dir, name: name, epoch: epoch, opts: o, stride: strideFor(o.SlotBytes),
+		gens: make([]uint32, o.Slots), latest: -1, claimed: -1}
 	lock, err := lockfile.Acquire(dir.root, string(name)+".lock")
 	if err != nil {
-		return nil, fmt.Errorf("create ring %s: %w", name, err)
+		return nil, w.orFull(fmt.Errorf("create ring %s: %w", name, err))
 	}
-	w := &Writer{dir: dir, name: name, epoch: epoch, opts: o, stride: strideFor(o.SlotBytes), lock: lock,
-		gens: make([]uint32, o.Slots), latest: -1, claimed: -1}
+	w.lock = lock
 	if err := w.create(); err != nil {
 		w.release()
-		return nil, errors.Join(err, dir.remove(name, epoch), lock.Release())
+		return nil, w.orFull(errors.Join(err, lock.Release()))
 	}
 	return w, nil
 }
 
 func (w *Writer) create() error {
+	epochs, err := w.dir.Epochs(w.name)
+	if err != nil {
+		return err
+	}
+	if slices.Contains(epochs, w.epoch) {
+		return fmt.Errorf("create ring %s: epoch %s exists already: want a new one each time", w.name, w.epoch)
+	}
 	if err := w.dropOlder(w.opts.KeepDead); err != nil {
 		return err
 	}
-	var err error
+	if err := w.makeFiles(); err != nil {
+		return errors.Join(err, w.dir.remove(w.name, w.epoch))
+	}
+	return nil
+}
+
+func (w *Writer) makeFiles() (err error) {
 	if w.file, w.ctl, err = w.allocate("ctl", roundFile(offSlotTable+w.opts.Slots*recordBytes)); err != nil {
 		return err
 	}
@@ -87,10 +107,11 @@ func (w *Writer) create() error {
 	}
 	w.dat = dat
 	data.Close() // the mapping keeps it
-	w.writeHeader()
+	// Locked before it is a ring: who finds it never takes its writer for dead.
 	if err := lockfile.Try(w.file, lockWriter); err != nil {
 		return err
 	}
+	w.writeHeader()
 	return w.makeCurrent()
 }
 
@@ -105,10 +126,8 @@ func (w *Writer) allocate(ext string, size int) (*os.File, area, error) {
 	for errors.Is(err, unix.EINTR) {
 		err = unix.Fallocate(int(f.Fd()), 0, 0, int64(size))
 	}
-	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.ENOMEM) {
-		full := w.full(f)
-		f.Close()
-		return nil, nil, full
+	if errors.Is(err, unix.ENOMEM) { // tmpfs has room left, the machine has none
+		err = fmt.Errorf("%w (%w)", unix.ENOSPC, err)
 	}
 	if err != nil {
 		f.Close()
@@ -122,14 +141,28 @@ func (w *Writer) allocate(ext string, size int) (*os.File, area, error) {
 	return f, mem, nil
 }
 
-func (w *Writer) full(f *os.File) error {
-	var st unix.Statfs_t
-	if err := unix.Fstatfs(int(f.Fd()), &st); err != nil {
-		return fmt.Errorf("ring %s: no space, and statfs: %w", w.name, err)
+// orFull puts numbers to an error for want of room, once what was made is
+// removed again. The lock and the current epoch take a block each.
+func (w *Writer) orFull(err error) error {
+	if !errors.Is(err, unix.ENOSPC) {
+		return err
 	}
+	at, openErr := w.dir.root.Open(".")
+	if openErr != nil {
+		return errors.Join(err, openErr)
+	}
+	defer at.Close()
+	var st unix.Statfs_t
+	if statErr := unix.Fstatfs(int(at.Fd()), &st); statErr != nil {
+		return errors.Join(err, fmt.Errorf("statfs %s: %w", w.dir.Path(), statErr))
+	}
+	if st.Files > 0 && st.Ffree == 0 {
+		return fmt.Errorf("%w: no inode free of %d", err, st.Files)
+	}
+	block := int64(st.Bsize)
 	return &FullError{Ring: w.name, Dir: w.dir.Path(), Slots: w.opts.Slots, SlotBytes: w.opts.SlotBytes,
-		NeedBytes: int64(Footprint(w.opts.Slots, w.opts.SlotBytes)),
-		FreeBytes: int64(st.Bavail) * st.Bsize, TotalBytes: int64(st.Blocks) * st.Bsize}
+		NeedBytes: int64(Footprint(w.opts.Slots, w.opts.SlotBytes)) + 2*block,
+		FreeBytes: int64(st.Bavail) * block, TotalBytes: int64(st.Blocks) * block}
 }
 
 func (w *Writer) writeHeader() {
@@ -148,22 +181,29 @@ func (w *Writer) writeHeader() {
 	for i := range w.opts.Slots {
 		w.ctl.seq(i).Store(noSeq)
 	}
-	copy(w.ctl, magic) // last: with it the file is a ring
+	w.ctl.u64(0).Store(le.Uint64([]byte(magic))) // last: with it the file is a ring
 }
 
 func (w *Writer) makeCurrent() error {
 	tmp, cur := string(w.name)+".cur.new", string(w.name)+".cur"
-	if err := w.dir.root.WriteFile(tmp, []byte(w.epoch.String()+"\n"), 0o600); err != nil {
-		return fmt.Errorf("write current epoch: %w", err)
+	err := w.dir.root.WriteFile(tmp, []byte(w.epoch.String()+"\n"), 0o600)
+	if err == nil {
+		err = w.dir.root.Rename(tmp, cur)
 	}
-	if err := w.dir.root.Rename(tmp, cur); err != nil {
-		return fmt.Errorf("write current epoch: %w", err)
+	if err != nil {
+		return fmt.Errorf("write current epoch: %w", errors.Join(err, ignoreAbsent(w.dir.root.Remove(tmp))))
 	}
 	return nil
 }
 
-// DropOlder removes the rings of earlier epochs that Create kept.
-func (w *Writer) DropOlder() error { return w.dropOlder(0) }
+// DropOlder removes the rings of earlier epochs that Create kept. After Close
+// it fails with ErrClosed: another writer may own the name.
+func (w *Writer) DropOlder() error {
+	if w.closed {
+		return ErrClosed
+	}
+	return w.dropOlder(0)
+}
 
 func (w *Writer) dropOlder(keep int) error {
 	epochs, err := w.dir.Epochs(w.name)
@@ -185,8 +225,9 @@ func (w *Writer) dropOlder(keep int) error {
 
 // Slot is a claimed slot: fill Bytes, then Publish or Abandon, once.
 type Slot struct {
-	w *Writer
-	i int
+	w   *Writer
+	i   int
+	gen uint32
 }
 
 // Claim takes the oldest slot that no reader holds, to be filled. It never
@@ -199,18 +240,22 @@ func (w *Writer) Claim() (Slot, error) {
 	if w.claimed >= 0 {
 		return Slot{}, fmt.Errorf("claim a slot of %s: slot %d is claimed and neither published nor abandoned", w.name, w.claimed)
 	}
-	if i := w.take(); i >= 0 {
-		return Slot{w, i}, nil
-	}
-	if w.Reclaim() > 0 {
+	// One look can miss the free slot, when a reader pins ahead of it and lets
+	// go behind it; a hundred looks take microseconds and do not.
+	for look := range 100 {
 		if i := w.take(); i >= 0 {
-			return Slot{w, i}, nil
+			return Slot{w, i, w.gens[i]}, nil
+		}
+		if look == 0 {
+			w.Reclaim()
 		}
 	}
-	w.ctl.u64(offDropped).Add(1)
+	w.dropped++
+	w.ctl.u64(offDropped).Store(w.dropped)
 	return Slot{}, ErrNoSlot
 }
 
+// take looks once at every slot. It returns -1 where none was free when seen.
 func (w *Writer) take() int {
 	i := w.next
 	for range w.opts.Slots {
@@ -232,8 +277,10 @@ func (w *Writer) take() int {
 	return -1
 }
 
-// Bytes is the slot's memory. It must not be used after Publish or Abandon.
+// Bytes is the slot's memory. It must not be used after Publish or Abandon,
+// where Bytes panics.
 func (s Slot) Bytes() []byte {
+	s.must("fill")
 	off := s.i * s.w.stride
 	return s.w.dat[off : off+s.w.opts.SlotBytes : off+s.w.opts.SlotBytes]
 }
@@ -242,7 +289,7 @@ func (s Slot) Bytes() []byte {
 func (s Slot) Number() int { return s.i }
 
 // Generation counts how often the slot has been claimed.
-func (s Slot) Generation() uint32 { return s.w.gens[s.i] }
+func (s Slot) Generation() uint32 { return s.gen }
 
 // Publish makes the first n bytes of the slot the latest message and returns
 // its sequence number. It panics on a slot that was published or abandoned
@@ -256,14 +303,16 @@ func (s Slot) Publish(n int, info Info) (seq uint64) {
 	seq = w.seq
 	putInfo(w.ctl.record(s.i), n, info)
 	w.ctl.seq(s.i).Store(seq)
-	w.ctl.word(s.i).Store(uint64(w.gens[s.i]) << 32)
-	w.ctl.u64(offLatest).Store(uint64(w.gens[s.i])<<32 | uint64(s.i))
+	w.ctl.word(s.i).Store(uint64(s.gen) << 32)
 	w.seq++
+	// Published first: whoever sees latest, or is woken by it, finds all up to
+	// there by number, also when the writer is killed in between.
 	w.ctl.u64(offPublished).Store(w.seq)
+	w.ctl.u64(offLatest).Store(uint64(s.gen)<<32 | uint64(s.i))
 	w.ctl.i64(offHeartbeat).Store(info.Boot)
 	w.latest, w.claimed = s.i, -1
-	if now := time.Duration(info.Boot); now-w.reclaimed >= time.Second {
-		w.reclaimed = now
+	if since := time.Duration(info.Boot) - w.reclaimed; since >= time.Second || since < 0 {
+		w.reclaimed = time.Duration(info.Boot)
 		w.Reclaim()
 	}
 	return seq
@@ -272,19 +321,23 @@ func (s Slot) Publish(n int, info Info) (seq uint64) {
 // Abandon gives the slot back unpublished.
 func (s Slot) Abandon() {
 	s.must("abandon")
-	s.w.ctl.word(s.i).Store(uint64(s.w.gens[s.i]) << 32)
+	s.w.ctl.word(s.i).Store(uint64(s.gen) << 32)
 	s.w.claimed = -1
 }
 
 func (s Slot) must(verb string) {
-	if s.w == nil || s.w.claimed != s.i {
+	if s.w == nil || s.w.claimed != s.i || s.w.gens[s.i] != s.gen {
 		panic("shm: " + verb + " a slot that is not claimed")
 	}
 }
 
 // Reclaim clears the pins of readers that died and returns how many. Claim
-// and Publish call it in time.
+// and Publish call it in time: when no slot is free, and once a second by the
+// times of the messages.
 func (w *Writer) Reclaim() int {
+	if w.closed {
+		return 0
+	}
 	var pinned uint64
 	for i := range w.opts.Slots {
 		pinned |= w.ctl.word(i).Load() & pinBits
@@ -324,7 +377,7 @@ func (w *Writer) Name() Name { return w.name }
 func (w *Writer) Published() uint64 { return w.seq }
 
 // Dropped is how often Claim found no slot.
-func (w *Writer) Dropped() uint64 { return w.ctl.u64(offDropped).Load() }
+func (w *Writer) Dropped() uint64 { return w.dropped }
 
 // Readers lists the live readers.
 func (w *Writer) Readers() []ReaderInfo {
@@ -344,7 +397,7 @@ func (w *Writer) end(unlink bool) error {
 	if w.closed {
 		return nil
 	}
-	w.closed = true
+	w.closed, w.claimed = true, -1
 	w.ctl.u32(offClosed).Store(1)
 	var errs []error
 	if unlink {

@@ -1,0 +1,123 @@
+package topology
+
+import (
+	"fmt"
+	"iter"
+	"reflect"
+	"strings"
+)
+
+// field is a key of a config struct: its toml tag, and its doc tag, which is
+// the one place where a key is explained.
+type field struct {
+	key, doc string
+}
+
+// configFields walks the keys of a struct, also those of embedded structs.
+func configFields(v reflect.Value) iter.Seq2[field, reflect.Value] {
+	return func(yield func(field, reflect.Value) bool) { walkFields(v, yield) }
+}
+
+func walkFields(v reflect.Value, yield func(field, reflect.Value) bool) bool {
+	for i := range v.NumField() {
+		f := v.Type().Field(i)
+		key, _, _ := strings.Cut(f.Tag.Get("toml"), ",")
+		switch {
+		case f.Anonymous && key == "":
+			if !walkFields(v.Field(i), yield) {
+				return false
+			}
+		case key == "" || key == "-" || !f.IsExported():
+		case !yield(field{key, f.Tag.Get("doc")}, v.Field(i)):
+			return false
+		}
+	}
+	return true
+}
+
+// Example writes a table with every key of a config struct, its meaning and
+// its default, as TOML that can be copied into a topology. Keys without a
+// default are commented out.
+func Example(b *strings.Builder, path string, cfg any) {
+	v := reflect.ValueOf(cfg)
+	for v.Kind() == reflect.Pointer {
+		v = v.Elem()
+	}
+	exampleTable(b, path, v)
+}
+
+func exampleTable(b *strings.Builder, path string, v reflect.Value) {
+	if path != "" {
+		fmt.Fprintf(b, "[%s]\n", path)
+	}
+	type sub struct {
+		path string
+		v    reflect.Value
+	}
+	var tables []sub
+	for f, fv := range configFields(v) {
+		switch {
+		case isLeaf(fv.Type()):
+			exampleKey(b, f, fv)
+		case fv.Kind() == reflect.Map:
+			for _, name := range fv.MapKeys() {
+				shown := name.String()
+				if shown == "" {
+					shown = "NAME"
+				}
+				tables = append(tables, sub{path + "." + f.key + "." + shown, fv.MapIndex(name)})
+			}
+		default:
+			tables = append(tables, sub{path + "." + f.key, fv})
+		}
+	}
+	for _, t := range tables {
+		b.WriteString("\n")
+		exampleTable(b, t.path, t.v)
+	}
+}
+
+const docColumn = 34
+
+func exampleKey(b *strings.Builder, f field, v reflect.Value) {
+	line := fmt.Sprintf("%s = %s", f.key, tomlValue(v))
+	if v.IsZero() && v.Kind() != reflect.Bool && isUnset(v) {
+		line = "# " + line
+	}
+	fmt.Fprintf(b, "%-*s # %s\n", docColumn, line, f.doc)
+}
+
+// isUnset says whether a zero value means that nothing is set: an empty
+// string or list, rather than the number 0.
+func isUnset(v reflect.Value) bool {
+	switch v.Kind() {
+	case reflect.String, reflect.Slice, reflect.Map, reflect.Struct, reflect.Pointer:
+		return true
+	default:
+		return false
+	}
+}
+
+func tomlValue(v reflect.Value) string {
+	if text, ok := v.Interface().(fmt.Stringer); ok {
+		return fmt.Sprintf("%q", text.String())
+	}
+	switch v.Kind() {
+	case reflect.String:
+		return fmt.Sprintf("%q", v.String())
+	case reflect.Slice:
+		items := make([]string, v.Len())
+		for i := range items {
+			items[i] = tomlValue(v.Index(i))
+		}
+		return "[" + strings.Join(items, ", ") + "]"
+	case reflect.Float64, reflect.Float32:
+		text := fmt.Sprint(v.Float())
+		if !strings.ContainsAny(text, ".e") {
+			text += ".0"
+		}
+		return text
+	default:
+		return fmt.Sprint(v.Interface())
+	}
+}

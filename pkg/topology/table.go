@@ -1,0 +1,331 @@
+package topology
+
+import (
+	"encoding"
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/BurntSushi/toml"
+
+	"github.com/perch-edge/perch/internal/nearest"
+)
+
+// Table is a table of a topology, not yet decoded, that knows where each of
+// its keys stands.
+type Table struct {
+	path []string
+	at   place
+	keys map[string]item
+}
+
+// place is a line of a text: of the topology, or of the settings given on the
+// command line, which come on top of it.
+type place struct {
+	file string
+	line int // 0 is unknown
+}
+
+// item is a value that is not decoded yet, or a table once it was looked into.
+type item struct {
+	md   *toml.MetaData
+	prim toml.Primitive
+	at   place
+	sub  *Table
+}
+
+// parse reads a TOML text into a table of everything.
+func parse(name, text string) (*Table, error) {
+	root := map[string]toml.Primitive{}
+	md, err := toml.Decode(text, &root)
+	if bad := (toml.ParseError{}); errors.As(err, &bad) {
+		return nil, Problems{{File: name, Line: bad.Position.Line, Key: bad.LastKey, Message: "not valid TOML: " + bad.Message}}
+	}
+	if err != nil {
+		return nil, Problems{{File: name, Message: "not valid TOML: " + err.Error()}}
+	}
+	return newTable(&md, nil, place{file: name}, root), nil
+}
+
+func newTable(md *toml.MetaData, path []string, at place, prims map[string]toml.Primitive) *Table {
+	t := &Table{path: path, at: at, keys: map[string]item{}}
+	for k, p := range prims {
+		it := item{md: md, prim: p, at: place{at.file, lineOf(md, p)}}
+		if it.at.line == 0 { // a table that only its own tables name
+			it.at.line = at.line
+		}
+		t.keys[k] = it
+	}
+	return t
+}
+
+// refusal is a TOML type that refuses every value: the library's error about
+// it carries the value's position, which it tells in no other way.
+type refusal struct{}
+
+var errRefused = errors.New("refused")
+
+func (refusal) UnmarshalTOML(any) error { return errRefused }
+
+func lineOf(md *toml.MetaData, p toml.Primitive) int {
+	var bad toml.ParseError
+	errors.As(md.PrimitiveDecode(p, &refusal{}), &bad)
+	return bad.Position.Line
+}
+
+// Path is the table's name, as "sensor.air".
+func (t *Table) Path() string { return strings.Join(t.path, ".") }
+
+// Keys lists the table's keys, sorted.
+func (t *Table) Keys() []string { return slices.Sorted(maps.Keys(t.keys)) }
+
+// Problem is a problem with one of the table's keys; with the key "", with the
+// table itself.
+func (t *Table) Problem(key, format string, args ...any) Problem {
+	p := Problem{File: t.at.file, Line: t.at.line, Key: t.Path(), Message: fmt.Sprintf(format, args...)}
+	if key != "" {
+		p.Key = strings.TrimPrefix(p.Key+"."+key, ".")
+	}
+	if it, ok := t.keys[key]; ok {
+		p.File, p.Line, p.Value = it.at.file, it.at.line, it.text()
+	}
+	return p
+}
+
+// text is the value as a person would write it; tables have none.
+func (it item) text() string {
+	var v any
+	if err := it.md.PrimitiveDecode(it.prim, &v); err != nil {
+		return ""
+	}
+	switch v := v.(type) {
+	case string:
+		return fmt.Sprintf("%q", v)
+	case map[string]any, []map[string]any:
+		return ""
+	default:
+		return fmt.Sprint(v)
+	}
+}
+
+// isTable looks at the value itself: the library decodes anything into a map
+// without complaint.
+func (it item) isTable() bool {
+	var v any
+	err := it.md.PrimitiveDecode(it.prim, &v)
+	_, ok := v.(map[string]any)
+	return ok && err == nil
+}
+
+// sub is the table under a key.
+func (t *Table) sub(key string) (*Table, bool) {
+	it, ok := t.keys[key]
+	if !ok || it.sub != nil {
+		return it.sub, ok
+	}
+	if !it.isTable() {
+		return nil, false
+	}
+	prims := map[string]toml.Primitive{}
+	if err := it.md.PrimitiveDecode(it.prim, &prims); err != nil {
+		return nil, false
+	}
+	it.sub = newTable(it.md, append(slices.Clone(t.path), key), it.at, prims)
+	t.keys[key] = it
+	return it.sub, true
+}
+
+// over lays other's keys over t's, tables into tables.
+func (t *Table) over(other *Table) {
+	for _, k := range other.Keys() {
+		mine, isTable := t.sub(k)
+		theirs, areTables := other.sub(k)
+		if isTable && areTables {
+			mine.over(theirs)
+		} else {
+			t.keys[k] = other.keys[k]
+		}
+	}
+}
+
+// Bind decodes the table into the struct that cfg points to, by its toml
+// tags, leaving out the keys in except. Every other key must be a field, every
+// value must fit; the fields' present values are the defaults; a Validate
+// method has the last word. All problems are found at once.
+func (t *Table) Bind(cfg any, except ...string) Problems {
+	v := reflect.ValueOf(cfg).Elem()
+	ps := t.bindStruct(v, except)
+	if len(ps) == 0 {
+		ps = append(ps, t.validate(v)...)
+	}
+	ps.Sort()
+	return ps
+}
+
+// KeyError is what a config's Validate returns to point at one of its keys;
+// several are joined with errors.Join.
+type KeyError struct {
+	Key string // below the config's own table, as "stream.video.size"
+	Err error
+}
+
+func (e *KeyError) Error() string { return e.Key + ": " + e.Err.Error() }
+
+// Unwrap is the error itself.
+func (e *KeyError) Unwrap() error { return e.Err }
+
+// Bad makes a KeyError.
+func Bad(key, format string, args ...any) error {
+	return &KeyError{Key: key, Err: fmt.Errorf(format, args...)}
+}
+
+func (t *Table) validate(v reflect.Value) Problems {
+	checked, ok := v.Addr().Interface().(interface{ Validate() error })
+	if !ok {
+		return nil
+	}
+	return t.problemsOf(checked.Validate())
+}
+
+func (t *Table) problemsOf(err error) Problems {
+	if err == nil {
+		return nil
+	}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		var ps Problems
+		for _, e := range joined.Unwrap() {
+			ps = append(ps, t.problemsOf(e)...)
+		}
+		return ps
+	}
+	if key := (*KeyError)(nil); errors.As(err, &key) {
+		return Problems{t.deep(key.Key).Problem(lastWord(key.Key), "%v", key.Err)}
+	}
+	return Problems{t.Problem("", "%v", err)}
+}
+
+// deep is the table that holds the last word of a dotted key.
+func (t *Table) deep(key string) *Table {
+	words := strings.Split(key, ".")
+	for _, w := range words[:len(words)-1] {
+		sub, ok := t.sub(w)
+		if !ok {
+			sub = &Table{path: append(slices.Clone(t.path), w), at: t.at, keys: map[string]item{}}
+		}
+		t = sub
+	}
+	return t
+}
+
+func lastWord(key string) string { return key[strings.LastIndexByte(key, '.')+1:] }
+
+func (t *Table) bindStruct(v reflect.Value, except []string) (ps Problems) {
+	fields := map[string]reflect.Value{}
+	var known []string
+	for f, fv := range configFields(v) {
+		fields[f.key] = fv
+		known = append(known, f.key)
+	}
+	for _, key := range t.Keys() {
+		if slices.Contains(except, key) {
+			continue
+		}
+		field, ok := fields[key]
+		if !ok {
+			ps = append(ps, t.Problem(key, "unknown key%s", nearest.Hint(key, append(known, except...))))
+			continue
+		}
+		ps = append(ps, t.bindValue(key, field)...)
+	}
+	return ps
+}
+
+func (t *Table) bindValue(key string, field reflect.Value) Problems {
+	if isLeaf(field.Type()) {
+		it := t.keys[key]
+		if err := it.md.PrimitiveDecode(it.prim, field.Addr().Interface()); err != nil {
+			return Problems{t.Problem(key, "%s", whyNot(err, field.Type()))}
+		}
+		return nil
+	}
+	sub, ok := t.sub(key)
+	if !ok {
+		return Problems{t.Problem(key, "want a table [%s.%s]", t.Path(), key)}
+	}
+	if field.Kind() == reflect.Struct {
+		return sub.bindStruct(field, nil)
+	}
+	return sub.bindMap(field)
+}
+
+// bindMap decodes tables by name; a map's entry "" holds the defaults of each.
+func (t *Table) bindMap(field reflect.Value) (ps Problems) {
+	out := reflect.MakeMap(field.Type())
+	defaults := reflect.Zero(field.Type().Elem())
+	if field.IsValid() && !field.IsNil() {
+		if d := field.MapIndex(reflect.ValueOf("")); d.IsValid() {
+			defaults = d
+		}
+	}
+	for _, name := range t.Keys() {
+		v := reflect.New(field.Type().Elem()).Elem()
+		v.Set(defaults)
+		sub, ok := t.sub(name)
+		if !ok {
+			ps = append(ps, t.Problem(name, "want a table [%s.%s]", t.Path(), name))
+			continue
+		}
+		ps = append(ps, sub.bindStruct(v, nil)...)
+		out.SetMapIndex(reflect.ValueOf(name), v)
+	}
+	field.Set(out)
+	return ps
+}
+
+// isLeaf says whether a type is one value, and not a table of its own.
+func isLeaf(t reflect.Type) bool {
+	p := reflect.PointerTo(t)
+	if p.Implements(reflect.TypeFor[encoding.TextUnmarshaler]()) || p.Implements(reflect.TypeFor[toml.Unmarshaler]()) {
+		return true
+	}
+	if t.Kind() == reflect.Map {
+		return t.Elem().Kind() != reflect.Struct
+	}
+	return t.Kind() != reflect.Struct
+}
+
+// whyNot says what a value should have been.
+func whyNot(err error, t reflect.Type) string {
+	p := reflect.PointerTo(t)
+	if p.Implements(reflect.TypeFor[encoding.TextUnmarshaler]()) || p.Implements(reflect.TypeFor[toml.Unmarshaler]()) {
+		if bad := (toml.ParseError{}); errors.As(err, &bad) {
+			return bad.Message
+		}
+		return strings.TrimPrefix(err.Error(), "toml: ")
+	}
+	return "want " + typeName(t)
+}
+
+func typeName(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.String:
+		return "a string in quotes"
+	case reflect.Bool:
+		return "true or false"
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
+		return "a whole number"
+	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+		return "a whole number, not negative"
+	case reflect.Float32, reflect.Float64:
+		return "a number"
+	case reflect.Slice:
+		return "a list [ ] of " + strings.TrimPrefix(typeName(t.Elem()), "a ")
+	case reflect.Map:
+		return "a table"
+	default:
+		return t.String()
+	}
+}

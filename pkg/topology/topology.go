@@ -1,0 +1,290 @@
+package topology
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/perch-edge/perch/internal/names"
+	"github.com/perch-edge/perch/internal/nearest"
+)
+
+// Role is what an entry is: the first word of its table's name.
+type Role string
+
+// The roles.
+const (
+	Sensor Role = "sensor" // makes data: the only entries without a source
+	Worker Role = "worker" // reads one or more sources
+	Job    Role = "job"    // a worker that runs now and then
+)
+
+// Topology is a fleet: the box, and what runs on it.
+type Topology struct {
+	Path    string
+	Node    Node
+	Entries []*Entry // by name
+}
+
+// Entry is one sensor, worker or job.
+type Entry struct {
+	Name     string
+	Role     Role
+	Program  string // a program beside the supervisor, or an absolute path
+	Sources  []Ref
+	Streams  []string // of a sensor, by name
+	LogLevel LogLevel
+	Every    Duration // of a job
+	Device   Device   // of a sensor
+	Table    *Table   // everything, for the program to decode
+}
+
+// Device says what a sensor is, for the records.
+type Device struct {
+	Interface    string `toml:"interface" doc:"i2c, spi, audio or video"`
+	Manufacturer string `toml:"manufacturer" doc:"who made the device"`
+	Model        string `toml:"device" doc:"what the device is called"`
+	Serial       string `toml:"serial" doc:"the device's serial number"`
+}
+
+// sensorKeys, workerKeys and jobKeys are the keys of every entry of a role,
+// whatever its program.
+type sensorKeys struct {
+	Program string `toml:"program" doc:"program beside the supervisor, or an absolute path"`
+	Device
+	LogLevel LogLevel `toml:"log_level" doc:"debug, info, warn or error; default: the node's"`
+}
+
+type workerKeys struct {
+	Program  string   `toml:"program" doc:"program beside the supervisor, or an absolute path"`
+	Source   Refs     `toml:"source" doc:"what it reads: a name, NAME.STREAM, an ipc:// endpoint, or a list of them"`
+	LogLevel LogLevel `toml:"log_level" doc:"debug, info, warn or error; default: the node's"`
+}
+
+type jobKeys struct {
+	workerKeys
+	Every Duration `toml:"every" doc:"how often it runs"`
+}
+
+// commonKeys lists the keys that an entry's program does not have to know.
+func (r Role) commonKeys() []string {
+	switch r {
+	case Sensor:
+		return []string{"program", "interface", "manufacturer", "device", "serial", "log_level"}
+	case Job:
+		return []string{"program", "source", "log_level", "every"}
+	default:
+		return []string{"program", "source", "log_level"}
+	}
+}
+
+// Ref names a source: an entry, one of its streams, or an endpoint by address.
+type Ref struct {
+	Name     string
+	Stream   string
+	Endpoint string
+}
+
+// ParseRef reads NAME, NAME.STREAM or ipc://PATH.
+func ParseRef(text string) (Ref, error) {
+	if strings.Contains(text, "://") {
+		return Ref{Endpoint: text}, nil
+	}
+	name, stream, has := strings.Cut(text, ".")
+	if err := names.Worker(name); err != nil {
+		return Ref{}, fmt.Errorf("source %q: %w", text, err)
+	}
+	if has {
+		if err := names.Stream(stream); err != nil {
+			return Ref{}, fmt.Errorf("source %q: stream %w", text, err)
+		}
+	}
+	return Ref{Name: name, Stream: stream}, nil
+}
+
+func (r Ref) String() string {
+	switch {
+	case r.Endpoint != "":
+		return r.Endpoint
+	case r.Stream != "":
+		return r.Name + "." + r.Stream
+	default:
+		return r.Name
+	}
+}
+
+// Refs is one source, or a list of them.
+type Refs []Ref
+
+// UnmarshalTOML reads a string or a list of strings.
+func (rs *Refs) UnmarshalTOML(v any) error {
+	list, ok := v.([]any)
+	if !ok {
+		list = []any{v}
+	}
+	*rs = nil
+	for _, item := range list {
+		text, ok := item.(string)
+		if !ok {
+			return fmt.Errorf("want a source's name in quotes, or a list of names")
+		}
+		ref, err := ParseRef(text)
+		if err != nil {
+			return err
+		}
+		*rs = append(*rs, ref)
+	}
+	return nil
+}
+
+// Load reads a topology and checks all that can be checked without its
+// programs: syntax, keys, names, sources, cycles. The error is Problems, all
+// of them.
+func Load(path string, settings Settings) (*Topology, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, Problems{{File: path, Message: "read topology: " + err.Error()}}
+	}
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return nil, Problems{{File: path, Message: err.Error()}}
+	}
+	root, err := parse(path, string(text))
+	if err != nil {
+		return nil, err
+	}
+	return build(path, filepath.Dir(abs), root, settings)
+}
+
+// ByHand is a fleet of one, for a worker that is run without a topology.
+func ByHand(role Role, name, program string, sources []string, values []string) (*Topology, error) {
+	root, err := parse("command line", fmt.Sprintf("[%s.%s]\nprogram = %q\n", role, name, program))
+	if err != nil {
+		return nil, err
+	}
+	wd, err := os.Getwd()
+	if err != nil {
+		return nil, Problems{{Message: err.Error()}}
+	}
+	if len(sources) > 0 {
+		values = append([]string{fmt.Sprintf("source=[%s]", quoteAll(sources))}, values...)
+	}
+	return build("", wd, root, Settings{Under: string(role) + "." + name, Values: values})
+}
+
+func quoteAll(words []string) string {
+	quoted := make([]string, len(words))
+	for i, w := range words {
+		quoted[i] = fmt.Sprintf("%q", w)
+	}
+	return strings.Join(quoted, ", ")
+}
+
+func build(path, base string, root *Table, settings Settings) (*Topology, error) {
+	t := &Topology{Path: path, Node: DefaultNode()}
+	ps := root.set(settings)
+	for _, key := range root.Keys() {
+		switch key {
+		case "node":
+			if node, ok := root.sub(key); ok {
+				ps = append(ps, node.Bind(&t.Node)...)
+			}
+		case string(Sensor), string(Worker), string(Job):
+		default:
+			ps = append(ps, root.Problem(key, "unknown table%s", nearest.Hint(key, []string{"node", "sensor", "worker", "job"})))
+		}
+	}
+	t.Node.resolve(base)
+	for _, role := range []Role{Sensor, Worker, Job} {
+		ps = append(ps, t.addAll(root, role)...)
+	}
+	if path != "" { // by hand, sources are elsewhere
+		ps = append(ps, t.checkGraph()...)
+	}
+	return t, ps.orNil()
+}
+
+func (t *Topology) addAll(root *Table, role Role) (ps Problems) {
+	group, ok := root.sub(string(role))
+	if !ok {
+		return nil
+	}
+	for _, name := range group.Keys() {
+		table, ok := group.sub(name)
+		if !ok {
+			ps = append(ps, group.Problem(name, "want a table [%s.%s]", role, name))
+			continue
+		}
+		e := &Entry{Name: name, Role: role, Table: table, LogLevel: t.Node.LogLevel}
+		ps = append(ps, e.readCommon()...)
+		if err := names.Worker(name); err != nil {
+			ps = append(ps, table.Problem("", "%v", err))
+		}
+		if twin := t.Entry(name); twin != nil {
+			ps = append(ps, table.Problem("", "the name %q is taken by [%s] on line %d; names are one namespace", name, twin.Table.Path(), twin.Table.at.line))
+			continue
+		}
+		t.Entries = append(t.Entries, e)
+	}
+	return ps
+}
+
+// readCommon decodes the keys that every entry of a role has.
+func (e *Entry) readCommon() (ps Problems) {
+	own := func(keys any) Problems {
+		return e.Table.only(e.Role.commonKeys()).Bind(keys)
+	}
+	switch e.Role {
+	case Sensor:
+		k := sensorKeys{LogLevel: e.LogLevel}
+		ps = own(&k)
+		e.Program, e.Device, e.LogLevel = k.Program, k.Device, k.LogLevel
+		if _, has := e.Table.keys["source"]; has {
+			ps = append(ps, e.Table.Problem("source", "a sensor has no source; what reads one is a [worker.%s]", e.Name))
+		}
+		if streams, ok := e.Table.sub("stream"); ok {
+			e.Streams = streams.Keys()
+		}
+		for _, s := range e.Streams {
+			if err := names.Stream(s); err != nil {
+				ps = append(ps, e.Table.Problem("stream", "stream %v", err))
+			}
+		}
+	default:
+		k := jobKeys{workerKeys: workerKeys{LogLevel: e.LogLevel}}
+		ps = own(&k)
+		e.Program, e.Sources, e.LogLevel, e.Every = k.Program, k.Source, k.LogLevel, k.Every
+		if _, has := e.Table.keys["source"]; !has {
+			ps = append(ps, e.Table.Problem("", "no source: every worker has one, as source = \"air\""))
+		} else if len(k.Source) == 0 && len(ps) == 0 {
+			ps = append(ps, e.Table.Problem("source", "an empty list: every worker has a source"))
+		}
+	}
+	if e.Program == "" && !e.Table.has("program") {
+		ps = append(ps, e.Table.Problem("", "no program, as program = \"csvwriter\""))
+	}
+	return ps
+}
+
+// BindOwn decodes an entry's table into its program's own config.
+func (e *Entry) BindOwn(cfg any) error { return e.Table.Bind(cfg, e.Role.commonKeys()...).orNil() }
+
+// Entry finds an entry by name; nil when there is none.
+func (t *Topology) Entry(name string) *Entry {
+	i := slices.IndexFunc(t.Entries, func(e *Entry) bool { return e.Name == name })
+	if i < 0 {
+		return nil
+	}
+	return t.Entries[i]
+}
+
+// Names lists the entries' names.
+func (t *Topology) Names() []string {
+	list := make([]string, len(t.Entries))
+	for i, e := range t.Entries {
+		list[i] = e.Name
+	}
+	return list
+}

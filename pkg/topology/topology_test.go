@@ -1,0 +1,226 @@
+package topology
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func load(t *testing.T, text string, sets ...string) (*Topology, error) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "box.toml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return Load(path, Settings{Values: sets})
+}
+
+const good = `
+[node]
+name = "box"
+store_dir = "data"
+
+[sensor.air]
+program = "sensor-bme280"
+device = "BME280"
+bus = "sim:"
+[sensor.air.stream.environment]
+capture_hz = 2.0
+
+[worker.air-csv]
+program = "csvwriter"
+source = "air"
+flush = "1hz"
+
+[worker.copy]
+program = "csvwriter"
+source = ["air.environment"]
+
+[job.sweep]
+program = "sweeper"
+source = ["air-csv"]
+every = "10m"
+`
+
+func TestLoad(t *testing.T) {
+	top, err := load(t, good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := top.Node.StoreDir, filepath.Join(filepath.Dir(top.Path), "data"); got != want {
+		t.Errorf("StoreDir = %q; want %q, beside the topology", got, want)
+	}
+	if got := top.Readers("air"); !cmp.Equal(got, []string{"air-csv", "copy"}) {
+		t.Errorf("Readers(air) = %v; want air-csv and copy", got)
+	}
+	var order []string
+	for _, e := range top.StartOrder() {
+		order = append(order, e.Name)
+	}
+	if !cmp.Equal(order, []string{"air-csv", "copy", "air"}) {
+		t.Errorf("StartOrder() = %v; want readers before their source, no job", order)
+	}
+	if e := top.Entry("sweep"); e.Every.D() != 10*time.Minute {
+		t.Errorf("sweep runs every %v; want 10m", e.Every)
+	}
+}
+
+type writerConfig struct {
+	Flush   string   `toml:"flush" doc:"when"`
+	Columns []string `toml:"columns" doc:"which"`
+	Every   Duration `toml:"every" doc:"how often"`
+	Size    int      `toml:"size" doc:"how many"`
+}
+
+func (c *writerConfig) Validate() error {
+	if c.Flush != "1hz" && c.Flush != "instant" {
+		return Bad("flush", "want 1hz or instant")
+	}
+	return nil
+}
+
+func TestEveryProblemAtOnce(t *testing.T) {
+	_, err := load(t, `
+[nod]
+[sensor.air]
+program = "sensor-bme280"
+source = "x"
+[worker.a]
+program = "csvwriter"
+source = "iar"
+[worker.b]
+program = 7
+source = "c"
+[worker.c]
+source = "b"
+[worker.air]
+program = "csvwriter"
+source = "air"
+[worker.Bad_Name]
+program = "csvwriter"
+`)
+	want := []string{
+		`:2: nod: unknown table; did you mean "node"?`,
+		`:5: sensor.air.source = "x": a sensor has no source; what reads one is a [worker.air]`,
+		`:6: worker.air: the name`,
+		`:8: worker.a.source = "iar": there is no "iar" in this topology; did you mean "air"?`,
+		`:10: worker.b.program = 7: want a string in quotes`,
+		`:11: worker.b.source = "c": a circle: b reads c reads b`,
+		`:12: worker.c: no program`,
+		`:14: worker.air: the name "air" is taken by [sensor.air] on line 3`,
+		`:17: worker.Bad_Name: no source`,
+		`:17: worker.Bad_Name: name "Bad_Name": want 1 to 32`,
+	}
+	text := err.Error()
+	for i, w := range want {
+		if i == 2 {
+			continue
+		}
+		if !strings.Contains(text, w) {
+			t.Errorf("Load() does not say %q; it says\n%s", w, text)
+		}
+	}
+	if got := len(ProblemsOf(err)); got != len(want)-1 {
+		t.Errorf("Load() found %d problems; want %d:\n%s", got, len(want)-1, text)
+	}
+}
+
+func TestBindOwn(t *testing.T) {
+	top, err := load(t, good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := writerConfig{Every: Duration(time.Second)}
+	if err := top.Entry("air-csv").BindOwn(&cfg); err != nil {
+		t.Fatal(err)
+	}
+	if want := (writerConfig{Flush: "1hz", Every: Duration(time.Second)}); !cmp.Equal(cfg, want) {
+		t.Errorf("BindOwn = %+v; want %+v", cfg, want)
+	}
+}
+
+func TestBindOwnRefuses(t *testing.T) {
+	for _, c := range []struct{ line, want string }{
+		{`flsh = "1hz"`, `:5: worker.w.flsh = "1hz": unknown key; did you mean "flush"?`},
+		{`flush = "later"`, `:5: worker.w.flush = "later": want 1hz or instant`},
+		{`columns = "a"`, `:5: worker.w.columns = "a": want a list [ ] of string in quotes`},
+		{`every = "soon"`, `:5: worker.w.every = "soon": want a length of time such as "10s", "250ms" or "1h30m"`},
+		{`every = 4`, `:5: worker.w.every = 4: want a length of time such as "10s", "250ms" or "1h30m"`},
+		{`size = "4"`, `:5: worker.w.size = "4": want a whole number`},
+		{`size = 4.5`, `:5: worker.w.size = 4.5: want a whole number`},
+	} {
+		top, err := load(t, "[sensor.s]\nprogram=\"s\"\n[worker.w]\nprogram = \"p\"\n"+c.line+"\nsource = \"s\"\n")
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = top.Entry("w").BindOwn(&writerConfig{Flush: "1hz"})
+		if err == nil || !strings.HasSuffix(err.Error(), c.want) {
+			t.Errorf("BindOwn(%s) = %v; want …%s", c.line, err, c.want)
+		}
+	}
+}
+
+func TestSettingsComeOnTop(t *testing.T) {
+	top, err := load(t, good, "worker.air-csv.flush=instant", "node.name=other", "sensor.air.stream.environment.capture_hz=5")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := writerConfig{}
+	if err := top.Entry("air-csv").BindOwn(&cfg); err != nil || cfg.Flush != "instant" || top.Node.Name != "other" {
+		t.Errorf("flush = %q, node = %q, %v; want instant, other", cfg.Flush, top.Node.Name, err)
+	}
+	sensor := struct {
+		Bus    string `toml:"bus"`
+		Stream map[string]struct {
+			Hz float64 `toml:"capture_hz"`
+		} `toml:"stream"`
+	}{}
+	if err := top.Entry("air").BindOwn(&sensor); err != nil || sensor.Stream["environment"].Hz != 5 {
+		t.Errorf("sensor = %+v, %v; want 5 Hz", sensor, err)
+	}
+	for _, bad := range []string{"flush", "=x", "a\nb=1"} {
+		if _, err := load(t, good, bad); err == nil {
+			t.Errorf("Load with --set %q = nil; want an error", bad)
+		}
+	}
+}
+
+func TestExampleCanBeLoaded(t *testing.T) {
+	var b strings.Builder
+	Example(&b, "worker.w", &writerConfig{Flush: "1hz", Every: Duration(time.Second)})
+	top, err := load(t, "[sensor.s]\nprogram=\"s\"\n"+b.String()+"\nprogram=\"p\"\nsource=\"s\"\n")
+	if err != nil {
+		t.Fatalf("%v in\n%s", err, b.String())
+	}
+	cfg := writerConfig{}
+	if err := top.Entry("w").BindOwn(&cfg); err != nil || cfg.Every.D() != time.Second {
+		t.Errorf("example binds to %+v, %v:\n%s", cfg, err, b.String())
+	}
+}
+
+// Whatever stands in a file, Load answers with a topology or with problems.
+func FuzzLoad(f *testing.F) {
+	f.Add(good)
+	f.Add("[[worker]]\n[sensor]\nx=1")
+	f.Add("worker = 3\nnode = []\nsensor.a.stream = 1")
+	f.Fuzz(func(t *testing.T, text string) {
+		path := filepath.Join(t.TempDir(), "f.toml")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		top, err := Load(path, Settings{})
+		if err != nil {
+			if len(ProblemsOf(err)) == 0 || !strings.Contains(err.Error(), path) {
+				t.Errorf("Load() = %v; want problems that name the file", err)
+			}
+			return
+		}
+		for _, e := range top.Entries {
+			_ = e.BindOwn(&writerConfig{})
+		}
+	})
+}
