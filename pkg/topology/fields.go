@@ -35,21 +35,24 @@ func walkFields(v reflect.Value, yield func(field, reflect.Value) bool) bool {
 	return true
 }
 
-// Example writes a table with every key of a config struct, its meaning and
-// its default, as TOML that can be copied into a topology. Keys without a
-// default are commented out.
-func Example(b *strings.Builder, path string, cfg any) {
-	v := reflect.ValueOf(cfg)
-	for v.Kind() == reflect.Pointer {
-		v = v.Elem()
+// Example is the table of an entry with every key, its default and its
+// meaning, as TOML that can be copied into a topology: first the keys that all
+// entries of the role have, then those of the program's config struct. Keys
+// without a default are commented out.
+func Example(role Role, name, program string, cfg any) string {
+	var common any = &workerKeys{Program: program, Source: Refs{{Name: "NAME"}}}
+	if role == Sensor {
+		common = &sensorKeys{Program: program}
 	}
-	exampleTable(b, path, v)
+	var b strings.Builder
+	path := string(role) + "." + name
+	fmt.Fprintf(&b, "[%s]\n", path)
+	exampleKeys(&b, path, reflect.ValueOf(common).Elem())
+	exampleKeys(&b, path, reflect.Indirect(reflect.ValueOf(cfg)))
+	return b.String()
 }
 
-func exampleTable(b *strings.Builder, path string, v reflect.Value) {
-	if path != "" {
-		fmt.Fprintf(b, "[%s]\n", path)
-	}
+func exampleKeys(b *strings.Builder, path string, v reflect.Value) {
 	type sub struct {
 		path string
 		v    reflect.Value
@@ -72,8 +75,8 @@ func exampleTable(b *strings.Builder, path string, v reflect.Value) {
 		}
 	}
 	for _, t := range tables {
-		b.WriteString("\n")
-		exampleTable(b, t.path, t.v)
+		fmt.Fprintf(b, "\n[%s]\n", t.path)
+		exampleKeys(b, t.path, t.v)
 	}
 }
 

@@ -101,11 +101,21 @@ func (it item) text() string {
 	if err := it.md.PrimitiveDecode(it.prim, &v); err != nil {
 		return ""
 	}
+	return valueText(v)
+}
+
+func valueText(v any) string {
 	switch v := v.(type) {
 	case string:
 		return fmt.Sprintf("%q", v)
 	case map[string]any, []map[string]any:
 		return ""
+	case []any:
+		words := make([]string, len(v))
+		for i := range v {
+			words[i] = valueText(v[i])
+		}
+		return "[" + strings.Join(words, ", ") + "]"
 	default:
 		return fmt.Sprint(v)
 	}
@@ -239,6 +249,11 @@ func (t *Table) bindStruct(v reflect.Value, except []string) (ps Problems) {
 			continue
 		}
 		ps = append(ps, t.bindValue(key, field)...)
+	}
+	for key, field := range fields {
+		if !t.has(key) && field.Kind() == reflect.Map && !isLeaf(field.Type()) {
+			field.SetZero() // its defaults were for tables that are not there
+		}
 	}
 	return ps
 }

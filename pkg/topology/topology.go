@@ -288,3 +288,28 @@ func (t *Topology) Names() []string {
 	}
 	return list
 }
+
+// Find is the entry that a process of a program is: by name, or the only one
+// with that program when no name is given.
+func (t *Topology) Find(name, program string) (*Entry, error) {
+	var same []string
+	for _, e := range t.Entries {
+		if filepath.Base(e.Program) == program {
+			same = append(same, e.Name)
+		}
+	}
+	if name == "" {
+		if len(same) != 1 {
+			return nil, fmt.Errorf("%s has %d entries with program = %q %v: say which with --name", t.Path, len(same), program, same)
+		}
+		name = same[0]
+	}
+	e := t.Entry(name)
+	if e == nil {
+		return nil, fmt.Errorf("%s has no entry %q%s", t.Path, name, nearest.Hint(name, same))
+	}
+	if !slices.Contains(same, name) {
+		return nil, fmt.Errorf("[%s] in %s has program = %q, this is %q", e.Table.Path(), t.Path, e.Program, program)
+	}
+	return e, nil
+}

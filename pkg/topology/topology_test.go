@@ -190,15 +190,14 @@ func TestSettingsComeOnTop(t *testing.T) {
 }
 
 func TestExampleCanBeLoaded(t *testing.T) {
-	var b strings.Builder
-	Example(&b, "worker.w", &writerConfig{Flush: "1hz", Every: Duration(time.Second)})
-	top, err := load(t, "[sensor.s]\nprogram=\"s\"\n"+b.String()+"\nprogram=\"p\"\nsource=\"s\"\n")
+	text := Example(Worker, "w", "p", &writerConfig{Flush: "1hz", Every: Duration(time.Second)})
+	top, err := load(t, "[sensor.s]\nprogram=\"s\"\n"+strings.ReplaceAll(text, "NAME", "s"))
 	if err != nil {
-		t.Fatalf("%v in\n%s", err, b.String())
+		t.Fatalf("%v in\n%s", err, text)
 	}
 	cfg := writerConfig{}
 	if err := top.Entry("w").BindOwn(&cfg); err != nil || cfg.Every.D() != time.Second {
-		t.Errorf("example binds to %+v, %v:\n%s", cfg, err, b.String())
+		t.Errorf("example binds to %+v, %v:\n%s", cfg, err, text)
 	}
 }
 

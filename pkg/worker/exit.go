@@ -1,0 +1,72 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/perch-edge/perch/internal/lockfile"
+	"github.com/perch-edge/perch/pkg/topology"
+)
+
+// The exit codes of all programs.
+const (
+	ExitDone      = 0
+	ExitFailed    = 1
+	ExitNoDevice  = 69
+	ExitTemporary = 75
+	ExitConfig    = 78
+)
+
+// exitError is an error that says how the process ends.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string { return e.err.Error() }
+func (e *exitError) Unwrap() error { return e.err }
+
+// NoDevice marks an error as a missing device: exit 69.
+func NoDevice(err error) error { return &exitError{ExitNoDevice, err} }
+
+// Temporary marks an error that time may mend: exit 75.
+func Temporary(err error) error { return &exitError{ExitTemporary, err} }
+
+// BadConfig marks an error of the configuration: exit 78.
+func BadConfig(err error) error { return &exitError{ExitConfig, err} }
+
+// exitCode is how a process ends that stopped with this error.
+func exitCode(err error) int {
+	marked := (*exitError)(nil)
+	problems := topology.Problems(nil)
+	held := (*lockfile.HeldError)(nil)
+	switch {
+	case err == nil || errors.Is(err, context.Canceled):
+		return ExitDone
+	case errors.As(err, &marked):
+		return marked.code
+	case errors.As(err, &problems):
+		return ExitConfig
+	case errors.As(err, &held):
+		return ExitTemporary
+	default:
+		return ExitFailed
+	}
+}
+
+// CodeText says what an exit code means.
+func CodeText(code int) string {
+	switch code {
+	case ExitDone:
+		return "done"
+	case ExitNoDevice:
+		return "a device is missing"
+	case ExitTemporary:
+		return "a temporary failure"
+	case ExitConfig:
+		return "the configuration is wrong"
+	default:
+		return fmt.Sprintf("failed with exit code %d", code)
+	}
+}

@@ -1,0 +1,237 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/perch-edge/perch/pkg/msg"
+	"github.com/perch-edge/perch/pkg/topology"
+)
+
+// step is how long a work loop may wait before it shows that it is alive.
+const step = 500 * time.Millisecond
+
+// snapshot keeps a copy of an inbox's accounts for the state, which another
+// goroutine publishes.
+type snapshot struct {
+	last atomic.Pointer[[]msg.Account]
+	at   time.Time
+}
+
+func (s *snapshot) accounts() []msg.Account {
+	if list := s.last.Load(); list != nil {
+		return *list
+	}
+	return nil
+}
+
+func (s *snapshot) take(now time.Time, accounts func() []msg.Account) {
+	if now.Sub(s.at) >= step {
+		list := accounts()
+		s.last.Store(&list)
+		s.at = now
+	}
+}
+
+// Inbox is the messages of a worker's sources, in order, gaps repaired and
+// counted. It is for one goroutine.
+type Inbox struct {
+	snapshot
+	w   *Worker
+	sub *msg.Subscriber
+}
+
+// Messages subscribes to the worker's sources. resume, which may be nil, tells
+// what the worker holds of a stream from an earlier run.
+func (w *Worker) Messages(resume func(msg.Topic) (msg.Cursor, bool)) (*Inbox, error) {
+	addresses, err := w.addresses()
+	if err != nil {
+		return nil, err
+	}
+	sub, err := w.bus.Subscribe(msg.Subscription{Sources: addresses, Kinds: w.reads, Resume: resume})
+	if err != nil {
+		return nil, err
+	}
+	in := &Inbox{w: w, sub: sub}
+	w.register(in)
+	return in, nil
+}
+
+func (w *Worker) register(in accounted) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.inboxes = append(w.inboxes, in)
+}
+
+// Next waits for the next message. It returns false when until passes without
+// one; the zero time is never. When ctx is done it first hands out what had
+// been published by then, and then returns ctx's error.
+func (in *Inbox) Next(ctx context.Context, until time.Time) (msg.Message, bool, error) {
+	for {
+		in.w.Progress()
+		now := time.Now()
+		in.take(now, in.sub.Accounts)
+		m, ok, err := in.sub.Next(ctx, sooner(until, now.Add(step)))
+		if err != nil {
+			in.at = time.Time{}
+			in.take(now, in.sub.Accounts)
+		}
+		if ok || err != nil || (!until.IsZero() && !time.Now().Before(until)) {
+			return m, ok, err
+		}
+	}
+}
+
+// sooner is the earlier of two times, where zero is never.
+func sooner(a, b time.Time) time.Time {
+	if a.IsZero() || (!b.IsZero() && b.Before(a)) {
+		return b
+	}
+	return a
+}
+
+// addresses are the worker's sources as the bus needs them.
+func (w *Worker) addresses() (list []msg.Address, err error) {
+	for _, ref := range w.entry.Sources {
+		a := msg.Address{Source: msg.Source(ref.Name), Stream: msg.Stream(ref.Stream)}
+		if ref.Endpoint != "" {
+			if _, a.Source, _, err = msg.ParseEndpoint(ref.Endpoint); err != nil {
+				return nil, BadConfig(err)
+			}
+			a.Endpoint = ref.Endpoint
+		}
+		list = append(list, a)
+	}
+	if len(list) == 0 {
+		return nil, BadConfig(fmt.Errorf("%s has no source: give --source ipc:///run/perch/NAME.ipc, or --topology and --name", w.entry.Name))
+	}
+	return list, nil
+}
+
+// FrameInbox is the frames of a worker's source. It is for one goroutine.
+type FrameInbox struct {
+	snapshot
+	w      *Worker
+	frames *msg.Frames
+}
+
+// Frames subscribes to the worker's one source of frames, to hold as many as
+// pins at once.
+func (w *Worker) Frames(pins int) (*FrameInbox, error) {
+	from, err := w.frameSource()
+	if err != nil {
+		return nil, err
+	}
+	from.Pins = pins
+	frames, err := w.bus.Frames(from)
+	if err != nil {
+		return nil, err
+	}
+	in := &FrameInbox{w: w, frames: frames}
+	w.register(in)
+	return in, nil
+}
+
+// frameSource settles which stream is meant: frames have an endpoint for each.
+func (w *Worker) frameSource() (msg.FrameSource, error) {
+	if n := len(w.entry.Sources); n != 1 {
+		return msg.FrameSource{}, w.badSource("%s reads the frames of exactly one source, got %d", w.program, n)
+	}
+	ref := w.entry.Sources[0]
+	if ref.Endpoint != "" {
+		_, source, stream, err := msg.ParseEndpoint(ref.Endpoint)
+		if err == nil && stream == "" {
+			err = fmt.Errorf("endpoint %s is for messages: frames are at %s.STREAM.ipc", ref.Endpoint, source)
+		}
+		if err != nil {
+			return msg.FrameSource{}, BadConfig(err)
+		}
+		return msg.FrameSource{Source: source, Stream: stream, Endpoint: ref.Endpoint}, nil
+	}
+	stream, err := w.onlyStream(ref)
+	return msg.FrameSource{Source: msg.Source(ref.Name), Stream: msg.Stream(stream)}, err
+}
+
+func (w *Worker) onlyStream(ref topology.Ref) (string, error) {
+	if ref.Stream != "" {
+		return ref.Stream, nil
+	}
+	source := w.top.Entry(ref.Name)
+	switch {
+	case source == nil:
+		return "", w.badSource("which stream of %q? say source = \"%s.video\", or give --topology", ref.Name, ref.Name)
+	case len(source.Streams) != 1:
+		return "", w.badSource("%q has %d streams %v: say which, as \"%s.STREAM\"", ref.Name, len(source.Streams), source.Streams, ref.Name)
+	}
+	return source.Streams[0], nil
+}
+
+func (w *Worker) badSource(format string, args ...any) error {
+	return topology.Problems{w.entry.Table.Problem("source", format, args...)}
+}
+
+// Newest waits for a frame newer than the last, and takes the newest. It
+// returns false when until passes without one.
+func (in *FrameInbox) Newest(ctx context.Context, until time.Time) (msg.Frame, bool, error) {
+	return in.take(ctx, until, in.frames.Newest)
+}
+
+// Next waits for the next frame in order; it fails with msg.ErrEnded when the
+// source has ended its stream.
+func (in *FrameInbox) Next(ctx context.Context, until time.Time) (msg.Frame, bool, error) {
+	return in.take(ctx, until, in.frames.Next)
+}
+
+func (in *FrameInbox) take(ctx context.Context, until time.Time, next func(context.Context, time.Time) (msg.Frame, bool, error)) (msg.Frame, bool, error) {
+	for {
+		in.w.Progress()
+		now := time.Now()
+		in.snapshot.take(now, func() []msg.Account { return []msg.Account{in.frames.Account()} })
+		f, ok, err := next(ctx, sooner(until, now.Add(step)))
+		if ok || err != nil || (!until.IsZero() && !time.Now().Before(until)) {
+			return f, ok, err
+		}
+	}
+}
+
+// Waiting says why there are no frames at the moment; nil when there are.
+func (in *FrameInbox) Waiting() error { return in.frames.Waiting() }
+
+// IsEnded says whether an error means that the source ended its stream.
+func IsEnded(err error) bool { return errors.Is(err, msg.ErrEnded) }
+
+// retention keeps history for the workers that the topology names as readers.
+func (w *Worker) retention(messages, bytes int) msg.Retention {
+	return msg.Retention{Messages: messages, MessageBytes: bytes, Expect: slices.Clone(w.top.Readers(w.entry.Name))}
+}
+
+// PublishReadings opens a stream of readings that keeps the last ones for
+// readers that missed some.
+func (w *Worker) PublishReadings(stream string, columns []string, history int) (*msg.ReadingStream, error) {
+	return w.pub.Readings(msg.Stream(stream), columns, w.retention(history, 0))
+}
+
+// PublishFiles opens the stream of what becomes of the worker's files.
+func (w *Worker) PublishFiles() (*msg.FileStream, error) {
+	return w.pub.Files("files", w.retention(FileHistory.Slots, FileHistory.SlotBytes))
+}
+
+// FileHistory is the ring of a worker's file events: a sidecar is larger than
+// a reading, and files are fewer.
+var FileHistory = Ring{Stream: "files", Kind: msg.KindFile, Slots: 256, SlotBytes: 16 << 10}
+
+// PublishFrames opens a stream of frames.
+func (w *Worker) PublishFrames(stream string, g msg.Geometry, slots, slotBytes int) (*msg.FrameStream, error) {
+	s, err := w.pub.Frames(msg.Stream(stream), g, slots, slotBytes)
+	if err != nil {
+		return nil, err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.gates = append(w.gates, s.Gate)
+	return s, nil
+}

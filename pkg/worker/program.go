@@ -1,0 +1,229 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/perch-edge/perch/internal/version"
+	"github.com/perch-edge/perch/pkg/msg"
+	"github.com/perch-edge/perch/pkg/topology"
+)
+
+// Program is what a program is: its name, what it reads and publishes, its
+// settings and its work. A program that reads nothing is a sensor.
+type Program[C any] struct {
+	Name      string
+	Summary   string // one line, for --help
+	Reads     []msg.Kind
+	Publishes []msg.Kind
+	Stream    string   // of a sensor: the stream it has when run by hand with no stream set
+	Config    func() C // the defaults
+	Run       func(context.Context, *Worker, C) error
+}
+
+// Configs may say more of themselves by these methods:
+//
+//	Validate() error               on *C: what the types cannot check
+//	Rings() []Ring                 the shared memory that its streams take
+//	Pins() int                     how many frames of its source it holds at once
+
+// Ring is the shared memory of one stream.
+type Ring struct {
+	Stream    string   `json:"stream"`
+	Kind      msg.Kind `json:"kind"`
+	Slots     int      `json:"slots"`
+	SlotBytes int      `json:"slot_bytes"`
+}
+
+// Report is what a program says of an entry of a topology: "--check -o json".
+type Report struct {
+	Program   string            `json:"program"`
+	Version   string            `json:"version"`
+	Name      string            `json:"name"`
+	Sensor    bool              `json:"sensor"`
+	Reads     []msg.Kind        `json:"reads,omitempty"`
+	Publishes []msg.Kind        `json:"publishes,omitempty"`
+	Rings     []Ring            `json:"rings,omitempty"`
+	Pins      int               `json:"pins,omitempty"`
+	Problems  topology.Problems `json:"problems,omitempty"`
+}
+
+// flags are the same for every program.
+type flags struct {
+	Topology string           `short:"t" placeholder:"FILE" help:"The fleet's topology. Without one, --source and --set say all."`
+	Name     string           `short:"n" placeholder:"NAME" help:"Which entry of the topology this is. May be left out where only one has this program."`
+	Source   []string         `short:"s" placeholder:"SOURCE" sep:"none" help:"What to read: an endpoint (ipc:///run/perch/air.ipc), or a name in the default run folder."`
+	Set      []string         `placeholder:"KEY=VALUE" sep:"none" help:"A setting, as in the entry's table or node.KEY. May be repeated."`
+	Check    bool             `help:"Check the settings, and stop."`
+	Example  bool             `help:"Print the entry's table with every key, its default and its meaning, and stop."`
+	Output   string           `short:"o" enum:"text,json" default:"text" help:"How --check answers: text or json."`
+	Version  kong.VersionFlag `help:"Print the version, and stop."`
+}
+
+// Main runs the program and ends the process. It is all that a main function does.
+func Main[C any](p Program[C]) { os.Exit(p.main(os.Args[1:], os.Stdout, os.Stderr)) }
+
+func (p Program[C]) main(args []string, stdout, stderr io.Writer) int {
+	var f flags
+	done := -1
+	parser, err := kong.New(&f, kong.Name(p.Name), kong.Description(p.Summary), kong.Writers(stdout, stderr),
+		kong.Vars{"version": p.Name + " " + version.String()}, kong.Exit(func(code int) { done = code }),
+		kong.UsageOnError(), kong.ConfigureHelp(kong.HelpOptions{Compact: true}))
+	if err != nil {
+		panic("worker: flags: " + err.Error())
+	}
+	if _, err = parser.Parse(args); done >= 0 {
+		return done // --help or --version has been answered
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "%s: %v; %s --help lists the flags\n", p.Name, err, p.Name)
+		return ExitConfig
+	}
+	if f.Example {
+		fmt.Fprint(stdout, p.Example("NAME"))
+		return ExitDone
+	}
+	top, entry, cfg, err := p.configure(f)
+	if f.Check {
+		return p.answerCheck(f, entry, cfg, err, stdout, stderr)
+	}
+	if err == nil {
+		ctx, stop := signals()
+		defer stop()
+		err = p.work(ctx, top, entry, cfg, stderr)
+	}
+	code := exitCode(err)
+	if code != ExitDone {
+		fmt.Fprintf(stderr, "%s: %v\n", p.Name, err)
+	}
+	return code
+}
+
+func (p Program[C]) role() topology.Role {
+	if len(p.Reads) == 0 {
+		return topology.Sensor
+	}
+	return topology.Worker
+}
+
+// Example is the program's table with all its keys.
+func (p Program[C]) Example(name string) string {
+	cfg := p.Config()
+	return topology.Example(p.role(), name, p.Name, &cfg)
+}
+
+// configure finds the entry that this process is, and decodes its settings.
+func (p Program[C]) configure(f flags) (*topology.Topology, *topology.Entry, C, error) {
+	cfg := p.Config()
+	top, entry, err := p.entry(f)
+	if err != nil {
+		return nil, nil, cfg, err
+	}
+	if err := p.fits(top, entry); err != nil {
+		return top, entry, cfg, err
+	}
+	return top, entry, cfg, entry.BindOwn(&cfg)
+}
+
+func (p Program[C]) entry(f flags) (*topology.Topology, *topology.Entry, error) {
+	if f.Topology == "" {
+		name := f.Name
+		if name == "" {
+			name = p.Name
+		}
+		top, err := topology.ByHand(p.role(), name, p.Name, f.Source, p.withStream(f.Set))
+		if err != nil {
+			return nil, nil, err
+		}
+		return top, top.Entry(name), nil
+	}
+	if len(f.Source) > 0 {
+		return nil, nil, BadConfig(errors.New("--source goes without --topology: there, the entry's source key says it (or --set source=NAME)"))
+	}
+	plain, err := topology.Load(f.Topology, topology.Settings{})
+	if err != nil {
+		return nil, nil, err
+	}
+	entry, err := plain.Find(f.Name, p.Name)
+	if err != nil {
+		return nil, nil, BadConfig(err)
+	}
+	if len(f.Set) == 0 {
+		return plain, entry, nil
+	}
+	top, err := topology.Load(f.Topology, topology.Settings{Under: entry.Table.Path(), Values: f.Set})
+	if err != nil {
+		return nil, nil, err
+	}
+	return top, top.Entry(entry.Name), nil
+}
+
+// withStream gives a sensor that is run by hand its usual stream.
+func (p Program[C]) withStream(sets []string) []string {
+	if p.Stream == "" || slices.ContainsFunc(sets, func(s string) bool { return strings.HasPrefix(s, "stream.") }) {
+		return sets
+	}
+	return append([]string{"stream." + p.Stream + " = {}"}, sets...)
+}
+
+// fits refuses a sensor among the workers, and the other way round.
+func (p Program[C]) fits(top *topology.Topology, e *topology.Entry) error {
+	if (e.Role == topology.Sensor) == (p.role() == topology.Sensor) {
+		return nil
+	}
+	if p.role() == topology.Sensor {
+		return topology.Problems{e.Table.Problem("program", "%s is a sensor: its table is [sensor.%s], without a source", p.Name, e.Name)}
+	}
+	return topology.Problems{e.Table.Problem("program", "%s reads %v: its table is [worker.%s], with a source", p.Name, p.Reads, e.Name)}
+}
+
+func (p Program[C]) answerCheck(f flags, entry *topology.Entry, cfg C, err error, stdout, stderr io.Writer) int {
+	if f.Output == "json" {
+		return p.reportJSON(entry, cfg, err, stdout, stderr)
+	}
+	if err != nil {
+		fmt.Fprintln(stderr, err)
+		return exitCode(err)
+	}
+	fmt.Fprintf(stdout, "%s: [%s] is fine\n", p.Name, entry.Table.Path())
+	return ExitDone
+}
+
+func (p Program[C]) reportJSON(entry *topology.Entry, cfg C, err error, stdout, stderr io.Writer) int {
+	r := Report{Program: p.Name, Version: version.String(), Sensor: len(p.Reads) == 0, Reads: p.Reads, Publishes: p.Publishes,
+		Problems: topology.ProblemsOf(err)}
+	if entry != nil {
+		r.Name = entry.Name
+	}
+	if err == nil {
+		if c, ok := any(&cfg).(interface{ Rings() []Ring }); ok {
+			r.Rings = c.Rings()
+		}
+		if c, ok := any(&cfg).(interface{ Pins() int }); ok {
+			r.Pins = c.Pins()
+		}
+	}
+	if jsonErr := json.NewEncoder(stdout).Encode(r); jsonErr != nil {
+		fmt.Fprintf(stderr, "%s: print report: %v\n", p.Name, jsonErr)
+		return ExitFailed
+	}
+	return exitCode(err)
+}
+
+// signals is a context that the first SIGINT or SIGTERM cancels; after that
+// the signals end the process as usual.
+func signals() (context.Context, context.CancelFunc) {
+	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	context.AfterFunc(ctx, cancel)
+	return ctx, cancel
+}

@@ -1,0 +1,55 @@
+package worker
+
+import (
+	"maps"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/perch-edge/perch/pkg/msg"
+)
+
+// reportEachSecond publishes the state until stop is called, and once more
+// then: the last word is a worker's final account.
+func (w *Worker) reportEachSecond() (stop func()) {
+	quit := make(chan struct{})
+	var group sync.WaitGroup
+	group.Go(func() {
+		tick := time.NewTicker(time.Second)
+		defer tick.Stop()
+		for {
+			w.report()
+			select {
+			case <-tick.C:
+			case <-quit:
+				w.report()
+				return
+			}
+		}
+	})
+	return func() { close(quit); group.Wait() }
+}
+
+func (w *Worker) report() {
+	s := w.state()
+	if err := w.states.Publish(w.clock.Now(), s); err != nil {
+		w.Log.Error("publish state", "err", err)
+	}
+}
+
+func (w *Worker) state() msg.State {
+	published, dropped := w.pub.Counts()
+	subscribers := w.pub.Subscribers()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	s := msg.State{Program: w.program, PID: os.Getpid(), Ready: w.ready.Load(), Status: w.status, Trouble: w.trouble,
+		ProgressNS: w.progress.Load(), Counters: map[string]uint64{}, Gauges: maps.Clone(w.gauges),
+		Published: published, Dropped: dropped, Subscribers: subscribers}
+	for name, c := range w.counters {
+		s.Counters[name] = c.Value()
+	}
+	for _, in := range w.inboxes {
+		s.Sources = append(s.Sources, in.accounts()...)
+	}
+	return s
+}

@@ -1,0 +1,271 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+
+	"github.com/perch-edge/perch/internal/clock"
+	"github.com/perch-edge/perch/pkg/msg"
+	"github.com/perch-edge/perch/pkg/topology"
+)
+
+// Worker is a running program's view of the fleet. Its methods are safe for
+// concurrent use, but for those of the inboxes it returns.
+type Worker struct {
+	Log *slog.Logger
+
+	program string
+	reads   []msg.Kind
+	top     *topology.Topology
+	entry   *topology.Entry
+	clock   *clock.Clock
+	bus     *msg.Bus
+	pub     *msg.Publisher
+	states  *msg.StateStream
+	dog     watchdog
+
+	progress atomic.Int64 // boot time of the work loop's last step
+	ready    atomic.Bool
+
+	mu       sync.Mutex
+	status   string
+	trouble  string
+	counters map[string]*Counter
+	gauges   map[string]float64
+	inboxes  []accounted
+	gates    []gate
+}
+
+// accounted is an inbox: its accounts are a copy that the work loop made.
+type accounted interface{ accounts() []msg.Account }
+
+type gate func(names []string, atMost time.Duration, done <-chan struct{}) []string
+
+// work runs the program on an open bus until it ends.
+func (p Program[C]) work(ctx context.Context, top *topology.Topology, entry *topology.Entry, cfg C, stderr io.Writer) (err error) {
+	w := &Worker{program: p.Name, reads: p.Reads, top: top, entry: entry, dog: newWatchdog(),
+		counters: map[string]*Counter{}, gauges: map[string]float64{}}
+	w.Log = newLog(stderr, entry)
+	if err := w.open(); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, w.bus.Close()) }()
+	stop := w.reportEachSecond()
+	defer stop()
+	w.Progress()
+	err = p.Run(ctx, w, cfg)
+	switch {
+	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
+		w.Log.Info("stopped")
+		return nil
+	case err == nil:
+		w.Status("done")
+		w.Log.Info("done")
+	}
+	return err
+}
+
+func (w *Worker) open() (err error) {
+	if w.clock, err = clock.System(); err != nil {
+		return err
+	}
+	n := w.top.Node
+	w.bus, err = msg.Open(msg.Config{Node: n.Name, Name: msg.Source(w.entry.Name), RunDir: n.RunDir, ShmDir: n.ShmDir, Clock: w.clock})
+	if err != nil {
+		return err
+	}
+	if w.pub, err = w.bus.Publisher(); err == nil {
+		w.states, err = w.pub.States("state")
+	}
+	if err != nil {
+		return errors.Join(err, w.bus.Close())
+	}
+	w.gates = append(w.gates, w.pub.Gate)
+	return nil
+}
+
+// newLog writes text for people on a terminal, and JSON for whoever else reads it.
+func newLog(stderr io.Writer, entry *topology.Entry) *slog.Logger {
+	opts := &slog.HandlerOptions{Level: slog.Level(entry.LogLevel)}
+	if file, ok := stderr.(*os.File); ok && isTerminal(file) {
+		return slog.New(slog.NewTextHandler(stderr, opts)).With("worker", entry.Name)
+	}
+	return slog.New(slog.NewJSONHandler(stderr, opts)).With("worker", entry.Name)
+}
+
+func isTerminal(f *os.File) bool {
+	st, err := f.Stat()
+	return err == nil && st.Mode()&os.ModeCharDevice != 0 && st.Mode()&os.ModeDevice != 0 && f.Name() != os.DevNull
+}
+
+// Name is the entry's name.
+func (w *Worker) Name() string { return w.entry.Name }
+
+// Program is the program's name.
+func (w *Worker) Program() string { return w.program }
+
+// Node is the box.
+func (w *Worker) Node() topology.Node { return w.top.Node }
+
+// Entry is the worker's own entry of the topology.
+func (w *Worker) Entry() *topology.Entry { return w.entry }
+
+// Topology is the whole fleet; by hand, it is this worker alone.
+func (w *Worker) Topology() *topology.Topology { return w.top }
+
+// Now stamps the present moment.
+func (w *Worker) Now() msg.Stamp { return w.clock.Now() }
+
+// BootID names this boot of the machine.
+func (w *Worker) BootID() string { return w.clock.BootID() }
+
+// Epoch names this run of the worker.
+func (w *Worker) Epoch() msg.Epoch { return w.pub.Epoch() }
+
+// Ready says that the worker does its work: READY=1. A sensor then waits, up
+// to start_gate, until the workers that the topology names as its readers have
+// subscribed, so that they get its first message.
+func (w *Worker) Ready(ctx context.Context) {
+	w.ready.Store(true)
+	w.notify(daemon.SdNotifyReady)
+	w.Log.Info("ready")
+	readers := w.top.Readers(w.entry.Name)
+	if len(w.reads) > 0 || len(readers) == 0 {
+		return
+	}
+	deadline := time.Now().Add(w.top.Node.StartGate.D())
+	var missing []string
+	for _, wait := range w.gates {
+		missing = append(missing, wait(readers, time.Until(deadline), ctx.Done())...)
+	}
+	slices.Sort(missing)
+	if missing = slices.Compact(missing); len(missing) > 0 {
+		w.Log.Warn("starting without some readers", "missing", missing, "waited", w.top.Node.StartGate.String())
+	}
+}
+
+// Progress says that the work loop has made a step. A loop must make one at
+// least each second, also when there is nothing to do.
+func (w *Worker) Progress() {
+	now := clock.Boot()
+	w.progress.Store(int64(now))
+	if w.dog.due(now) {
+		w.notify(daemon.SdNotifyWatchdog)
+	}
+}
+
+// Status is one line for people: what the worker does at the moment.
+func (w *Worker) Status(format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	w.mu.Lock()
+	changed := text != w.status
+	w.status = text
+	w.mu.Unlock()
+	if changed {
+		w.notify("STATUS=" + text)
+	}
+}
+
+// Trouble says in the worker's state what is wrong, until nil says that it is
+// over. Each change is logged once.
+func (w *Worker) Trouble(err error) {
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	w.mu.Lock()
+	before := w.trouble
+	w.trouble = text
+	w.mu.Unlock()
+	switch {
+	case text == before:
+	case err != nil:
+		w.Log.Warn("trouble", "err", text)
+	default:
+		w.Log.Info("trouble is over", "was", before)
+	}
+}
+
+// Counter is a number that only grows.
+type Counter struct{ n atomic.Uint64 }
+
+// Add adds n.
+func (c *Counter) Add(n int) { c.n.Add(uint64(n)) }
+
+// Value is the count so far.
+func (c *Counter) Value() uint64 { return c.n.Load() }
+
+// Counter is the counter of that name, made at its first use; it is in the
+// worker's state from then on.
+func (w *Worker) Counter(name string) *Counter {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	c := w.counters[name]
+	if c == nil {
+		c = &Counter{}
+		w.counters[name] = c
+	}
+	return c
+}
+
+// Gauge sets a number of the worker's state. Its name ends in its unit.
+func (w *Worker) Gauge(name string, value float64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.gauges[name] = value
+}
+
+func (w *Worker) notify(state string) {
+	if _, err := daemon.SdNotify(false, state); err != nil {
+		w.Log.Debug("notify the supervisor", "err", err)
+	}
+}
+
+// watchdog tells when WATCHDOG=1 is due: three times in its period.
+type watchdog struct {
+	every time.Duration
+	last  *atomic.Int64
+}
+
+func newWatchdog() watchdog {
+	period, err := daemon.SdWatchdogEnabled(false)
+	if err != nil {
+		period = 0
+	}
+	return watchdog{every: period / 3, last: &atomic.Int64{}}
+}
+
+func (d watchdog) due(now time.Duration) bool {
+	last := d.last.Load()
+	return d.every > 0 && (last == 0 || now-time.Duration(last) >= d.every) && d.last.CompareAndSwap(last, int64(now))
+}
+
+// Wait waits for a moment, showing all the while that the loop is alive. It
+// returns ctx's error when that is done first.
+func (w *Worker) Wait(ctx context.Context, until time.Time) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		w.Progress()
+		left := time.Until(until)
+		if left <= 0 {
+			return ctx.Err()
+		}
+		timer.Reset(min(left, step))
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
