@@ -1,0 +1,37 @@
+// Csvwriter appends sensor readings to CSV files, one a day and stream.
+//
+//	reading --> row --> <store_dir>/work/<id>.csv --> (the day is over) ready/<id>.csv + sidecar --> file message
+//
+// The columns are time, seq, epoch, boot_ns, synced, and then the sensor's own.
+// time is UTC as the box knew it, and to be trusted where synced is true;
+// boot_ns orders the rows of one boot whatever the clock did; epoch and seq name
+// the reading. A value that could not be measured is an empty cell.
+//
+// A file ends when the date of its rows changes, after 24 hours of boot time,
+// at another boot, when the columns change, and at 256 MiB. So a clock that is stepped can
+// neither merge two days nor write into an old file.
+//
+// Killed and started again, it goes on after the last whole row: a torn one is
+// cut off and counted, and what came meanwhile is fetched from the sensor's
+// history. Nothing is missing and nothing is there twice as long as that
+// history reaches back; what it has lost is counted in the state.
+//
+// When the disk is full or fails it says so in its state, keeps what it has
+// read, and tries again each second.
+package main
+
+import (
+	"github.com/perch-edge/perch/pkg/msg"
+	"github.com/perch-edge/perch/pkg/worker"
+)
+
+func main() {
+	worker.Main(worker.Program[Config]{
+		Name:      "csvwriter",
+		Summary:   "Appends sensor readings to CSV files, one a day.",
+		Reads:     []msg.Kind{msg.KindReading},
+		Publishes: []msg.Kind{msg.KindFile},
+		Config:    DefaultConfig,
+		Run:       run,
+	})
+}

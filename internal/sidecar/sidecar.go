@@ -1,0 +1,140 @@
+// Package sidecar is the JSON beside every file that perch keeps: what it is,
+// where it is from, and what happened to it.
+//
+//	<id>.jpg + <id>.json --> who reads the data needs nothing else
+//
+// A sidecar is written before its file appears under a state's folder, so a
+// file that can be seen has one. It grows by its history only: each transition
+// adds an Event with its reason.
+package sidecar
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"regexp"
+	"time"
+
+	"github.com/perch-edge/perch/pkg/msg"
+	"github.com/perch-edge/perch/pkg/topology"
+)
+
+// Version of the format, the key "v".
+const Version = 1
+
+// MaxBytes bounds a sidecar that is read.
+const MaxBytes = 1 << 20
+
+// ID names a file for life: <worker>_<UTC time>_<epoch>-<number>. The epoch and
+// the number make it unique whatever the wall clock says; the time is for
+// people.
+type ID string
+
+var idRE = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,31}_[0-9]{8}T[0-9]{6}Z_[0-9a-f]{16}-[0-9]{6,12}$`)
+
+// NewID is the id of a worker's n-th file of a run.
+func NewID(worker string, at time.Time, epoch msg.Epoch, n uint64) ID {
+	return ID(fmt.Sprintf("%s_%s_%s-%06d", worker, at.UTC().Format("20060102T150405Z"), epoch, n))
+}
+
+// Check says whether an id is one, and so safe as a file's name.
+func (id ID) Check() error {
+	if !idRE.MatchString(string(id)) {
+		return fmt.Errorf("file id %.100q: want <worker>_<yyyymmddThhmmssZ>_<epoch>-<number>", string(id))
+	}
+	return nil
+}
+
+// Moment is a point of the data: a reading or a frame, and when it was made.
+type Moment struct {
+	Time   msg.Time  `json:"time"`
+	BootNS int64     `json:"boot_ns"`
+	BootID string    `json:"boot_id"`
+	Synced bool      `json:"synced"`
+	Epoch  msg.Epoch `json:"epoch"` // of the data's publisher
+	Seq    msg.Seq   `json:"seq"`
+}
+
+// MomentOf is the moment of a message.
+func MomentOf(h *msg.Header) Moment {
+	return Moment{Time: h.Time, BootNS: h.BootNS, BootID: h.BootID, Synced: h.Synced, Epoch: h.Epoch, Seq: h.Seq}
+}
+
+// Event is one transition in a file's life.
+type Event struct {
+	State  string   `json:"state"`
+	Time   msg.Time `json:"time"`
+	BootNS int64    `json:"boot_ns"`
+	Synced bool     `json:"synced"`
+	By     string   `json:"by"`     // the worker that did it
+	Reason string   `json:"reason"` // why, for people
+}
+
+// Sidecar is all that is known of a file.
+type Sidecar struct {
+	Version          int              `json:"v"`
+	ID               ID               `json:"id"`
+	Name             string           `json:"name"`  // the file's name, id and extension
+	Media            string           `json:"media"` // its media type (RFC 6838), as image/jpeg
+	Node             string           `json:"node"`
+	ResponsibleParty string           `json:"responsible_party,omitempty"`
+	Worker           string           `json:"worker"`
+	Program          string           `json:"program"`
+	Source           msg.Topic        `json:"source"` // the topic of its data
+	Device           *topology.Device `json:"device,omitempty"`
+	Start            Moment           `json:"start"`
+	End              Moment           `json:"end"`
+	Items            uint64           `json:"items"` // rows or frames
+	Bytes            int64            `json:"bytes"`
+	SHA256           string           `json:"sha256"` // lower-case hexadecimal
+	History          []Event          `json:"history"`
+}
+
+// Encode is the sidecar as it stands in its file.
+func (s *Sidecar) Encode() ([]byte, error) {
+	if err := s.check(); err != nil {
+		return nil, err
+	}
+	text, err := json.MarshalIndent(s, "", "  ")
+	if err != nil {
+		return nil, fmt.Errorf("encode sidecar of %s: %w", s.ID, err)
+	}
+	return append(text, '\n'), nil
+}
+
+// Decode reads a sidecar and checks what others rely on.
+func Decode(text []byte) (*Sidecar, error) {
+	if len(text) > MaxBytes {
+		return nil, fmt.Errorf("sidecar of %d bytes: want at most %d", len(text), MaxBytes)
+	}
+	var s Sidecar
+	if err := json.Unmarshal(text, &s); err != nil {
+		return nil, fmt.Errorf("decode sidecar: %w", err)
+	}
+	return &s, s.check()
+}
+
+func (s *Sidecar) check() error {
+	var errs []error
+	if s.Version != Version {
+		errs = append(errs, fmt.Errorf("sidecar version %d: want %d", s.Version, Version))
+	}
+	errs = append(errs, s.ID.Check())
+	if ext, ok := cutID(s.Name, s.ID); !ok {
+		errs = append(errs, fmt.Errorf("sidecar of %s names the file %.100q (extension %q)", s.ID, s.Name, ext))
+	}
+	if s.Bytes < 0 || len(s.SHA256) != 64 {
+		errs = append(errs, fmt.Errorf("sidecar of %s: %d bytes, sha256 %.70q", s.ID, s.Bytes, s.SHA256))
+	}
+	return errors.Join(errs...)
+}
+
+var extRE = regexp.MustCompile(`^\.[a-z0-9]{1,8}$`)
+
+func cutID(name string, id ID) (ext string, ok bool) {
+	if len(name) <= len(id) || name[:len(id)] != string(id) {
+		return "", false
+	}
+	ext = name[len(id):]
+	return ext, extRE.MatchString(ext) && ext != ".json"
+}
