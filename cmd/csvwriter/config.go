@@ -35,4 +35,4 @@ func (f *Flush) UnmarshalText(text []byte) error {
 func DefaultConfig() Config { return Config{Flush: Instant} }
 
 // Rings is the shared memory that the file events take.
-func (c *Config) Rings() []worker.Ring { return []worker.Ring{worker.FileHistory} }
+func (c *Config) Rings() []worker.Ring { return []worker.Ring{worker.FileHistory()} }

@@ -40,13 +40,12 @@ func run(ctx context.Context, w *worker.Worker, cfg Config) (err error) {
 
 // book is the worker's open files, one a stream.
 type book struct {
-	w      *worker.Worker
-	cfg    Config
-	spool  *spool.Spool
-	events *msg.FileStream
-	days   map[msg.Topic]*day
-	number uint64 // of files begun by this run
-	idle   time.Time
+	w     *worker.Worker
+	cfg   Config
+	spool *spool.Spool
+	files *worker.Files
+	days  map[msg.Topic]*day
+	idle  time.Time
 }
 
 // idleEvery is how often a file without new rows is looked at: its day may be over.
@@ -62,7 +61,7 @@ func openBook(w *worker.Worker, cfg Config) (*book, error) {
 		return nil, err
 	}
 	b := &book{w: w, cfg: cfg, spool: sp, days: map[msg.Topic]*day{}, idle: time.Now().Add(idleEvery)}
-	if b.events, err = w.PublishFiles(); err == nil {
+	if b.files, err = w.PublishFiles(); err == nil {
 		err = b.restore()
 	}
 	if err != nil {

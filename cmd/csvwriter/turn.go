@@ -49,8 +49,7 @@ func (b *book) turn(ctx context.Context, old *day, r *msg.Reading) (*day, error)
 
 // begin makes next the stream's file, and completes the one before.
 func (b *book) begin(old *day, next draft) (*day, error) {
-	b.number++
-	next.ID = sidecar.NewID(b.w.Name(), next.First.Time.Time, b.w.Epoch(), b.number)
+	next.ID = b.files.NewID(next.First)
 	f, err := b.spool.Create(next.name())
 	if err != nil {
 		return nil, err
@@ -95,21 +94,12 @@ func (b *book) end(d *day) error {
 	if err := b.spool.Complete(d.file, spool.Ready, side); err != nil {
 		return err
 	}
-	if err := b.announce(side); err != nil {
+	if err := b.files.Announce(side); err != nil {
 		return err
 	}
 	b.w.Counter("files").Add(1)
 	b.w.Log.Info("file complete", "file", side.Name, "rows", side.Items, "bytes", side.Bytes)
 	return b.writeJournal(nil)
-}
-
-func (b *book) announce(side *sidecar.Sidecar) error {
-	text, err := json.Marshal(side)
-	if err != nil {
-		return fmt.Errorf("announce %s: %w", side.Name, err)
-	}
-	_, err = b.events.Publish(b.w.Now(), string(side.ID), string(spool.Ready), text)
-	return err
 }
 
 // describe reads the file's own rows for its sidecar.
@@ -118,17 +108,8 @@ func (b *book) describe(d *day) (*sidecar.Sidecar, error) {
 	if err != nil {
 		return nil, err
 	}
-	now, n := b.w.Now(), b.w.Node()
-	side := &sidecar.Sidecar{Version: sidecar.Version, ID: d.ID, Name: d.name(), Media: "text/csv",
-		Node: n.Name, ResponsibleParty: n.ResponsibleParty, Worker: b.w.Name(), Program: "csvwriter " + version.String(),
-		Source: d.Topic, Start: d.First, End: rows.end, Items: rows.count,
-		History: []sidecar.Event{{State: string(spool.Ready), Time: msg.Time{Time: now.Wall}, BootNS: int64(now.Boot), Synced: now.Synced,
-			By: b.w.Name(), Reason: "the file's day is over"}}}
-	if _, source, _, err := d.Topic.Split(); err == nil {
-		if e := b.w.Topology().Entry(string(source)); e != nil {
-			side.Device = &e.Device
-		}
-	}
+	side := b.files.Describe(d.ID, ".csv", "text/csv", d.Topic, d.First, rows.end, rows.count)
+	side.History = []sidecar.Event{b.files.Event(string(spool.Ready), "the file's day is over")}
 	return side, nil
 }
 
@@ -279,5 +260,5 @@ func (b *book) announceAgain(known draft) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(b.announce(side), b.writeJournal(nil))
+	return errors.Join(b.files.Announce(side), b.writeJournal(nil))
 }

@@ -90,6 +90,14 @@ type Sidecar struct {
 	History          []Event          `json:"history"`
 }
 
+// State is the last state of the file's history.
+func (s *Sidecar) State() string {
+	if len(s.History) == 0 {
+		return ""
+	}
+	return s.History[len(s.History)-1].State
+}
+
 // Encode is the sidecar as it stands in its file.
 func (s *Sidecar) Encode() ([]byte, error) {
 	if err := s.check(); err != nil {

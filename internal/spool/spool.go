@@ -270,37 +270,3 @@ func (s *Spool) rename(from, to State, name string) error {
 	}
 	return nil
 }
-
-// WriteAtom replaces a small file of the worker's own, which is no spooled
-// file: it appears whole, and is durable.
-func (s *Spool) WriteAtom(name string, text []byte) error {
-	if err := s.put(name+".new", name, text); err != nil {
-		return fmt.Errorf("write %s: %w", name, err)
-	}
-	dir, err := s.root.Open(path.Dir(name))
-	if err != nil {
-		return fmt.Errorf("write %s: %w", name, err)
-	}
-	return errors.Join(dir.Sync(), dir.Close())
-}
-
-// ReadAtom reads what WriteAtom wrote; it fails with fs.ErrNotExist before that.
-func (s *Spool) ReadAtom(name string) ([]byte, error) {
-	text, err := s.root.ReadFile(name)
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", name, err)
-	}
-	return text, nil
-}
-
-// Sidecar reads the sidecar of a file in a state.
-func (s *Spool) Sidecar(state State, id sidecar.ID) (*sidecar.Sidecar, error) {
-	if err := id.Check(); err != nil {
-		return nil, fmt.Errorf("read sidecar: %w", err)
-	}
-	text, err := s.root.ReadFile(path.Join(string(state), string(id)+".json"))
-	if err != nil {
-		return nil, fmt.Errorf("read sidecar: %w", err)
-	}
-	return sidecar.Decode(text)
-}

@@ -36,8 +36,8 @@ func Temporary(err error) error { return &exitError{ExitTemporary, err} }
 // BadConfig marks an error of the configuration: exit 78.
 func BadConfig(err error) error { return &exitError{ExitConfig, err} }
 
-// exitCode is how a process ends that stopped with this error.
-func exitCode(err error) int {
+// ExitCode is how a process ends that stopped with this error.
+func ExitCode(err error) int {
 	marked := (*exitError)(nil)
 	problems := topology.Problems(nil)
 	held := (*lockfile.HeldError)(nil)

@@ -2,7 +2,6 @@ package worker
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"sync/atomic"
@@ -117,6 +116,7 @@ type FrameInbox struct {
 	snapshot
 	w      *Worker
 	frames *msg.Frames
+	topic  msg.Topic
 }
 
 // Frames subscribes to the worker's one source of frames, to hold as many as
@@ -131,7 +131,7 @@ func (w *Worker) Frames(pins int) (*FrameInbox, error) {
 	if err != nil {
 		return nil, err
 	}
-	in := &FrameInbox{w: w, frames: frames}
+	in := &FrameInbox{w: w, frames: frames, topic: msg.TopicOf(msg.KindFrame, from.Source, from.Stream)}
 	w.register(in)
 	return in, nil
 }
@@ -198,11 +198,11 @@ func (in *FrameInbox) take(ctx context.Context, until time.Time, next func(conte
 	}
 }
 
+// Topic is the stream that is read.
+func (in *FrameInbox) Topic() msg.Topic { return in.topic }
+
 // Waiting says why there are no frames at the moment; nil when there are.
 func (in *FrameInbox) Waiting() error { return in.frames.Waiting() }
-
-// IsEnded says whether an error means that the source ended its stream.
-func IsEnded(err error) bool { return errors.Is(err, msg.ErrEnded) }
 
 // retention keeps history for the workers that the topology names as readers.
 func (w *Worker) retention(messages, bytes int) msg.Retention {
@@ -214,15 +214,6 @@ func (w *Worker) retention(messages, bytes int) msg.Retention {
 func (w *Worker) PublishReadings(stream string, columns []string, history int) (*msg.ReadingStream, error) {
 	return w.pub.Readings(msg.Stream(stream), columns, w.retention(history, 0))
 }
-
-// PublishFiles opens the stream of what becomes of the worker's files.
-func (w *Worker) PublishFiles() (*msg.FileStream, error) {
-	return w.pub.Files("files", w.retention(FileHistory.Slots, FileHistory.SlotBytes))
-}
-
-// FileHistory is the ring of a worker's file events: a sidecar is larger than
-// a reading, and files are fewer.
-var FileHistory = Ring{Stream: "files", Kind: msg.KindFile, Slots: 256, SlotBytes: 16 << 10}
 
 // PublishFrames opens a stream of frames.
 func (w *Worker) PublishFrames(stream string, g msg.Geometry, slots, slotBytes int) (*msg.FrameStream, error) {

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -102,7 +103,7 @@ func (p Program[C]) main(args []string, stdout, stderr io.Writer) int {
 		defer stop()
 		err = p.work(ctx, top, entry, cfg, stderr)
 	}
-	code := exitCode(err)
+	code := ExitCode(err)
 	if code != ExitDone {
 		fmt.Fprintf(stderr, "%s: %v\n", p.Name, err)
 	}
@@ -123,16 +124,24 @@ func (p Program[C]) Example(name string) string {
 }
 
 // configure finds the entry that this process is, and decodes its settings.
+// The error is all that is wrong, with the topology and with the entry's own
+// keys.
 func (p Program[C]) configure(f flags) (*topology.Topology, *topology.Entry, C, error) {
 	cfg := p.Config()
 	top, entry, err := p.entry(f)
-	if err != nil {
+	if entry == nil {
 		return nil, nil, cfg, err
 	}
-	if err := p.fits(top, entry); err != nil {
-		return top, entry, cfg, err
+	own := p.fits(top, entry)
+	if own == nil {
+		own = entry.BindOwn(&cfg)
 	}
-	return top, entry, cfg, entry.BindOwn(&cfg)
+	if err == nil || own == nil {
+		return top, entry, cfg, errors.Join(err, own)
+	}
+	all := append(topology.ProblemsOf(err), topology.ProblemsOf(own)...)
+	all.Sort()
+	return top, entry, cfg, all
 }
 
 func (p Program[C]) entry(f flags) (*topology.Topology, *topology.Entry, error) {
@@ -150,16 +159,16 @@ func (p Program[C]) entry(f flags) (*topology.Topology, *topology.Entry, error) 
 	if len(f.Source) > 0 {
 		return nil, nil, BadConfig(errors.New("--source goes without --topology: there, the entry's source key says it (or --set source=NAME)"))
 	}
-	plain, err := topology.Load(f.Topology, topology.Settings{})
-	if err != nil {
-		return nil, nil, err
+	plain, loadErr := topology.Load(f.Topology, topology.Settings{})
+	if plain == nil {
+		return nil, nil, loadErr
 	}
 	entry, err := plain.Find(f.Name, p.Name)
 	if err != nil {
-		return nil, nil, BadConfig(err)
+		return nil, nil, cmp.Or(loadErr, BadConfig(err))
 	}
-	if len(f.Set) == 0 {
-		return plain, entry, nil
+	if len(f.Set) == 0 || loadErr != nil {
+		return plain, entry, loadErr
 	}
 	top, err := topology.Load(f.Topology, topology.Settings{Under: entry.Table.Path(), Values: f.Set})
 	if err != nil {
@@ -193,7 +202,7 @@ func (p Program[C]) answerCheck(f flags, entry *topology.Entry, cfg C, err error
 	}
 	if err != nil {
 		fmt.Fprintln(stderr, err)
-		return exitCode(err)
+		return ExitCode(err)
 	}
 	fmt.Fprintf(stdout, "%s: [%s] is fine\n", p.Name, entry.Table.Path())
 	return ExitDone
@@ -217,7 +226,7 @@ func (p Program[C]) reportJSON(entry *topology.Entry, cfg C, err error, stdout, 
 		fmt.Fprintf(stderr, "%s: print report: %v\n", p.Name, jsonErr)
 		return ExitFailed
 	}
-	return exitCode(err)
+	return ExitCode(err)
 }
 
 // signals is a context that the first SIGINT or SIGTERM cancels; after that

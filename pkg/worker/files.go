@@ -1,0 +1,75 @@
+package worker
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"github.com/perch-edge/perch/internal/sidecar"
+	"github.com/perch-edge/perch/internal/version"
+	"github.com/perch-edge/perch/pkg/msg"
+	"github.com/perch-edge/perch/pkg/topology"
+)
+
+// Files publishes what becomes of a worker's files, and begins their sidecars.
+type Files struct {
+	w   *Worker
+	out *msg.FileStream
+	n   uint64
+}
+
+// FileHistory is the ring of a worker's file events: a sidecar is larger than
+// a reading, and files are fewer.
+func FileHistory() Ring {
+	return Ring{Stream: "files", Kind: msg.KindFile, Slots: 256, SlotBytes: 16 << 10}
+}
+
+// PublishFiles opens the stream of what becomes of the worker's files.
+func (w *Worker) PublishFiles() (*Files, error) {
+	h := FileHistory()
+	out, err := w.pub.Files(msg.Stream(h.Stream), w.retention(h.Slots, h.SlotBytes))
+	return &Files{w: w, out: out}, err
+}
+
+// NewID names the worker's next file, whose data begin at that moment.
+func (f *Files) NewID(start sidecar.Moment) sidecar.ID {
+	f.n++
+	return sidecar.NewID(f.w.Name(), start.Time.Time, f.w.Epoch(), f.n)
+}
+
+// Describe begins the sidecar of a file: all that the worker knows of it
+// before its contents, which the spool measures.
+func (f *Files) Describe(id sidecar.ID, ext, media string, source msg.Topic, start, end sidecar.Moment, items uint64) *sidecar.Sidecar {
+	n := f.w.Node()
+	d := f.w.DeviceOf(source)
+	return &sidecar.Sidecar{Version: sidecar.Version, ID: id, Name: string(id) + ext, Media: media,
+		Node: n.Name, ResponsibleParty: n.ResponsibleParty, Worker: f.w.Name(), Program: f.w.Program() + " " + version.String(),
+		Source: source, Device: &d, Start: start, End: end, Items: items}
+}
+
+// Event is a transition that the worker makes now.
+func (f *Files) Event(state, reason string) sidecar.Event {
+	now := f.w.Now()
+	return sidecar.Event{State: state, Time: msg.Time{Time: now.Wall}, BootNS: int64(now.Boot), Synced: now.Synced,
+		By: f.w.Name(), Reason: reason}
+}
+
+// Announce says on the bus that a file has reached the last state of its history.
+func (f *Files) Announce(side *sidecar.Sidecar) error {
+	text, err := json.Marshal(side)
+	if err != nil {
+		return fmt.Errorf("announce %s: %w", side.Name, err)
+	}
+	_, err = f.out.Publish(f.w.Now(), string(side.ID), side.State(), text)
+	return err
+}
+
+// DeviceOf is the sensor behind a topic as the topology describes it; by
+// hand, nothing is known of it.
+func (w *Worker) DeviceOf(topic msg.Topic) topology.Device {
+	if _, source, _, err := topic.Split(); err == nil {
+		if e := w.top.Entry(string(source)); e != nil {
+			return e.Device
+		}
+	}
+	return topology.Device{}
+}
