@@ -44,7 +44,7 @@ func Fill(seq uint32, dst []byte) {
 // sequence number. A frame of a raw format is as Fill made it, without padding
 // at the ends of lines; a JPEG carries the pattern in a comment.
 func Check(frame []byte) (seq uint32, err error) {
-	if bytes.HasPrefix(frame, jpegStart[:2]) {
+	if bytes.HasPrefix(frame, []byte(jpegStart[:2])) {
 		return checkJPEG(frame)
 	}
 	return checkPattern(frame)
@@ -79,7 +79,7 @@ func checkPattern(frame []byte) (seq uint32, err error) {
 // A JPEG of the camera is a grey picture that any decoder opens, with one
 // comment segment (ITU-T T.81, B.2.4.5) right after its start: a pattern, then
 // the CRC-32 of everything that follows the comment.
-var jpegStart = [4]byte{0xff, 0xd8, 0xff, 0xfe} // start of image, comment
+const jpegStart = "\xff\xd8\xff\xfe" // start of image, comment
 
 // jpegBody returns a grey picture without its start-of-image marker.
 func jpegBody(width, height int) ([]byte, error) {
@@ -101,7 +101,7 @@ const maxComment = len(jpegStart) + 2 + headerSize + 1000 + crc32.Size
 // frame to frame as a real camera's does.
 func putJPEG(seq uint32, body, dst []byte) int {
 	pattern := headerSize + int(seq*37%1000)
-	copy(dst, jpegStart[:])
+	copy(dst, jpegStart)
 	binary.BigEndian.PutUint16(dst[4:], uint16(2+pattern+crc32.Size))
 	Fill(seq, dst[6:6+pattern])
 	binary.LittleEndian.PutUint32(dst[6+pattern:], crc32.ChecksumIEEE(body))
@@ -109,7 +109,7 @@ func putJPEG(seq uint32, body, dst []byte) int {
 }
 
 func checkJPEG(frame []byte) (seq uint32, err error) {
-	if len(frame) < 6 || !bytes.HasPrefix(frame, jpegStart[:]) {
+	if len(frame) < 6 || !bytes.HasPrefix(frame, []byte(jpegStart)) {
 		return 0, errors.New("check frame: a JPEG without the fake camera's comment")
 	}
 	comment := int(binary.BigEndian.Uint16(frame[4:])) - 2

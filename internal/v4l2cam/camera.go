@@ -64,8 +64,8 @@ func (c Config) Validate() error {
 	if c.Width < 1 || c.Height < 1 || c.Width > maxSide || c.Height > maxSide {
 		refuse("size %dx%d; want 1x1 to %dx%[3]d", c.Width, c.Height, maxSide)
 	}
-	if !slices.Contains(formats, c.FourCC) {
-		refuse("format %q; want one of %s", c.FourCC, strings.Join(formats, ", "))
+	if !slices.Contains(formats(), c.FourCC) {
+		refuse("format %q; want one of %s", c.FourCC, strings.Join(formats(), ", "))
 	}
 	planar := c.FourCC == "YU12" || c.FourCC == "NV12"
 	if c.Width%2 != 0 && (planar || c.FourCC == "YUYV") || c.Height%2 != 0 && planar {

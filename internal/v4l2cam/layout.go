@@ -11,7 +11,7 @@ import (
 const mjpg = "MJPG"
 
 // formats are the FourCC names that can be captured; all but MJPG are raw.
-var formats = []string{"YU12", "NV12", "YUYV", "RGB3", mjpg}
+func formats() []string { return []string{"YU12", "NV12", "YUYV", "RGB3", mjpg} }
 
 // plane is one plane of a raw picture in the driver's buffer: rows of rowBytes
 // pixels' bytes, each row stride bytes after the one before.

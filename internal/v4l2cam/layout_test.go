@@ -95,7 +95,7 @@ func FuzzLayout(f *testing.F) {
 	f.Fuzz(func(t *testing.T, width, height uint16, format uint8, bytesPerLine, sizeImage, used uint32) {
 		const limit = 1 << 20
 		w, h := 2*(1+int(width)%512), 2*(1+int(height)%512)
-		l, err := newLayout(pixFormat(w, h, formats[int(format)%len(formats)], int(bytesPerLine%limit), int(sizeImage%limit)))
+		l, err := newLayout(pixFormat(w, h, formats()[int(format)%len(formats())], int(bytesPerLine%limit), int(sizeImage%limit)))
 		if err != nil {
 			return
 		}

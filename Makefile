@@ -1,0 +1,52 @@
+# "make" alone says what there is.
+
+GO ?= go
+GOLANGCI = $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.12.2
+FUZZTIME ?= 20s
+
+.PHONY: help setup build test race fuzz bench lint demo docs soak arm64 clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## install what is needed (sudo where not root)
+	@./scripts/setup
+
+build: setup ## all programs, into bin/
+	@$(GO) build -o bin/ ./cmd/...
+	@printf '%-10s %s\n' build "$$(ls bin | tr '\n' ' ')"
+
+test: ## everything that must pass (about five minutes)
+	@./scripts/setup --test
+	$(GO) vet ./...
+	$(GO) test ./...
+
+race: ## the same under the race detector
+	@./scripts/setup --test
+	$(GO) test -race ./pkg/... ./internal/... ./cmd/...
+
+fuzz: ## each fuzz target for FUZZTIME (20s)
+	@$(GO) test -list '^Fuzz' ./... | awk '/^Fuzz/ {f[n++]=$$1} /^ok/ {for (i=0;i<n;i++) print $$2, f[i]; n=0}' | \
+	while read -r pkg target; do echo "$$pkg $$target"; $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$pkg" || exit 1; done
+
+bench: build ## measure, and write docs/BENCHMARKS.md
+	$(GO) run ./bench -write
+
+lint: ## what a linter can see
+	$(GOLANGCI) run ./...
+
+demo: build ## a box without hardware, until Ctrl-C or SECONDS=n
+	@./bin/supervisor up --table $(if $(SECONDS),--for $(SECONDS)s) deploy/demo.toml
+
+docs: build ## docs/TOPOLOGY.md from the programs themselves
+	$(GO) test ./e2e -run TestTopologyDocument -update
+
+soak: build ## kill, restart, count, for an hour
+	PERCH_SOAK=1h $(GO) test ./e2e -run TestKills -timeout 2h -v
+
+arm64: ## build for a 64-bit Raspberry Pi (needs Debian's arm64 packages; the recipe is in CONTRIBUTING.md)
+	CC=aarch64-linux-gnu-gcc PKG_CONFIG_LIBDIR=/usr/lib/aarch64-linux-gnu/pkgconfig \
+	CGO_ENABLED=1 GOOS=linux GOARCH=arm64 $(GO) build -o bin/arm64/ ./cmd/...
+
+clean: ## what was built
+	rm -rf bin demo-data
