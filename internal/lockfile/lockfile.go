@@ -83,12 +83,22 @@ func Acquire(root *os.Root, name string) (*Lock, error) {
 
 // Held says whether some process holds the lock of the file name inside root.
 func Held(root *os.Root, name string) bool {
+	_, held := Holder(root, name)
+	return held
+}
+
+// Holder says whether some process holds the lock of the file name inside
+// root, and which; the process id is 0 when the holder did not say.
+func Holder(root *os.Root, name string) (pid int, held bool) {
 	file, err := root.OpenFile(name, os.O_RDWR, 0)
 	if err != nil {
-		return false
+		return 0, false
 	}
 	defer file.Close()
-	return IsHeld(file, 0)
+	if !IsHeld(file, 0) {
+		return 0, false
+	}
+	return readPID(file), true
 }
 
 // Release removes the file and gives up the lock.

@@ -32,6 +32,9 @@ func TestSecondHolderIsToldWho(t *testing.T) {
 	if !Held(root, "air.lock") {
 		t.Error("Held() = false while the lock is held; want true")
 	}
+	if pid, held := Holder(root, "air.lock"); pid != os.Getpid() || !held {
+		t.Errorf("Holder() = %d, %v; want %d, true", pid, held, os.Getpid())
+	}
 	if err := first.Release(); err != nil {
 		t.Fatal(err)
 	}

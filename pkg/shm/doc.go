@@ -75,6 +75,9 @@
 // pin: load the word; the generation must be the expected one and WRITING
 // clear, otherwise it is a miss; compare-and-swap the own bit in.
 // unpin: and the own bit out.
+// by number: find the record with that sequence number, pin it with the
+// generation that its word has, and look at the number again: between the two
+// the slot may have got another message.
 //
 // A reader's number r (0 to 30) is the first whose lock, byte 1+r of .ctl, it
 // can take; it clears bits that a dead predecessor left under that number. A

@@ -4,9 +4,12 @@ import (
 	"errors"
 	"os"
 	"slices"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/perch-edge/perch/internal/lockfile"
 )
@@ -153,7 +156,7 @@ func TestWriterKilledAtItsStartLeavesNothing(t *testing.T) {
 	dir := folder(t)
 	for epoch := range Epoch(15) {
 		w := start(t, "writer", dir.Path(), ring, uint64(2*epoch+1), 3, 1<<20, 0)
-		poll(t, "the first file", func() bool { return len(files(t, dir)) > int(epoch)%5 })
+		poll(t, "the first file", func() bool { return len(files(t, dir)) > int(epoch)%4 })
 		w.kill()
 		next, err := Create(dir, ring, 2*epoch+2, Options{Slots: 3, SlotBytes: 64})
 		if err != nil {
@@ -229,6 +232,55 @@ func TestSweepRemovesDeadRingsOnly(t *testing.T) {
 	defer alive.Close()
 	drain(t, alive, 0, 2)
 	drain(t, r, 0, 2) // of a ring that has been swept
+}
+
+// Whoever finds a ring while it is made must not take its writer for dead: the
+// writer's lock is there before the magic is.
+func TestRingInTheMakingHasAWriter(t *testing.T) {
+	needTwoProcessors(t)
+	dir := folder(t)
+	watched := 0
+	began := time.Now()
+	for epoch := Epoch(1); watched < 50 && time.Since(began) < 20*time.Second; epoch++ {
+		var group sync.WaitGroup
+		group.Go(func() {
+			w, err := Create(dir, ring, epoch, Options{Slots: 3, SlotBytes: 1 << 20})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			w.Retire()
+		})
+		r := &Reader{name: ring, epoch: epoch}
+		poll(t, "the control file", func() bool {
+			f, err := openFile(dir, fileName(ring, epoch, "ctl"), os.O_RDWR)
+			if err != nil {
+				return false
+			}
+			size, err := fileSize(f)
+			if err != nil || size == 0 {
+				f.Close()
+				return false
+			}
+			r.file = f
+			r.ctl, err = mapFile(f, size, unix.PROT_READ|unix.PROT_WRITE)
+			return err == nil
+		})
+		early := r.ctl.u64(0).Load() == 0
+		for r.ctl.u64(0).Load() == 0 { // the look must come within a microsecond of the magic
+		}
+		if early {
+			watched++
+		}
+		if r.Ended() && !r.Closed() {
+			t.Fatalf("epoch %s: Ended() and not Closed(), with its magic just written; want a live writer", epoch)
+		}
+		group.Wait()
+		r.release()
+	}
+	if watched == 0 {
+		t.Error("never caught a ring in the making: this test proves nothing")
+	}
 }
 
 func TestOneWriterAtATime(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -257,6 +258,14 @@ func pinned(a area, slots int) (n int) {
 		}
 	}
 	return n
+}
+
+// needTwoProcessors skips a test that watches one goroutine from another.
+func needTwoProcessors(t *testing.T) {
+	t.Helper()
+	if min(runtime.NumCPU(), runtime.GOMAXPROCS(0)) < 2 {
+		t.Skip("watching what lasts microseconds needs two processors")
+	}
 }
 
 // underRace says whether the race detector slows everything down.

@@ -2,9 +2,13 @@ package shm
 
 import (
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
+
+	"github.com/perch-edge/perch/internal/lockfile"
 )
 
 // lap publishes until every slot that is free has been used, and says which.
@@ -127,9 +131,43 @@ func errDropped(w *Writer) error {
 	return nil
 }
 
-// A pin must not be cleared by the writer that reclaims what a dead
-// predecessor left under the same number.
-func TestReclaimNeverTakesANewcomersPin(t *testing.T) {
+// The writer that reclaims holds the dead reader's lock from before the first
+// bit is cleared until after the last: no newcomer can pin under that number
+// in between and lose its pin. With many slots, that takes long enough to watch.
+func TestReclaimHoldsTheLockWhileItClears(t *testing.T) {
+	needTwoProcessors(t)
+	dir := folder(t)
+	const slots = 1 << 16
+	w := create(t, dir, 1, Options{Slots: slots, SlotBytes: 1})
+	r := open(t, dir, "watcher", 1) // number 0; the dead one is number 1
+	first, last := r.ctl.word(0), r.ctl.word(slots-1)
+	watched := 0
+	for began := time.Now(); watched < 50 && time.Since(began) < 20*time.Second; {
+		for i := range slots {
+			w.ctl.word(i).Or(1 << 1)
+		}
+		var group sync.WaitGroup
+		group.Go(func() { w.Reclaim() })
+		for first.Load() != 0 {
+			runtime.Gosched()
+		}
+		for last.Load() != 0 {
+			held := lockfile.IsHeld(r.file, lockReader+1)
+			if last.Load() != 0 { // it was being cleared when it was asked
+				watched++
+				if !held {
+					t.Fatal("the writer clears the pins of a reader whose lock it does not hold")
+				}
+			}
+		}
+		group.Wait()
+	}
+	if watched == 0 {
+		t.Error("never caught the writer while it cleared: this test proves nothing")
+	}
+}
+
+func TestNewcomerKeepsItsPinWhileTheWriterReclaims(t *testing.T) {
 	dir := folder(t)
 	w := create(t, dir, 1, Options{Slots: 4, SlotBytes: 64})
 	publish(t, w, 4)
@@ -194,25 +232,38 @@ func TestNewcomerIsNotRefusedDuringReclaim(t *testing.T) {
 	group.Wait()
 }
 
-// A reader that pins ahead of the writer's look and lets go behind it must not
-// hide the slot that is always free.
-func TestFreeSlotIsFoundWhileReadersMove(t *testing.T) {
+// A writer at full speed and a reader that takes new messages and old ones: a
+// pin ahead of the writer's look, let go behind it, must not hide the slot that
+// is always free; the newest message is always there; a number never gets
+// another message.
+func TestReaderAndWriterRaceInThreeSlots(t *testing.T) {
 	dir := folder(t)
 	w := create(t, dir, 1, Options{Slots: 3, SlotBytes: 64})
 	r := open(t, dir, "mover", 1)
+	publish(t, w, 3)
 	var stop atomic.Bool
+	var reads, wrong, missed int
 	var group sync.WaitGroup
 	group.Go(func() {
-		for !stop.Load() {
-			for back := range uint64(3) {
-				if l, err := r.At(r.Published() - 1 - back); err == nil {
-					l.Release()
-				}
+		for back := uint64(0); !stop.Load(); back = (back + 1) % 3 {
+			l, err := r.Latest()
+			if err != nil {
+				missed++
 			}
+			l.Release()
+			want := r.Published() - 1 - back
+			l, err = r.At(want)
+			if err == nil && l.Seq() != want {
+				wrong++
+			}
+			if err == nil {
+				reads++
+			}
+			l.Release()
 		}
 	})
 	failed := 0
-	for range 3_000_000 {
+	for range 5_000_000 {
 		s, err := w.Claim()
 		if err != nil {
 			failed++
@@ -224,6 +275,32 @@ func TestFreeSlotIsFoundWhileReadersMove(t *testing.T) {
 	group.Wait()
 	if failed > 0 || w.Dropped() != 0 {
 		t.Errorf("Claim() failed %d times, Dropped() = %d; want 0, 0", failed, w.Dropped())
+	}
+	if missed > 0 || wrong > 0 {
+		t.Errorf("Latest() failed %d times, At() gave another message %d of %d times; want 0, 0", missed, wrong, reads)
+	}
+}
+
+// The latest message is never the one that is being overwritten.
+func TestLatestCanBeLeasedWhileTheNextIsFilled(t *testing.T) {
+	dir := folder(t)
+	w := create(t, dir, 1, Options{Slots: 4, SlotBytes: 64})
+	r := open(t, dir, "reader", 2)
+	publish(t, w, 1)
+	for range 20 {
+		old, err := r.Latest()
+		lease(t, old, err)
+		s, err := w.Claim()
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := r.Latest()
+		if err != nil || l.Seq() != w.Published()-1 {
+			t.Errorf("Latest() while message %d is filled = message %d, %v; want the one before", w.Published(), l.Seq(), err)
+		}
+		l.Release()
+		old.Release()
+		s.Publish(64, Info{})
 	}
 }
 

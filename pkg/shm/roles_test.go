@@ -144,13 +144,12 @@ func playStill(args []string) error {
 		}
 	}()
 	for {
-		alive := state.Load() == 0 || unix.Tgkill(unix.Getpid(), int(thread.Load()), 0) == nil
 		switch s := state.Load(); {
 		case s == 3:
 			fmt.Println("unsupported")
 		case s == 2:
 			fmt.Println("no system call")
-		case s == 1 && !alive:
+		case s == 1 && ended(thread.Load()) && state.Load() == 1:
 			fmt.Println("a system call")
 		default:
 			time.Sleep(time.Millisecond)
@@ -158,6 +157,12 @@ func playStill(args []string) error {
 		}
 		return nil
 	}
+}
+
+// ended says whether a thread of this process is gone: a zombie, if it is the first.
+func ended(thread int64) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/stat", thread))
+	return err != nil || strings.Contains(string(stat), ") Z ")
 }
 
 // passFrames publishes, and leases by latest and by number.

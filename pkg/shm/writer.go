@@ -156,13 +156,15 @@ func (w *Writer) orFull(err error) error {
 	if statErr := unix.Fstatfs(int(at.Fd()), &st); statErr != nil {
 		return errors.Join(err, fmt.Errorf("statfs %s: %w", w.dir.Path(), statErr))
 	}
-	if st.Files > 0 && st.Ffree == 0 {
-		return fmt.Errorf("%w: no inode free of %d", err, st.Files)
-	}
 	block := int64(st.Bsize)
-	return &FullError{Ring: w.name, Dir: w.dir.Path(), Slots: w.opts.Slots, SlotBytes: w.opts.SlotBytes,
+	full := &FullError{Ring: w.name, Dir: w.dir.Path(), Slots: w.opts.Slots, SlotBytes: w.opts.SlotBytes,
 		NeedBytes: int64(Footprint(w.opts.Slots, w.opts.SlotBytes)) + 2*block,
 		FreeBytes: int64(st.Bavail) * block, TotalBytes: int64(st.Blocks) * block}
+	if full.NeedBytes <= full.FreeBytes {
+		return fmt.Errorf("%w: needs %d bytes and %s has %d free, and %d of %d inodes: want more inodes or more memory",
+			err, full.NeedBytes, full.Dir, full.FreeBytes, st.Ffree, st.Files)
+	}
+	return full
 }
 
 func (w *Writer) writeHeader() {
@@ -263,7 +265,6 @@ func (w *Writer) take() int {
 		v := word.Load()
 		if i != w.latest && v&pinBits == 0 && word.CompareAndSwap(v, uint64(w.gens[i]+1)<<32|writing) {
 			w.gens[i]++
-			w.ctl.seq(i).Store(noSeq)
 			w.next, w.claimed = i+1, i
 			if w.next == w.opts.Slots {
 				w.next = 0
@@ -309,7 +310,7 @@ func (s Slot) Publish(n int, info Info) (seq uint64) {
 	// there by number, also when the writer is killed in between.
 	w.ctl.u64(offPublished).Store(w.seq)
 	w.ctl.u64(offLatest).Store(uint64(s.gen)<<32 | uint64(s.i))
-	w.ctl.i64(offHeartbeat).Store(info.Boot)
+	binary.LittleEndian.PutUint64(w.ctl[offHeartbeat:], uint64(info.Boot)) // for people: no barrier
 	w.latest, w.claimed = s.i, -1
 	if since := time.Duration(info.Boot) - w.reclaimed; since >= time.Second || since < 0 {
 		w.reclaimed = time.Duration(info.Boot)
@@ -321,6 +322,7 @@ func (s Slot) Publish(n int, info Info) (seq uint64) {
 // Abandon gives the slot back unpublished.
 func (s Slot) Abandon() {
 	s.must("abandon")
+	s.w.ctl.seq(s.i).Store(noSeq)
 	s.w.ctl.word(s.i).Store(uint64(s.gen) << 32)
 	s.w.claimed = -1
 }

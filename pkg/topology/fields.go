@@ -52,6 +52,17 @@ func Example(role Role, name, program string, cfg any) string {
 	return b.String()
 }
 
+// ExampleNode is the table [node] with every key and its meaning. Folders have
+// the defaults of root, whoever asks.
+func ExampleNode() string {
+	n := DefaultNode()
+	n.Name, n.RunDir, n.ShmDir, n.CacheDir, n.StoreDir = "airpi-01", "/run/perch", "/dev/shm/perch", "/dev/shm/perch/cache", "/var/lib/perch"
+	var b strings.Builder
+	b.WriteString("[node]\n")
+	exampleKeys(&b, "node", reflect.ValueOf(n))
+	return b.String()
+}
+
 func exampleKeys(b *strings.Builder, path string, v reflect.Value) {
 	type sub struct {
 		path string

@@ -20,7 +20,7 @@ func (t *Table) set(settings Settings) (ps Problems) {
 	for _, s := range settings.Values {
 		key, value, ok := strings.Cut(s, "=")
 		key = strings.TrimSpace(key)
-		name := "--set " + s
+		name := "--set " + withoutPassword(s)
 		if !ok || !isOneKey(key) {
 			ps = append(ps, Problem{File: name, Message: "want key=value, the key as in a topology"})
 			continue

@@ -82,9 +82,13 @@ func (t *Table) Path() string { return strings.Join(t.path, ".") }
 // Keys lists the table's keys, sorted.
 func (t *Table) Keys() []string { return slices.Sorted(maps.Keys(t.keys)) }
 
-// Problem is a problem with one of the table's keys; with the key "", with the
-// table itself.
+// Problem is a problem with one of the table's keys, as "size", or with one of
+// a table within, as "stream.video.size"; with the key "", with the table
+// itself.
 func (t *Table) Problem(key, format string, args ...any) Problem {
+	if !t.has(key) && strings.Contains(key, ".") {
+		return t.deep(key).Problem(lastWord(key), format, args...)
+	}
 	p := Problem{File: t.at.file, Line: t.at.line, Key: t.Path(), Message: fmt.Sprintf(format, args...)}
 	if key != "" {
 		p.Key = strings.TrimPrefix(p.Key+"."+key, ".")
@@ -107,7 +111,7 @@ func (it item) text() string {
 func valueText(v any) string {
 	switch v := v.(type) {
 	case string:
-		return fmt.Sprintf("%q", v)
+		return fmt.Sprintf("%q", withoutPassword(v))
 	case map[string]any, []map[string]any:
 		return ""
 	case []any:
@@ -119,6 +123,16 @@ func valueText(v any) string {
 	default:
 		return fmt.Sprint(v)
 	}
+}
+
+// withoutPassword takes user and password out of a URL, since problems are
+// logged: all up to its last @, for a password may hold any character.
+func withoutPassword(text string) string {
+	scheme, rest, ok := strings.Cut(text, "://")
+	if !ok {
+		return text
+	}
+	return scheme + "://" + rest[strings.LastIndexByte(rest, '@')+1:]
 }
 
 // isTable looks at the value itself: the library decodes anything into a map
@@ -212,7 +226,7 @@ func (t *Table) problemsOf(err error) Problems {
 		return ps
 	}
 	if key := (*KeyError)(nil); errors.As(err, &key) {
-		return Problems{t.deep(key.Key).Problem(lastWord(key.Key), "%v", key.Err)}
+		return Problems{t.Problem(key.Key, "%v", key.Err)}
 	}
 	return Problems{t.Problem("", "%v", err)}
 }

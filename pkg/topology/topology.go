@@ -26,6 +26,8 @@ type Topology struct {
 	Path    string
 	Node    Node
 	Entries []*Entry // by name
+
+	node *Table // nil when there is none
 }
 
 // Entry is one sensor, worker or job.
@@ -43,10 +45,10 @@ type Entry struct {
 
 // Device says what a sensor is, for the records.
 type Device struct {
-	Interface    string `toml:"interface" doc:"i2c, spi, audio or video"`
-	Manufacturer string `toml:"manufacturer" doc:"who made the device"`
-	Model        string `toml:"device" doc:"what the device is called"`
-	Serial       string `toml:"serial" doc:"the device's serial number"`
+	Interface    string `toml:"interface" json:"interface,omitempty" doc:"i2c, spi, audio or video"`
+	Manufacturer string `toml:"manufacturer" json:"manufacturer,omitempty" doc:"who made the device"`
+	Model        string `toml:"device" json:"model,omitempty" doc:"what the device is called"`
+	Serial       string `toml:"serial" json:"serial,omitempty" doc:"the device's serial number"`
 }
 
 // sensorKeys, workerKeys and jobKeys are the keys of every entry of a role,
@@ -188,8 +190,8 @@ func build(path, base string, root *Table, settings Settings) (*Topology, error)
 	for _, key := range root.Keys() {
 		switch key {
 		case "node":
-			if node, ok := root.sub(key); ok {
-				ps = append(ps, node.Bind(&t.Node)...)
+			if t.node, _ = root.sub(key); t.node != nil {
+				ps = append(ps, t.node.Bind(&t.Node)...)
 			}
 		case string(Sensor), string(Worker), string(Job):
 		default:
@@ -278,6 +280,15 @@ func (t *Topology) Entry(name string) *Entry {
 		return nil
 	}
 	return t.Entries[i]
+}
+
+// NodeProblem is a problem with one of the keys of [node], which need not be
+// set.
+func (t *Topology) NodeProblem(key, format string, args ...any) Problem {
+	if t.node == nil {
+		return Problem{File: t.Path, Key: "node." + key, Message: fmt.Sprintf(format, args...)}
+	}
+	return t.node.Problem(key, format, args...)
 }
 
 // Names lists the entries' names.

@@ -223,3 +223,18 @@ func FuzzLoad(f *testing.F) {
 		}
 	})
 }
+
+func TestProblemsShowNoPassword(t *testing.T) {
+	const address = "rtsp://me:se/cr@et@camera/live"
+	fleet := "[sensor.porch]\nprogram = \"sensor-camera\"\ninput = \"" + address + "\"\n"
+	for _, sets := range [][]string{nil, {"sensor.porch.input=" + address}} {
+		top, err := load(t, fleet, sets...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := top.Entry("porch").Table.Problem("input", "no").Error()
+		if strings.Contains(got, "cr@et") || !strings.Contains(got, "rtsp://camera/live") {
+			t.Errorf("Problem() = %s; want the address without user and password", got)
+		}
+	}
+}
