@@ -144,15 +144,20 @@ func (d *Dir) Current(name Name) (Epoch, error) {
 func (d *Dir) HasWriter(name Name) bool { return lockfile.Held(d.root, string(name)+".lock") }
 
 // Sweep removes every ring whose writer is gone and returns their names. A
-// supervisor calls it before its fleet starts and after it has stopped.
-func (d *Dir) Sweep() ([]Name, error) {
+// supervisor calls it after its fleet has stopped.
+func (d *Dir) Sweep() ([]Name, error) { return d.SweepBut(func(Name) bool { return false }) }
+
+// SweepBut is Sweep but for the rings that keep says are still wanted: those
+// whose readers have yet to drain them. A supervisor calls it before its fleet
+// starts.
+func (d *Dir) SweepBut(keep func(Name) bool) ([]Name, error) {
 	entries, err := fs.ReadDir(d.root.FS(), ".")
 	if err != nil {
 		return nil, fmt.Errorf("list rings: %w", err)
 	}
 	byRing := map[Name][]string{}
 	for _, e := range entries {
-		if name, ok := ringOf(e.Name()); ok && e.Type().IsRegular() {
+		if name, ok := ringOf(e.Name()); ok && e.Type().IsRegular() && !keep(name) {
 			byRing[name] = append(byRing[name], e.Name())
 		}
 	}

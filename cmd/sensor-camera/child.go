@@ -1,0 +1,228 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"time"
+
+	"github.com/perch-edge/perch/internal/backoff"
+	"github.com/perch-edge/perch/internal/ffmpeg"
+	"github.com/perch-edge/perch/pkg/msg"
+	"github.com/perch-edge/perch/pkg/pixel"
+	"github.com/perch-edge/perch/pkg/topology"
+	"github.com/perch-edge/perch/pkg/worker"
+)
+
+// child is a process that writes pictures to its standard output: ffmpeg for
+// files and network cameras, a command for exec.
+type child struct {
+	w       *worker.Worker
+	command ffmpeg.Command
+	frames  settled
+	stall   time.Duration
+	ends    bool          // by itself, after its last picture
+	spread  time.Duration // the least time from one picture to the next
+
+	process *ffmpeg.Process
+	read    func(context.Context, []byte) (shot, error)
+	last    time.Time // when the last picture came
+}
+
+const (
+	firstPicture = 10 * time.Second // how much longer than usual the first picture may take
+	endPatience  = 2 * time.Second  // from the end of a child's output to its own
+)
+
+func newChild(w *worker.Worker, cfg Config, command ffmpeg.Command, frames settled) *child {
+	c := &child{w: w, command: command, frames: frames, stall: cfg.patience(frames.Hz)}
+	c.command.Stdout = true
+	return c
+}
+
+func (c *child) start(ctx context.Context) error {
+	process, err := ffmpeg.Start(ctx, c.command)
+	if err != nil {
+		return err
+	}
+	c.process = process
+	from := source{pipe: process.Stdout, patience: c.stall, slack: firstPicture, now: c.w.Now, alive: c.w.Progress}
+	if c.frames.Format == string(pixel.MJPEG) {
+		c.read = (&jpegFrames{source: from}).next
+	} else {
+		c.read = (&rawFrames{source: from, bytes: c.frames.slotBytes}).next
+	}
+	return nil
+}
+
+func (c *child) next(ctx context.Context, _ msg.Seq, slot []byte) (shot, error) {
+	if c.spread > 0 {
+		if err := c.w.Wait(ctx, c.last.Add(c.spread)); err != nil {
+			return shot{}, err
+		}
+		c.last = time.Now()
+	}
+	got, err := c.read(ctx, slot)
+	if err != nil {
+		return shot{}, c.ended(ctx, err)
+	}
+	return got, nil
+}
+
+// ended says what the end of the pictures means.
+func (c *child) ended(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	process := c.process
+	c.process = nil
+	if errors.Is(err, io.EOF) {
+		err = process.Wait(endPatience)
+		if err == nil && c.ends {
+			return io.EOF
+		}
+		if err == nil {
+			err = fmt.Errorf("%s: exit status 0, and no more pictures", c.command.Argv[0])
+		}
+	} else {
+		process.Stop()
+		err = &ffmpeg.ExitError{Program: c.command.Argv[0], Err: err, Words: process.Words()}
+	}
+	if c.ends {
+		return fmt.Errorf("decode %s: %w", c.frames.from, err)
+	}
+	return fmt.Errorf("%w: %w", errBroken, err)
+}
+
+func (c *child) close() error {
+	if c.process != nil {
+		c.process.Stop()
+	}
+	return nil
+}
+
+// openFile settles a file's frames by what Validate learned of it. They are
+// decoded at the file's own pace.
+func openFile(w *worker.Worker, cfg Config) (input, settled, error) {
+	_, s := cfg.stream()
+	hz := cfg.video.Hz
+	if s.CaptureHz > 0 {
+		hz = s.CaptureHz
+	}
+	frames, err := settle(s.Format, cfg.size(s), hz, cfg.Input.String())
+	if err != nil {
+		return nil, settled{}, err
+	}
+	in := ffmpeg.File(cfg.Input.Rest).With("-re")
+	if cfg.Loop {
+		in = in.With("-stream_loop", "-1")
+	}
+	c := newChild(w, cfg, ffmpeg.FFmpeg(in, output(s, cfg.size(s))...), frames)
+	c.ends = true
+	if hz > 0 {
+		// A decoder that runs in several threads holds pictures back and lets
+		// them go together at the end, more than a ring may have slots.
+		c.spread = time.Duration(0.5 / hz * float64(time.Second))
+	}
+	return c, frames, nil
+}
+
+// openExec trusts the command to write what the stream says.
+func openExec(w *worker.Worker, cfg Config) (input, settled, error) {
+	_, s := cfg.stream()
+	frames, err := settle(s.Format, s.Size, s.CaptureHz, "exec:"+cfg.argv()[0])
+	if err != nil {
+		return nil, settled{}, err
+	}
+	return newChild(w, cfg, ffmpeg.Command{Argv: cfg.argv()}, frames), frames, nil
+}
+
+// openRTSP asks the camera for its size where the config does not say, again
+// and again until it answers.
+func openRTSP(ctx context.Context, w *worker.Worker, cfg Config) (input, settled, error) {
+	name, s := cfg.stream()
+	in, err := ffmpeg.RTSP(cfg.Input.Rest, rtspTimeout)
+	if err != nil {
+		return nil, settled{}, err
+	}
+	hz, size := s.CaptureHz, s.Size
+	if size == (pixel.Size{}) {
+		video, err := askUntilAnswered(ctx, w, in)
+		if err != nil {
+			return nil, settled{}, err
+		}
+		size = video.Size
+		if hz == 0 || (video.Hz > 0 && video.Hz < hz) {
+			hz = video.Hz
+		}
+	}
+	frames, err := settle(s.Format, size, hz, in.String())
+	if err != nil {
+		return nil, settled{}, topology.Problems{w.Entry().Table.Problem("stream."+name+".size", "not set, and the camera's own will not do: %v", err)}
+	}
+	return newChild(w, cfg, ffmpeg.FFmpeg(in, output(s, size)...), frames), frames, nil
+}
+
+func askUntilAnswered(ctx context.Context, w *worker.Worker, in ffmpeg.Input) (ffmpeg.Video, error) {
+	retry := newRetry()
+	for {
+		w.Status("asking %s for its size", in)
+		video, err := ask(ctx, w, in)
+		if err == nil {
+			w.Trouble(nil)
+			return video, nil
+		}
+		if ctx.Err() != nil {
+			return ffmpeg.Video{}, ctx.Err()
+		}
+		w.Trouble(fmt.Errorf("%w; asking again", err))
+		if err := w.Wait(ctx, time.Now().Add(retry.Failed(0))); err != nil {
+			return ffmpeg.Video{}, err
+		}
+	}
+}
+
+// ask waits for ffprobe and shows meanwhile that the worker is alive.
+func ask(ctx context.Context, w *worker.Worker, in ffmpeg.Input) (video ffmpeg.Video, err error) {
+	ctx, cancel := context.WithTimeout(ctx, firstPicture+rtspTimeout)
+	defer cancel()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		video, err = ffmpeg.Probe(ctx, in)
+	}()
+	tick := time.NewTicker(step)
+	defer tick.Stop()
+	for {
+		select {
+		case <-done:
+			return video, err
+		case <-tick.C:
+			w.Progress()
+		}
+	}
+}
+
+func newRetry() *backoff.Backoff {
+	return &backoff.Backoff{First: 200 * time.Millisecond, Most: 30 * time.Second, Healthy: time.Minute}
+}
+
+// output is how ffmpeg is to write a stream's frames to its standard output:
+// each as it was decoded, none repeated or left out but by capture_hz. That
+// one takes the first frame of each 1/capture_hz seconds of the video's own time;
+// a thousandth is added against fractions that are no binary numbers.
+func output(s StreamConfig, size pixel.Size) []string {
+	args := []string{"-map", "0:v:0", "-fps_mode", "passthrough", "-s", size.String()}
+	if s.CaptureHz > 0 {
+		slot := func(t string) string {
+			return "floor(" + t + "*" + strconv.FormatFloat(s.CaptureHz, 'f', -1, 64) + "+0.001)"
+		}
+		args = append(args, "-vf", "select='isnan(t)+isnan(prev_t)+gt("+slot("t")+","+slot("prev_t")+")'")
+	}
+	if s.Format == pixel.MJPEG { // full range, as JPEG has it; 2 is best, 31 smallest
+		return append(args, "-c:v", "mjpeg", "-q:v", "3", "-pix_fmt", "yuvj420p", "-f", "mjpeg", "pipe:1")
+	}
+	return append(args, "-pix_fmt", s.Format.FFmpeg(), "-f", "rawvideo", "pipe:1")
+}

@@ -1,0 +1,240 @@
+package main
+
+import (
+	"encoding/binary"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/perch-edge/perch/internal/lockfile"
+	"github.com/perch-edge/perch/pkg/msg"
+)
+
+// execBox is a camera that runs the test's generator; see frames.
+func execBox(t *testing.T, format, stall, keys string, what ...string) *box {
+	t.Helper()
+	if !strings.Contains(keys, "slots") {
+		keys += "\nslots = 200" // a second of the fastest: a reader may be kept waiting that long
+	}
+	words := fmt.Sprintf("%q", append([]string{"frames", "192x128", format}, what...))
+	return newBox(t, fmt.Sprintf(`input = "exec:"
+		command = %s
+		stall_after = %q
+		[sensor.porch.stream.video]
+		size = "192x128"
+		format = %q
+		%s`, strings.ReplaceAll(words, `" "`, `", "`), stall, format, keys))
+}
+
+// runs reads whole runs of the generator: their numbers begin at 0 again, the
+// stream's go on.
+func (r *reader) runs(runs, frames int) {
+	r.t.Helper()
+	for i := range runs * frames {
+		f := r.next()
+		if n := number(r.t, f); int(n) != i%frames || int(f.Seq) != i {
+			r.t.Fatalf("frame %d has the number %d; want %d", f.Seq, n, i%frames)
+		}
+		f.Release()
+	}
+}
+
+func TestExecStartsACommandAgain(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		format  string
+		what    []string // after 8 good frames
+		frames  int      // in a run
+		corrupt int      // in a run
+		trouble string
+	}{
+		{"that fails", "yuv420", []string{"8", "say:lens cap is on", "exit:3"}, 8, 0, "exit status 3; its last words: lens cap is on; starting it again"},
+		{"that ends", "nv12", []string{"8"}, 8, 0, "exit status 0, and no more pictures"},
+		{"that ends within a frame", "yuyv", []string{"8", "half"}, 8, 1, "exit status 0, and no more pictures"},
+		{"that falls silent", "rgb24", []string{"8", "say:waiting for light", "hang"}, 8, 0, "silent: nothing came for 600ms; its last words: waiting for light"},
+		{"that falls silent within a frame", "yuv420", []string{"8", "half", "hang"}, 8, 1, "silent: nothing came for 600ms"},
+		{"of pictures", "mjpeg", []string{"4", "thumb", "3", "exit:1"}, 8, 0, "exit status 1"},
+		{"of bad pictures", "mjpeg", []string{"noise", "4", "noise", "4", "small", "half", "exit:1"}, 8, 4, "exit status 1"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			stall := "20s"
+			if slices.Contains(test.what, "hang") {
+				stall = "600ms"
+			}
+			b := execBox(t, test.format, stall, "", append([]string{"200"}, test.what...)...)
+			r := b.frames()
+			p := b.start()
+			r.runs(3, test.frames)
+			s := r.state("two restarts", func(s *msg.State) bool { return s.Counters["restarts"] >= 2 && s.Trouble != "" })
+			if !strings.Contains(s.Trouble, test.trouble) || !strings.HasPrefix(s.Trouble, "the source broke off: frames: ") {
+				t.Errorf("Trouble = %q; want %q", s.Trouble, test.trouble)
+			}
+			if runs := s.Counters["restarts"]; s.Counters["corrupt_frames"] != runs*uint64(test.corrupt) {
+				t.Errorf("%d corrupt frames in %d runs; want %d in each: %s", s.Counters["corrupt_frames"], runs, test.corrupt, p.output())
+			}
+			p.signal(15)
+			if code := p.exit(); code != 0 {
+				t.Errorf("exit code %d after SIGTERM; want 0", code)
+			}
+		})
+	}
+}
+
+func TestTroubleEndsWithTheNextFrame(t *testing.T) {
+	t.Parallel()
+	b := execBox(t, "yuv420", "20s", "", "50", "30", "exit:1")
+	r := b.frames()
+	p := b.start()
+	r.state("no trouble after a restart", func(s *msg.State) bool {
+		return s.Counters["restarts"] > 0 && s.Trouble == "" && strings.Contains(p.output(), "trouble is over")
+	})
+}
+
+// Frames for which there are no slots are taken off the pipe all the same.
+func TestExecKeepsFramesBordersWithoutSlots(t *testing.T) {
+	t.Parallel()
+	b := execBox(t, "yuv420", "20s", "slots = 30", "200", "1000000")
+	r := b.frames()
+	b.start()
+	r.next().Release()
+	stop := pinAll(t, filepath.Join(b.dir, "shm"), 30)
+	r.state("dropped frames", func(s *msg.State) bool { return s.Counters["dropped_frames"] > 20 })
+	stop()
+	dropped := r.state("frames again", func(s *msg.State) bool { return s.Counters["dropped_frames"] > 0 })
+	r.state("more frames", func(s *msg.State) bool { return s.Counters["frames"] > dropped.Counters["frames"]+100 })
+	for range 50 {
+		f, ok, err := r.frames.Newest(t.Context(), time.Now().Add(limit))
+		if err != nil || !ok {
+			t.Fatalf("Newest() = %v, %v; want a frame", ok, err)
+		}
+		if n := number(t, f); n <= uint64(f.Seq) {
+			t.Fatalf("frame %d has the number %d; want a greater one after the drops", f.Seq, n)
+		}
+		f.Release()
+	}
+}
+
+// pinAll is a reader without manners, which pins every slot there is, as fast as
+// they are published, under a reader's number that it holds.
+func pinAll(t *testing.T, shmDir string, slots int) (stop func()) {
+	t.Helper()
+	rings, err := filepath.Glob(filepath.Join(shmDir, "porch.video.*.ctl"))
+	if err != nil || len(rings) != 1 {
+		t.Fatalf("rings %v, %v; want one", rings, err)
+	}
+	ctl, err := os.OpenFile(rings[0], os.O_RDWR, 0)
+	must(t, err)
+	const reader, records, recordBytes = 30, 4096, 64 // offsets: see pkg/shm
+	must(t, lockfile.Try(ctl, 1+reader))
+	word := make([]byte, 8)
+	each := func(change func(word uint64) uint64) {
+		for i := range slots {
+			at := int64(records + i*recordBytes)
+			_, err := ctl.ReadAt(word, at)
+			must(t, err)
+			old := binary.LittleEndian.Uint64(word)
+			binary.LittleEndian.PutUint64(word, change(old))
+			if old>>31&1 == 0 { // not being written
+				_, err = ctl.WriteAt(word, at)
+				must(t, err)
+			}
+		}
+	}
+	done, stopped := make(chan struct{}), make(chan struct{})
+	tick := time.NewTicker(time.Millisecond) // a frame comes each 5 ms
+	go func() {
+		defer close(stopped)
+		defer tick.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-tick.C:
+				each(func(w uint64) uint64 { return w | 1<<reader })
+			}
+		}
+	}()
+	return func() {
+		close(done)
+		<-stopped
+		must(t, ctl.Close()) // and with it the lock: the writer reclaims the pins
+	}
+}
+
+// A command that is faster than capture_hz: frames are chosen by time.
+func TestExecAtALowerRate(t *testing.T) {
+	t.Parallel()
+	b := execBox(t, "yuv420", "20s", "capture_hz = 20", "100", "100000")
+	r := b.frames()
+	b.start()
+	var first, last msg.Frame
+	for i := range 60 {
+		last = r.next()
+		if i == 10 {
+			first = last
+		}
+		number(t, last)
+		last.Release()
+	}
+	spent := (last.Stamp.Boot - first.Stamp.Boot).Seconds()
+	if hz := float64(last.Seq-first.Seq-1) / spent; hz > 20.5 {
+		t.Errorf("%g frames a second; want 20 at most", hz)
+	}
+	s := r.state("skipped frames", func(s *msg.State) bool { return s.Counters["skipped_frames"] > 100 })
+	if s.Counters["dropped_frames"]+s.Counters["corrupt_frames"] != 0 {
+		t.Errorf("counters: %v; want frames and skipped ones only", s.Counters)
+	}
+}
+
+// An mjpeg source that sends nothing else than bad pictures is trouble.
+func TestExecOfBadPicturesOnly(t *testing.T) {
+	t.Parallel()
+	b := execBox(t, "mjpeg", "600ms", "", append([]string{"20"}, strings.Split(strings.Repeat("small ", 400), " ")[:400]...)...)
+	r := b.frames()
+	b.start()
+	s := r.state("trouble", func(s *msg.State) bool { return s.Trouble != "" })
+	if want := "no good picture for 600ms: the last one is size 96x64: want 192x128"; s.Trouble != want {
+		t.Errorf("Trouble = %q; want %q", s.Trouble, want)
+	}
+	if s.Counters["frames"] != 0 || s.Counters["corrupt_frames"] == 0 {
+		t.Errorf("counters: %v; want corrupt frames only", s.Counters)
+	}
+}
+
+// A camera that is killed takes its command with it.
+func TestKilledCameraLeavesNoCommand(t *testing.T) {
+	t.Parallel()
+	b := execBox(t, "yuv420", "20s", "", "50", "1000000")
+	r := b.frames()
+	p := b.start()
+	r.next().Release()
+	lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", p.cmd.Process.Pid))
+	must(t, err)
+	var children []string
+	for _, list := range lists {
+		text, err := os.ReadFile(list)
+		must(t, err)
+		children = append(children, strings.Fields(string(text))...)
+	}
+	if len(children) != 1 {
+		t.Fatalf("children %v; want the command", children)
+	}
+	p.signal(syscall.SIGKILL)
+	p.exit()
+	for until := time.Now().Add(limit); ; runtime.Gosched() {
+		stat, err := os.ReadFile("/proc/" + children[0] + "/stat")
+		if err != nil || strings.Contains(string(stat), ") Z ") {
+			return
+		}
+		if time.Now().After(until) {
+			t.Fatalf("process %s still runs", children[0])
+		}
+	}
+}

@@ -1,0 +1,87 @@
+// Sensor-camera publishes frames: of a camera, a video file, another program or
+// a simulated scene.
+//
+//	input --read(2), or one copy--> slot of the ring --> whole? chosen? --> frame/<name>/<stream>
+//	  v4l2:PATH          a USB camera or frame grabber; give its path in /dev/v4l/by-id
+//	  file:PATH          a video, decoded by ffmpeg at its own pace; PATH is relative to the working folder
+//	  exec:COMMAND       raw frames, or JPEG pictures, that a command writes to its standard output
+//	  rtsp://HOST/PATH   a network camera, by ffmpeg over TCP
+//	  sim:               a simulated scene whose frames hold their own number
+//
+// The slots are real memory from the start: slots x size. "sensor-camera
+// --example" prints all settings.
+//
+// # Which frames
+//
+// capture_hz is a maximum; no frame is made up. A device and a command are
+// thinned out by the times of their frames, so that one that runs a thousandth
+// fast loses a frame in a thousand; with capture_hz = 0 every frame is
+// published. Of a file and a network camera ffmpeg takes the first frame of each
+// 1/capture_hz seconds of the video's own time; more than a file has is refused.
+// What the simulated scene draws is numbered by its seq in the stream's epoch.
+//
+// A command writes frames of exactly the stream's size and format, without
+// padding and with nothing between them. Of mjpeg, pictures are told apart by
+// their markers, refused when they are broken or of another size, and counted.
+//
+// # When
+//
+// A frame of a device has the driver's own time (CLOCK_MONOTONIC, brought to boot
+// time). One from a pipe has the time when its first byte was read: later than
+// its capture by what the command took. A simulated one has the time of its
+// drawing.
+//
+// # One copy
+//
+// Pixels from a pipe are copied once: by the kernel, in read(2), from the pipe
+// to the ring's slot, where readers look at them in place. The test
+// TestPixelsGoFromThePipeIntoTheSlot compares each address. Of mjpeg, only what
+// was read behind a picture's end is moved, to the next slot. A device's frame is
+// copied once from the driver's buffer. Of a running worker it can be seen by
+//
+//	strace -f -e trace=read -e raw=read -p PID | grep read   the buffers' addresses
+//	grep video /proc/PID/maps                                where the ring is
+//	perf top -p PID                                          no memmove, only the kernel's copy
+//
+// The rest from the command line, for a box in box.toml with a camera "porch":
+//
+//	tap hz box.toml porch                                    the rate, and frames lost on the way
+//	supervisor status box.toml                               the counters and the trouble
+//	sensor-camera --check -o json -t box.toml -n porch       the memory of its ring
+//
+// # How it fails
+//
+// Counters: frames (published), missed_frames (lost before they came here),
+// corrupt_frames (refused), dropped_frames (no slot was free: a reader holds more
+// than it declared), skipped_frames (not wanted by capture_hz), restarts.
+//
+// A command or network camera that ends, or is silent for stall_after, is
+// started again after a growing pause of 0.2 s to 30 s, in the same ring and
+// epoch; the state says why until the next frame. A device that is silent ends
+// the worker with 1, one that is missing or pulled out with 69, one that another
+// process has with 75, one without this size and format with 78. At the end of a
+// file the worker waits until the readers that have come have the ring open, and
+// ends with 0; with loop = true it begins again. ffmpeg that fails to decode a
+// file ends it with 1.
+//
+// User and password of an rtsp:// address are not in logs, states and errors.
+// They are in the arguments of ffmpeg, which ps shows to this machine's users.
+package main
+
+import (
+	"github.com/perch-edge/perch/pkg/msg"
+	"github.com/perch-edge/perch/pkg/worker"
+)
+
+func main() { worker.Main(program()) }
+
+func program() worker.Program[Config] {
+	return worker.Program[Config]{
+		Name:      "sensor-camera",
+		Summary:   "Publishes the frames of a camera, a video file or another program.",
+		Publishes: []msg.Kind{msg.KindFrame},
+		Stream:    "video",
+		Config:    DefaultConfig,
+		Run:       run,
+	}
+}

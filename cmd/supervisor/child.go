@@ -1,0 +1,365 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/perch-edge/perch/internal/backoff"
+	"github.com/perch-edge/perch/internal/clock"
+	"github.com/perch-edge/perch/pkg/msg"
+	"github.com/perch-edge/perch/pkg/topology"
+	"github.com/perch-edge/perch/pkg/worker"
+)
+
+// Phase is where a worker is in its life.
+type Phase string
+
+// The phases.
+const (
+	Waiting  Phase = "waiting"  // its readers are not ready yet
+	Starting Phase = "starting" // it runs, and is not ready yet
+	Ready    Phase = "ready"
+	Silent   Phase = "silent"  // it was ready, and is not heard of any more
+	Failing  Phase = "failing" // it hangs, and is being ended
+	Backoff  Phase = "backoff" // it ended, and will be started again
+	Held     Phase = "held"    // its configuration is wrong: nothing helps but to change it
+	Done     Phase = "done"    // it has done what there was to do
+	Stopping Phase = "stopping"
+	Stopped  Phase = "stopped"
+)
+
+// timing is how long things may take.
+type timing struct {
+	Start    time.Duration // from the start to READY=1
+	Watchdog time.Duration // between two WATCHDOG=1
+	Abort    time.Duration // from SIGABRT to SIGKILL
+	Grace    time.Duration // from SIGTERM to SIGKILL
+	Edited   time.Duration // between two looks at the topology's file
+}
+
+// child is a worker through all its runs. Its run method alone changes it.
+type child struct {
+	entry    *topology.Entry
+	program  string
+	topology string // the file
+	readers  []*child
+	sources  []*child
+	timing   timing
+	launcher *launcher
+	log      *slog.Logger
+	changed  func()
+	kill     <-chan struct{} // closed when all is to end at once
+
+	settled chan struct{} // closed when its first try has come to something
+	turn    chan struct{} // closed when it is its turn to stop
+	ended   chan struct{} // closed when it is over
+	orders  chan order
+	retry   backoff.Backoff
+
+	mu   sync.Mutex
+	view view
+}
+
+// view is what others may see of a child.
+type view struct {
+	phase    Phase
+	since    time.Duration // boot time at which the phase began
+	process  *process      // the running one
+	starts   int
+	lastExit *Exit
+	status   string
+}
+
+// order is what a person wants of one worker.
+type order struct {
+	verb string
+	done chan struct{} // closed when it is carried out
+}
+
+func newChild(e *topology.Entry) *child {
+	return &child{entry: e, settled: make(chan struct{}), turn: make(chan struct{}), ended: make(chan struct{}),
+		orders: make(chan order), view: view{phase: Waiting, since: clock.Boot()},
+		retry: backoff.Backoff{First: 200 * time.Millisecond, Most: time.Minute, Healthy: time.Minute}}
+}
+
+// look is a copy of what there is to see.
+func (c *child) look() view {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.view
+}
+
+func (c *child) update(f func(*view)) {
+	c.mu.Lock()
+	before := c.view.phase
+	f(&c.view)
+	if c.view.phase != before {
+		c.view.since = clock.Boot()
+	}
+	c.mu.Unlock()
+	c.changed()
+}
+
+func (c *child) enter(p Phase) { c.update(func(v *view) { v.phase = p }) }
+
+// settle lets the sources start, once.
+func (c *child) settle() {
+	select {
+	case <-c.settled:
+	default:
+		close(c.settled)
+	}
+}
+
+// run keeps the worker running until ctx is done and it is its turn to stop.
+func (c *child) run(ctx context.Context) {
+	defer close(c.ended)
+	var waiter sync.WaitGroup
+	defer waiter.Wait()
+	waiter.Go(func() { c.awaitTurn(ctx) })
+	defer c.settle()
+	if c.awaitReaders(ctx) {
+		for next := atOnce; c.rest(ctx, next); {
+			next = c.live(ctx)
+			c.settle()
+		}
+	}
+	if c.look().phase != Done {
+		c.enter(Stopped)
+	}
+}
+
+// awaitReaders waits until those who read from it are ready, or have tried.
+func (c *child) awaitReaders(ctx context.Context) bool {
+	for _, r := range c.readers {
+		select {
+		case <-r.settled:
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return ctx.Err() == nil
+}
+
+// awaitTurn waits until all is to stop and those it reads from have ended:
+// what they said last is still to be dealt with.
+func (c *child) awaitTurn(ctx context.Context) {
+	defer close(c.turn)
+	select {
+	case <-ctx.Done():
+	case <-c.kill:
+	}
+	for _, s := range c.sources {
+		select {
+		case <-s.ended:
+		case <-c.kill:
+			return
+		}
+	}
+}
+
+// pause is how long a child rests between two runs.
+type pause struct {
+	time     time.Duration
+	ordered  bool // until a person orders something
+	orEdited bool // or the topology's file changes
+}
+
+var (
+	atOnce  = pause{}
+	forGood = pause{ordered: true}
+)
+
+// rest waits for the time of the next run. It returns false when there will be none.
+func (c *child) rest(ctx context.Context, p pause) bool {
+	var timer, edited <-chan time.Time
+	if !p.ordered {
+		timer = time.After(p.time)
+	}
+	before := stampOf(c.topology)
+	if p.orEdited {
+		ticker := time.NewTicker(c.timing.Edited)
+		defer ticker.Stop()
+		edited = ticker.C
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-timer:
+			return ctx.Err() == nil
+		case <-edited:
+			if now := stampOf(c.topology); now != "" && now != before {
+				return true
+			}
+		case o := <-c.orders:
+			close(o.done)
+			if o.verb != "stop" {
+				c.retry.Succeeded()
+				return true
+			}
+			timer, edited = nil, nil
+			c.enter(Stopped)
+		}
+	}
+}
+
+// stampOf tells one content of a file from the next.
+func stampOf(path string) string {
+	st, err := os.Stat(path)
+	if err != nil {
+		return ""
+	}
+	sys, _ := st.Sys().(*syscall.Stat_t)
+	return fmt.Sprint(sys.Ino, st.Size(), st.ModTime().UnixNano())
+}
+
+// live runs the worker once, and says what is to follow.
+func (c *child) live(ctx context.Context) pause {
+	name, outOfMemory := c.entry.Name, oomKills()
+	p, err := c.launcher.start(name, c.program, "--topology", c.topology, "--name", name)
+	if err != nil {
+		return c.failed(Exit{Code: -1, Message: err.Error(), Time: msg.Time{Time: time.Now()}})
+	}
+	c.update(func(v *view) { v.phase, v.process, v.status, v.starts = Starting, p, "", v.starts+1 })
+	c.log.Debug("started", "name", name, "pid", p.pid)
+	end := c.attend(p)
+	<-p.gone
+	exit, status := p.exit, p.heard.now().status
+	exit.Why = end.why
+	c.update(func(v *view) { v.process, v.lastExit, v.status = nil, &exit, status })
+	switch {
+	case end.order != nil && end.order.verb == "restart":
+		close(end.order.done)
+		c.retry.Succeeded()
+		return atOnce
+	case end.order != nil:
+		c.enter(Stopped)
+		close(end.order.done)
+		return forGood
+	case exit.Code == worker.ExitDone && status == "done":
+		c.enter(Done)
+		c.log.Info("done", "name", name)
+		return forGood
+	case ctx.Err() != nil:
+		return forGood
+	case exit.Signal == "SIGKILL" && exit.Why == "" && oomKills() == outOfMemory:
+		// Somebody outside killed it, and not the kernel for want of memory:
+		// that is no failure of its own, and no reason to wait longer each time.
+		c.retry.Succeeded()
+	}
+	return c.failed(exit)
+}
+
+// failed decides when to try again.
+func (c *child) failed(exit Exit) pause {
+	if exit.Code == worker.ExitConfig && exit.Why == "" {
+		c.update(func(v *view) { v.phase, v.lastExit = Held, &exit })
+		c.log.Error("held until the topology changes", "name", c.entry.Name, "message", exit.Message)
+		return pause{ordered: true, orEdited: true}
+	}
+	wait := c.retry.Failed(time.Duration(exit.RanS * float64(time.Second)))
+	c.update(func(v *view) { v.phase, v.lastExit = Backoff, &exit })
+	c.log.Warn("ended", "name", c.entry.Name, "exit", exit.String(), "again_in", wait.Round(time.Millisecond).String(), "failures", c.retry.Failures())
+	return pause{time: wait}
+}
+
+// ending is why a process was ended; the zero value is that it ended by
+// itself, or with the fleet.
+type ending struct {
+	why   string // it hung
+	order *order
+}
+
+// attend watches over a process until it has ended.
+func (c *child) attend(p *process) ending {
+	limit := time.NewTimer(c.timing.Start)
+	defer limit.Stop()
+	for {
+		select {
+		case <-p.gone:
+			return ending{}
+		case <-p.wake:
+			if c.hear(p) {
+				limit.Reset(c.timing.Watchdog)
+			}
+		case <-limit.C:
+			said := p.heard.now()
+			if left := c.timing.Watchdog - time.Since(said.beat); said.ready && left > 0 {
+				limit.Reset(left)
+				continue
+			}
+			return c.abort(p, said.ready)
+		case o := <-c.orders:
+			if o.verb == "start" {
+				close(o.done)
+				continue
+			}
+			c.stop(p)
+			return ending{order: &o}
+		case <-c.turn:
+			c.stop(p)
+			return ending{}
+		}
+	}
+}
+
+// abort ends a process that hangs, so that it shows where.
+func (c *child) abort(p *process, ready bool) ending {
+	why := fmt.Sprintf("not ready after %v", c.timing.Start)
+	if ready {
+		why = fmt.Sprintf("no heartbeat for %v", c.timing.Watchdog)
+	}
+	c.enter(Failing)
+	c.log.Error("hangs", "name", c.entry.Name, "why", why)
+	p.end(syscall.SIGABRT, c.timing.Abort, c.kill)
+	return ending{why: why}
+}
+
+func (c *child) stop(p *process) {
+	c.enter(Stopping)
+	p.end(syscall.SIGTERM, c.timing.Grace, c.kill)
+	if p.exit.Signal == "SIGKILL" {
+		c.log.Warn("killed: it did not stop when asked", "name", c.entry.Name, "grace", c.timing.Grace.String())
+	}
+}
+
+// hear takes in what the process said of itself, and says whether by that it
+// became ready.
+func (c *child) hear(p *process) (first bool) {
+	said := p.heard.now()
+	c.update(func(v *view) {
+		v.status = said.status
+		if first = said.ready && v.phase == Starting; first {
+			v.phase = Ready
+		}
+	})
+	if first {
+		c.log.Debug("ready", "name", c.entry.Name, "pid", p.pid, "after_ms", (clock.Boot() - p.began).Milliseconds())
+		c.settle()
+	}
+	return first
+}
+
+// errStopping says that the fleet ended before an order was carried out.
+var errStopping = errors.New("the fleet is stopping")
+
+// do carries out an order, and returns when it is done.
+func (c *child) do(ctx context.Context, verb string) error {
+	o := order{verb, make(chan struct{})}
+	select {
+	case c.orders <- o:
+	case <-c.ended:
+		return errStopping
+	case <-ctx.Done():
+		return fmt.Errorf("%s %s: %w", verb, c.entry.Name, ctx.Err())
+	}
+	<-o.done
+	return nil
+}

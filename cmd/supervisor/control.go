@@ -1,0 +1,217 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/perch-edge/perch/internal/nearest"
+)
+
+const (
+	controlName = "supervisor.sock"
+	maxRequest  = 4 << 10 // bytes
+	maxReply    = 4 << 20
+	maxCallers  = 32 // at once
+)
+
+// request is what is asked on the control socket, one JSON object a line. Each
+// gets one reply, in order.
+type request struct {
+	Verb     string  `json:"verb"`
+	Name     string  `json:"name,omitempty"`      // of start, stop, restart
+	TimeoutS float64 `json:"timeout_s,omitempty"` // of wait
+}
+
+func verbs() []string { return []string{"status", "wait", "start", "stop", "restart", "down"} }
+
+// reply is the answer.
+type reply struct {
+	OK    bool   `json:"ok"`
+	Error string `json:"error,omitempty"`
+	Box   *Box   `json:"box,omitempty"` // of status and wait
+}
+
+// control is the socket on which a supervisor is asked.
+type control struct {
+	listener *net.UnixListener
+	over     context.Context // done when no more is answered
+	finished context.CancelFunc
+
+	mu    sync.Mutex
+	conns map[net.Conn]bool
+}
+
+func listenForRequests(runDir string) (*control, error) {
+	path := filepath.Join(runDir, controlName)
+	listener, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: path})
+	if err != nil {
+		return nil, fmt.Errorf("listen for requests: %w", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		return nil, errors.Join(fmt.Errorf("listen for requests: %w", err), listener.Close())
+	}
+	c := &control{listener: listener, conns: map[net.Conn]bool{}}
+	c.over, c.finished = context.WithCancel(context.Background())
+	return c, nil
+}
+
+// close takes no more callers; those who are there are still answered.
+func (c *control) close() error { return c.listener.Close() }
+
+// finish ends waiting for requests.
+func (c *control) finish() {
+	c.finished()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for conn := range c.conns {
+		_ = conn.SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
+// serve answers until close and finish.
+func (c *control) serve(answer func(context.Context, request) reply) {
+	var callers sync.WaitGroup
+	defer callers.Wait()
+	for {
+		conn, err := c.listener.Accept()
+		if err != nil {
+			return
+		}
+		if !c.enter(conn) {
+			conn.Close()
+			continue
+		}
+		callers.Go(func() {
+			defer c.leave(conn)
+			c.talk(conn, answer)
+		})
+	}
+}
+
+func (c *control) enter(conn net.Conn) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.conns) >= maxCallers || c.over.Err() != nil {
+		return false
+	}
+	c.conns[conn] = true
+	return true
+}
+
+func (c *control) leave(conn net.Conn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.conns, conn)
+	conn.Close()
+}
+
+func (c *control) talk(conn net.Conn, answer func(context.Context, request) reply) {
+	lines := bufio.NewReaderSize(conn, maxRequest)
+	for {
+		line, err := lines.ReadSlice('\n')
+		if err != nil {
+			return // the caller has gone, or sends what is no line
+		}
+		var r request
+		out := reply{}
+		if err := json.Unmarshal(line, &r); err != nil {
+			out.Error = fmt.Sprintf("request %.80q: want one JSON object a line, as {\"verb\":\"status\"}", line)
+		} else {
+			out = answer(c.over, r)
+		}
+		_ = conn.SetWriteDeadline(time.Now().Add(5 * time.Second))
+		if json.NewEncoder(conn).Encode(out) != nil {
+			return
+		}
+	}
+}
+
+// answer carries out one request.
+func (f *fleet) answer(ctx context.Context, r request) reply {
+	switch r.Verb {
+	case "status":
+		return reply{OK: true, Box: f.box()}
+	case "wait":
+		f.awaitReady(ctx, time.Duration(r.TimeoutS*float64(time.Second)))
+		return reply{OK: true, Box: f.box()}
+	case "down":
+		f.log.Info("asked to stop")
+		f.stop()
+		<-f.over
+		return reply{OK: true}
+	case "start", "stop", "restart":
+		if err := f.order(ctx, r); err != nil {
+			return reply{Error: err.Error()}
+		}
+		return reply{OK: true}
+	default:
+		return reply{Error: fmt.Sprintf("unknown verb %.40q%s", r.Verb, nearest.Hint(r.Verb, verbs()))}
+	}
+}
+
+func (f *fleet) order(ctx context.Context, r request) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	for _, c := range f.children {
+		if c.entry.Name == r.Name {
+			f.log.Info("asked to "+r.Verb, "name", r.Name)
+			return c.do(ctx, r.Verb)
+		}
+	}
+	return fmt.Errorf("there is no %.40q in this fleet%s", r.Name, nearest.Hint(r.Name, f.plan.top.Names()))
+}
+
+// awaitReady waits until all are ready, or for the time given.
+func (f *fleet) awaitReady(ctx context.Context, atMost time.Duration) {
+	deadline := time.NewTimer(atMost)
+	defer deadline.Stop()
+	look := time.NewTicker(time.Second) // silence comes without a change
+	defer look.Stop()
+	for {
+		changed := f.next()
+		if f.box().Ready {
+			return
+		}
+		select {
+		case <-changed:
+		case <-look.C:
+		case <-deadline.C:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// ask sends one request to the supervisor of a run folder. It fails with a
+// *notRunningError when there is none.
+func (p *place) ask(r request, patience time.Duration) (reply, error) {
+	conn, err := net.Dial("unix", filepath.Join(p.RunDir, controlName))
+	if err != nil {
+		return reply{}, &notRunningError{*p, err}
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+		return reply{}, fmt.Errorf("ask the supervisor: %w", err)
+	}
+	if err := json.NewEncoder(conn).Encode(r); err != nil {
+		return reply{}, fmt.Errorf("ask the supervisor: %w", err)
+	}
+	var out reply
+	if err := json.NewDecoder(io.LimitReader(conn, maxReply)).Decode(&out); err != nil {
+		return reply{}, fmt.Errorf("ask the supervisor in %s to %s: no answer: %w", p.RunDir, r.Verb, err)
+	}
+	if !out.OK {
+		return out, fmt.Errorf("%s: %s", r.Verb, out.Error)
+	}
+	return out, nil
+}

@@ -1,0 +1,67 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/perch-edge/perch/pkg/msg"
+	"github.com/perch-edge/perch/pkg/worker"
+)
+
+// Exit is how a process ended.
+type Exit struct {
+	Code    int      `json:"code"`              // -1 when a signal ended it, or it could not be started
+	Signal  string   `json:"signal,omitempty"`  // as SIGKILL
+	Why     string   `json:"why,omitempty"`     // why the supervisor ended it
+	Message string   `json:"message,omitempty"` // its last words
+	Time    msg.Time `json:"time"`
+	RanS    float64  `json:"ran_s"`
+}
+
+func exitOf(state *os.ProcessState, words []string) Exit {
+	e := Exit{Code: state.ExitCode(), Message: lastWords(words), Time: msg.Time{Time: time.Now()}}
+	if ws, ok := state.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
+		e.Signal = unix.SignalName(ws.Signal())
+	}
+	return e
+}
+
+// lastWords are the lines by which a program says why it ends. Of a panic, that
+// is the first: the rest is its stack, and in the log.
+func lastWords(words []string) string {
+	for _, line := range words {
+		for _, begin := range []string{"panic: ", "fatal error: ", "SIGABRT: "} {
+			if strings.HasPrefix(line, begin) {
+				return line
+			}
+		}
+	}
+	return strings.Join(words, "\n")
+}
+
+// String says in one line how it ended.
+func (e Exit) String() string {
+	text := worker.CodeText(e.Code)
+	switch {
+	case e.Why != "":
+		text = e.Why
+	case e.Signal != "":
+		text = "killed by " + e.Signal
+	case e.Code < 0:
+		text = "not started"
+	case e.Code == worker.ExitDone:
+		text = "ended without being done"
+	}
+	if first, rest, more := strings.Cut(e.Message, "\n"); first != "" && e.Why == "" {
+		text += ": " + first
+		if more {
+			text += fmt.Sprintf(" (and %d lines more)", strings.Count(rest, "\n")+1)
+		}
+	}
+	return text
+}

@@ -1,0 +1,174 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/perch-edge/perch/pkg/msg"
+	"github.com/perch-edge/perch/pkg/shm"
+	"github.com/perch-edge/perch/pkg/topology"
+	"github.com/perch-edge/perch/pkg/worker"
+)
+
+// checkFleet finds what no program can see by itself.
+func (p *plan) checkFleet() (ps topology.Problems) {
+	for _, e := range p.top.Entries {
+		if e.Name == ownName {
+			ps = append(ps, e.Table.Problem("", "%q is the supervisor's own name on the bus", ownName))
+		}
+		ps = append(ps, p.checkKinds(e)...)
+		ps = append(ps, p.checkPins(e)...)
+	}
+	ps = append(ps, p.checkEndpoints()...)
+	ps = append(ps, p.checkFolders()...)
+	return append(ps, p.checkBudget()...)
+}
+
+// checkKinds proves that a worker finds something to read in each of its sources.
+func (p *plan) checkKinds(e *topology.Entry) (ps topology.Problems) {
+	reader, ok := p.reports[e.Name]
+	if !ok {
+		return nil
+	}
+	for _, ref := range e.Sources {
+		source, ok := p.reports[ref.Name]
+		if !ok || slices.ContainsFunc(reader.Reads, func(k msg.Kind) bool {
+			return k == msg.KindState || slices.Contains(source.Publishes, k) // all publish their state
+		}) {
+			continue
+		}
+		ps = append(ps, e.Table.Problem("source", "%s reads %s, and %s (%s) publishes %s",
+			reader.Program, words(reader.Reads), ref.Name, source.Program, words(source.Publishes)))
+	}
+	return ps
+}
+
+func words(kinds []msg.Kind) string {
+	if len(kinds) == 0 {
+		return "nothing"
+	}
+	text := make([]string, len(kinds))
+	for i, k := range kinds {
+		text[i] = string(k)
+	}
+	return strings.Join(text, ", ")
+}
+
+// checkPins proves that the readers of a ring together leave its writer the two
+// slots that it needs.
+func (p *plan) checkPins(e *topology.Entry) (ps topology.Problems) {
+	for _, ring := range p.reports[e.Name].Rings {
+		readers, pins, names := p.readersOf(e, ring)
+		key := "stream." + ring.Stream + ".slots"
+		switch {
+		case len(readers) > shm.MaxReaders:
+			ps = append(ps, e.Table.Problem("stream."+ring.Stream, "%d workers read it: want %d at most", len(readers), shm.MaxReaders))
+		case pins+2 > ring.Slots:
+			ps = append(ps, e.Table.Problem(key, "%d slots, and its readers hold %d (%s) while the writer needs 2: want slots = %d",
+				ring.Slots, pins, strings.Join(names, ", "), pins+2))
+		}
+	}
+	return ps
+}
+
+func (p *plan) readersOf(e *topology.Entry, ring worker.Ring) (readers []string, pins int, names []string) {
+	for _, name := range p.top.Readers(e.Name) {
+		r := p.reports[name]
+		reads := slices.ContainsFunc(p.top.Entry(name).Sources, func(ref topology.Ref) bool {
+			return ref.Name == e.Name && (ref.Stream == "" || ref.Stream == ring.Stream)
+		})
+		if !reads || !slices.Contains(r.Reads, ring.Kind) {
+			continue
+		}
+		n := 1
+		if ring.Kind == msg.KindFrame {
+			n = max(r.Pins, 1)
+		}
+		readers, pins, names = append(readers, name), pins+n, append(names, fmt.Sprintf("%s %d", name, n))
+	}
+	return readers, pins, names
+}
+
+// checkEndpoints proves that every socket's path is short enough for one.
+func (p *plan) checkEndpoints() topology.Problems {
+	longest, stream := ownName, ""
+	for _, e := range p.top.Entries {
+		if len(e.Name) > len(longest)+len(stream) {
+			longest, stream = e.Name, ""
+		}
+		for _, ring := range p.reports[e.Name].Rings {
+			if ring.Kind == msg.KindFrame && len(e.Name+"."+ring.Stream) > len(longest)+len(stream) {
+				longest, stream = e.Name, ring.Stream
+			}
+		}
+	}
+	dir := p.top.Node.RunDir
+	_, err := msg.Endpoint(dir, msg.Source(longest), msg.Stream(stream))
+	if room := len(unix.RawSockaddrUnix{}.Path) - 1; err == nil && len(filepath.Join(dir, controlName)) > room {
+		err = fmt.Errorf("the path of %s in it has more than %d bytes: use a shorter run_dir", controlName, room)
+	}
+	if err != nil && dir != "" {
+		return topology.Problems{p.top.NodeProblem("run_dir", "%v", err)}
+	}
+	return nil
+}
+
+// checkFolders proves that the fleet's folders can be used.
+func (p *plan) checkFolders() (ps topology.Problems) {
+	n := p.top.Node
+	for _, f := range []struct {
+		key, path string
+		forbidden uint32 // rights that others must not have
+	}{{"run_dir", n.RunDir, 0o022}, {"shm_dir", n.ShmDir, 0o077}, {"cache_dir", n.CacheDir, 0}, {"store_dir", n.StoreDir, 0}} {
+		if f.path == "" {
+			continue // has been reported
+		}
+		if err := usable(f.path, f.forbidden); err != nil {
+			ps = append(ps, p.top.NodeProblem(f.key, "%v", err))
+		}
+	}
+	return ps
+}
+
+// usable says why this user cannot make files in a folder, or make the folder.
+func usable(path string, forbidden uint32) error {
+	there := nearestFolder(path)
+	st, err := os.Stat(there)
+	if err != nil {
+		return err
+	}
+	if !st.IsDir() {
+		return fmt.Errorf("%s is not a folder", there)
+	}
+	if err := unix.Faccessat(unix.AT_FDCWD, there, unix.W_OK|unix.X_OK, unix.AT_EACCESS); err != nil {
+		if there == path {
+			return fmt.Errorf("user %d cannot write in it: %w", os.Geteuid(), err)
+		}
+		return fmt.Errorf("user %d cannot make it in %s: %w", os.Geteuid(), there, err)
+	}
+	sys, ok := st.Sys().(*syscall.Stat_t)
+	if there == path && forbidden != 0 && ok && (int(sys.Uid) != os.Geteuid() || sys.Mode&forbidden != 0) {
+		return fmt.Errorf("it belongs to user %d with mode %#o: want user %d and none of the rights %#o (chmod 700 %s, or another folder)",
+			sys.Uid, sys.Mode&0o777, os.Geteuid(), forbidden, path)
+	}
+	return nil
+}
+
+// nearestFolder is the path itself, or what is there of the folders it is in.
+func nearestFolder(path string) string {
+	for {
+		_, err := os.Stat(path)
+		if absent := errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR); !absent || path == filepath.Dir(path) {
+			return path
+		}
+		path = filepath.Dir(path)
+	}
+}

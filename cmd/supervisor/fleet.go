@@ -1,0 +1,241 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+
+	"github.com/perch-edge/perch/internal/clock"
+	"github.com/perch-edge/perch/internal/lockfile"
+	"github.com/perch-edge/perch/pkg/msg"
+	"github.com/perch-edge/perch/pkg/topology"
+)
+
+// fleet is all that one supervisor runs.
+type fleet struct {
+	plan     *plan
+	timing   timing
+	clock    *clock.Clock
+	began    time.Duration
+	book     *logbook
+	log      *slog.Logger
+	root     *os.Root // the run folder
+	launcher *launcher
+	bus      *msg.Bus
+	observer *observer
+	control  *control
+	children []*child // readers before their sources
+
+	stop context.CancelFunc
+	kill chan struct{}
+	over chan struct{} // closed when nothing of the fleet is left
+
+	mu      sync.Mutex
+	changed chan struct{} // closed at the next change of a phase
+
+	closers []func() error
+}
+
+// openFleet prepares all that children need. It fails when another supervisor
+// has the run folder (*lockfile.HeldError). Close it in any case.
+func openFleet(p *plan, t timing, show func(entry)) (f *fleet, err error) {
+	f = &fleet{plan: p, timing: t, began: clock.Boot(), book: newLogbook(show),
+		kill: make(chan struct{}), over: make(chan struct{}), changed: make(chan struct{})}
+	f.log = f.book.logger(slog.Level(p.top.Node.LogLevel))
+	f.later(f.book.close)
+	for _, step := range []func() error{f.lock, f.keepLogs, f.sweepEarlier, f.openLauncher, f.openBus, f.openControl} {
+		if err := step(); err != nil {
+			return nil, errors.Join(err, f.close())
+		}
+	}
+	f.adopt()
+	return f, nil
+}
+
+func (f *fleet) later(how func() error) { f.closers = append(f.closers, how) }
+
+// close gives up what openFleet took, last first.
+func (f *fleet) close() error {
+	var errs []error
+	for _, how := range slices.Backward(f.closers) {
+		errs = append(errs, how())
+	}
+	f.closers = nil
+	return errors.Join(errs...)
+}
+
+func (f *fleet) lock() error {
+	dir := f.plan.top.Node.RunDir
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("make run folder: %w", err)
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return fmt.Errorf("open run folder: %w", err)
+	}
+	f.root = root
+	f.later(root.Close)
+	lock, err := lockfile.Acquire(root, lockName)
+	if err != nil {
+		return fmt.Errorf("a supervisor runs in %s already: %w", dir, err)
+	}
+	f.later(lock.Release)
+	f.clock, err = clock.System()
+	return err
+}
+
+func logsOf(n topology.Node) string { return filepath.Join(n.StoreDir, "logs") }
+
+func (f *fleet) keepLogs() error {
+	dir := logsOf(f.plan.top.Node)
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return fmt.Errorf("make folder of logs: %w", err)
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return fmt.Errorf("open folder of logs: %w", err)
+	}
+	f.later(root.Close)
+	f.later(f.book.close)
+	f.book.keepIn(root)
+	return nil
+}
+
+// sweepEarlier removes what an earlier fleet left, now; and what this one
+// leaves, at the end.
+func (f *fleet) sweepEarlier() error {
+	n := f.plan.top.Node
+	found, err := sweep(f.root, n.RunDir, n.ShmDir, undrained(n.ShmDir, f.plan.top))
+	if found.any() {
+		f.log.Warn("swept what an earlier run left", "processes", found.Processes, "rings", found.Rings, "files", found.Files)
+	}
+	f.later(func() error { _, err := sweep(f.root, n.RunDir, n.ShmDir, nothing); return err })
+	return err
+}
+
+func (f *fleet) openLauncher() error {
+	n := f.plan.top.Node
+	notes, err := listenForNotes(n.RunDir)
+	if err != nil {
+		return err
+	}
+	f.later(notes.close)
+	group := newCgroup(n.RunDir)
+	f.later(group.remove)
+	threads := newSpawner()
+	f.later(threads.close)
+	f.launcher = &launcher{runDir: n.RunDir, watchdog: f.timing.Watchdog, spawner: threads, notifier: notes, cgroup: group,
+		record: newRecord(f.root, f.clock.BootID(), n.ShmDir, group), book: f.book}
+	return nil
+}
+
+func (f *fleet) openBus() (err error) {
+	n := f.plan.top.Node
+	f.bus, err = msg.Open(msg.Config{Node: n.Name, Name: ownName, RunDir: n.RunDir, ShmDir: n.ShmDir, Clock: f.clock})
+	if err != nil {
+		return err
+	}
+	f.later(f.bus.Close)
+	f.observer, err = newObserver(f.bus, f.plan.top)
+	return err
+}
+
+func (f *fleet) openControl() (err error) {
+	if f.control, err = listenForRequests(f.plan.top.Node.RunDir); err == nil {
+		f.later(f.control.close)
+	}
+	return err
+}
+
+// adopt makes the children and ties each to those it reads and is read by.
+func (f *fleet) adopt() {
+	byName := map[string]*child{}
+	for _, e := range f.plan.top.StartOrder() {
+		c := newChild(e)
+		c.program, c.topology = f.plan.programs[e.Name], f.plan.file
+		c.timing, c.launcher, c.log, c.changed, c.kill = f.timing, f.launcher, f.log, f.change, f.kill
+		byName[e.Name] = c
+		f.children = append(f.children, c)
+	}
+	for _, c := range f.children {
+		for _, ref := range c.entry.Sources {
+			if s := byName[ref.Name]; s != nil && !slices.Contains(c.sources, s) {
+				c.sources = append(c.sources, s)
+				s.readers = append(s.readers, c)
+			}
+		}
+	}
+}
+
+// change tells all who wait for one that a phase has changed.
+func (f *fleet) change() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	close(f.changed)
+	f.changed = make(chan struct{})
+}
+
+// next is closed at the next change.
+func (f *fleet) next() <-chan struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.changed
+}
+
+// run keeps the fleet running until ctx is done or a request stops it, and
+// returns when all of it has ended. Closing killed before ends it at once.
+func (f *fleet) run(ctx context.Context, killed <-chan struct{}, started func()) error {
+	ctx, f.stop = context.WithCancel(ctx)
+	defer f.stop()
+	watching, unwatch := context.WithCancel(context.Background())
+	var children, watchers, requests sync.WaitGroup
+	requests.Go(func() { f.control.serve(f.answer) })
+	watchers.Go(func() { f.observer.listen(watching, f.log) })
+	watchers.Go(func() { f.publish(watching) })
+	watchers.Go(func() {
+		select {
+		case <-killed:
+			f.stop()
+			close(f.kill)
+		case <-watching.Done():
+		}
+	})
+	if jobs := f.plan.jobs(); len(jobs) > 0 {
+		f.log.Warn("jobs are not run", "jobs", jobs)
+	}
+	for _, c := range f.children {
+		children.Go(func() { c.run(ctx) })
+	}
+	f.announce(ctx, started)
+	children.Wait()
+	unwatch()
+	watchers.Wait()
+	f.log.Info("stopped")
+	err := f.close()
+	close(f.over)
+	f.control.finish()
+	requests.Wait()
+	return err
+}
+
+// announce says when all have been started.
+func (f *fleet) announce(ctx context.Context, started func()) {
+	for _, c := range f.children {
+		<-c.settled
+	}
+	if ctx.Err() != nil {
+		return
+	}
+	box := f.box()
+	f.log.Info("started", "summary", box.summary(), "took_ms", (clock.Boot() - f.began).Milliseconds())
+	_, _ = daemon.SdNotify(false, daemon.SdNotifyReady) // where it is a service itself
+	started()
+}

@@ -1,0 +1,48 @@
+// Supervisor runs a fleet: the sensors and workers of one topology, each a
+// process of its own.
+//
+//	topology.toml --check--> readers first, sensors last --> restart what fails --> stop, sensors first
+//	                             └─ state of the box: status, supervisor.sock, state/supervisor/box on the bus
+//
+// A worker is started when all that read it are ready (READY=1, sd_notify(3)),
+// or have had their first try: a broken reader does not keep a sensor down. A
+// worker that is not ready within 30 s, or whose heartbeat stays out for 10 s,
+// gets SIGABRT, so that its log shows where it hung, and after 2 s SIGKILL.
+// What ended is started again after 0.2 s, and then twice as long each time up
+// to 60 s, for ever; 60 s of health begin the series anew. Two ends are
+// different: a worker that said STATUS=done and exits with 0 is done and left
+// alone; one that exits with 78 is held, and tried again when the topology's
+// file changes. "supervisor start NAME" tries at once.
+//
+// Stopping goes the other way round: a worker gets SIGTERM when all its sources
+// have ended, and its process group SIGKILL 10 s later. A second Ctrl-C kills
+// at once.
+//
+// # Nothing is left behind
+//
+// Children get SIGKILL when the supervisor ends, however it ends (Pdeathsig,
+// prctl(2)). Each has a process group and, where one can be made, a cgroup.
+// What still stays after kill -9 of everything is swept by the next "up" or
+// "down": processes by cgroup, by the record in run_dir, and by the mark
+// PERCH_SUPERVISED in their environment; then rings, sockets and locks.
+//
+// # Files
+//
+//	run_dir/supervisor.lock   held by the one supervisor of a run folder
+//	run_dir/supervisor.sock   requests and replies, a JSON object a line: {"verb":"status"}
+//	run_dir/supervisor.ipc    the box's state on the bus, once a second
+//	run_dir/notify.sock       NOTIFY_SOCKET of all children
+//	run_dir/fleet.json        what was started, for who has to sweep
+//	store_dir/logs/NAME.log   JSON lines of a worker and of the supervisor itself; at 1 MiB
+//	                          renamed to NAME.log.1, so that a worker's log takes 2 MiB at most
+//
+// # Exit codes
+//
+// 0 when all is well, 1 when the command ran and something of the fleet is not
+// as it should be, 69 when no supervisor runs, 75 when another one does, 78
+// when the topology or the command line is wrong.
+package main
+
+import "os"
+
+func main() { os.Exit(command(os.Args[1:], newConsole(os.Stdout, os.Stderr))) }

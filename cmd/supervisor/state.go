@@ -1,0 +1,230 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/perch-edge/perch/internal/clock"
+	"github.com/perch-edge/perch/internal/version"
+	"github.com/perch-edge/perch/pkg/msg"
+	"github.com/perch-edge/perch/pkg/topology"
+)
+
+// Box is the state of the whole box: one document. Its supervisor owns it,
+// answers with it, and publishes it as state/supervisor/box.
+type Box struct {
+	Version    int        `json:"v"` // 1
+	Node       string     `json:"node"`
+	Time       msg.Time   `json:"time"`
+	BootNS     int64      `json:"boot_ns"`
+	BootID     string     `json:"boot_id"`
+	Synced     bool       `json:"synced"` // the wall clock is disciplined
+	Topology   string     `json:"topology"`
+	Ready      bool       `json:"ready"` // every worker is ready or done
+	Stopping   bool       `json:"stopping"`
+	Folders    Folders    `json:"folders"`
+	Supervisor Supervisor `json:"supervisor"`
+	Workers    []Worker   `json:"workers"` // sources before their readers
+	Edges      []Edge     `json:"edges"`
+	Memory     Memory     `json:"memory"`
+}
+
+// Folders are where the fleet's files are.
+type Folders struct {
+	Run   string `json:"run"`
+	Shm   string `json:"shm"`
+	Cache string `json:"cache"`
+	Store string `json:"store"`
+	Logs  string `json:"logs"`
+}
+
+// Supervisor is what the supervisor says of itself.
+type Supervisor struct {
+	PID         int    `json:"pid"`
+	Version     string `json:"version"`
+	SinceBootNS int64  `json:"since_boot_ns"`
+	RSSBytes    uint64 `json:"rss_bytes"`
+}
+
+// Worker is one sensor or worker.
+type Worker struct {
+	Name        string               `json:"name"`
+	Role        topology.Role        `json:"role"`
+	Program     string               `json:"program"`
+	Phase       Phase                `json:"phase"`
+	SinceBootNS int64                `json:"since_boot_ns"` // when the phase began
+	PID         int                  `json:"pid,omitempty"`
+	UpS         float64              `json:"up_s"` // of the present process
+	Restarts    int                  `json:"restarts"`
+	LastExit    *Exit                `json:"last_exit,omitempty"`
+	Status      string               `json:"status"`
+	Trouble     string               `json:"trouble,omitempty"`
+	Counters    map[string]uint64    `json:"counters,omitempty"`
+	Gauges      map[string]float64   `json:"gauges,omitempty"`
+	Accounts    []msg.Account        `json:"accounts,omitempty"`
+	Published   map[msg.Topic]Flow   `json:"published,omitempty"`
+	Dropped     map[msg.Topic]uint64 `json:"dropped,omitempty"`
+	Subscribers []string             `json:"subscribers,omitempty"`
+	RSSBytes    uint64               `json:"rss_bytes"`    // its own memory
+	SharedBytes uint64               `json:"shared_bytes"` // rings that it has mapped
+	CPUPct      float64              `json:"cpu_pct"`      // of one core
+}
+
+// Flow is what went out on a stream in the present run.
+type Flow struct {
+	Count uint64  `json:"count"`
+	Hz    float64 `json:"hz"`
+}
+
+// Edge is what a worker has read from a source since the supervisor's start.
+type Edge struct {
+	Source   string    `json:"source"`
+	Reader   string    `json:"reader"`
+	Topic    msg.Topic `json:"topic,omitempty"` // none until something came
+	Hz       float64   `json:"hz"`
+	Received uint64    `json:"received"` // repaired ones too
+	Lost     uint64    `json:"lost"`
+	Skipped  uint64    `json:"skipped"` // in the present epoch
+}
+
+// Memory is what is left.
+type Memory struct {
+	AvailableBytes uint64 `json:"available_bytes"` // RAM, MemAvailable of proc(5)
+	ShmFreeBytes   uint64 `json:"shm_free_bytes"`
+	StoreFreeBytes uint64 `json:"store_free_bytes"`
+}
+
+const boxVersion = 1
+
+func round2(v float64) float64 { return math.Round(v*100) / 100 }
+
+func (w *Worker) sinceBoot() time.Duration { return time.Duration(w.SinceBootNS) }
+
+// well says whether the worker does what it should.
+func (w *Worker) well() bool { return w.Phase == Ready || w.Phase == Done }
+
+// box is the present state.
+func (f *fleet) box() *Box {
+	now, n := f.clock.Now(), f.plan.top.Node
+	f.measure()
+	own, _ := memoryOf(os.Getpid())
+	b := &Box{Version: boxVersion, Node: n.Name, Time: msg.Time{Time: now.Wall}, BootNS: int64(now.Boot), BootID: f.clock.BootID(),
+		Synced: now.Synced, Topology: f.plan.file, Ready: true, Workers: []Worker{}, Edges: []Edge{},
+		Folders:    Folders{Run: n.RunDir, Shm: n.ShmDir, Cache: n.CacheDir, Store: n.StoreDir, Logs: logsOf(n)},
+		Supervisor: Supervisor{PID: os.Getpid(), Version: version.String(), SinceBootNS: int64(f.began), RSSBytes: own},
+		Memory: Memory{AvailableBytes: procKB("/proc/meminfo")["MemAvailable"],
+			ShmFreeBytes: freeBytes(n.ShmDir), StoreFreeBytes: freeBytes(n.StoreDir)}}
+	for _, c := range slices.Backward(f.children) { // as the data flows
+		w := f.worker(c, now.Boot)
+		b.Ready = b.Ready && w.well()
+		b.Stopping = b.Stopping || w.Phase == Stopping
+		b.Workers = append(b.Workers, w)
+		for _, ref := range c.entry.Sources {
+			b.Edges = append(b.Edges, f.observer.edges(c.entry.Name, ref, w.PID != 0)...)
+		}
+	}
+	return b
+}
+
+func (f *fleet) worker(c *child, now time.Duration) Worker {
+	v := c.look()
+	w := Worker{Name: c.entry.Name, Role: c.entry.Role, Program: c.entry.Program, Phase: v.phase, SinceBootNS: int64(v.since),
+		Restarts: max(v.starts-1, 0), LastExit: v.lastExit, Status: v.status}
+	if p := v.process; p != nil {
+		w.PID, w.UpS = p.pid, round2((now - p.began).Seconds())
+	}
+	if v.phase == Backoff || v.phase == Held {
+		w.Status, w.Trouble = "", v.lastExit.String()
+		if v.phase == Held {
+			w.Trouble = v.lastExit.Message
+		}
+	}
+	if v.phase == Stopped {
+		w.Status = "" // it says what it does no more
+	}
+	f.observer.describe(&w, now)
+	return w
+}
+
+// freeBytes is the room that a folder's file system has for this user; for a
+// folder that is not there, the one it would be made in.
+func freeBytes(dir string) uint64 {
+	var st unix.Statfs_t
+	if err := unix.Statfs(nearestFolder(dir), &st); err != nil {
+		return 0
+	}
+	return st.Bavail * uint64(st.Bsize)
+}
+
+// publish sends the state once a second until ctx is done.
+func (f *fleet) publish(ctx context.Context) {
+	var states *msg.StateStream
+	voice, err := f.bus.Publisher()
+	if err == nil {
+		states, err = voice.States("box")
+	}
+	if err != nil {
+		f.log.Error("publish the state of the box", "err", err)
+		return
+	}
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	said := ""
+	for {
+		if err := f.say(states); err != nil && err.Error() != said {
+			said = err.Error()
+			f.log.Error("publish the state of the box", "err", err)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (f *fleet) say(states *msg.StateStream) error {
+	box := f.box()
+	doc, err := json.Marshal(box)
+	if err != nil {
+		return fmt.Errorf("encode: %w", err)
+	}
+	state := msg.State{Program: ownName, PID: os.Getpid(), Ready: box.Ready, Status: box.summary(), ProgressNS: int64(clock.Boot()), Box: doc}
+	return states.Publish(f.clock.Now(), state)
+}
+
+func (f *fleet) measure() {
+	pids := map[string]int{}
+	for _, c := range f.children {
+		if p := c.look().process; p != nil {
+			pids[c.entry.Name] = p.pid
+		}
+	}
+	f.observer.measure(pids, clock.Boot())
+}
+
+// summary is the box in one line.
+func (b *Box) summary() string {
+	var not []string
+	well := 0
+	for _, w := range b.Workers {
+		if w.well() {
+			well++
+		} else {
+			not = append(not, fmt.Sprintf("%s %s", w.Name, w.Phase))
+		}
+	}
+	text := fmt.Sprintf("%d of %d ready", well, len(b.Workers))
+	if len(not) > 0 {
+		text += ": " + strings.Join(not, ", ")
+	}
+	return text
+}

@@ -1,0 +1,174 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/perch-edge/perch/pkg/worker"
+)
+
+type upCmd struct {
+	Topology      string        `arg:"" help:"The fleet's topology."`
+	Detach        bool          `short:"d" help:"Run in the background; return when all have been started."`
+	Table         bool          `help:"Show the state in place of the log."`
+	For           time.Duration `placeholder:"TIME" help:"Stop after this time."`
+	StartDeadline time.Duration `default:"30s" help:"How long a worker may take to be ready."`
+	Watchdog      time.Duration `default:"10s" help:"How long a worker's heartbeat may stay out."`
+	Grace         time.Duration `default:"10s" help:"How long a worker may take to stop."`
+	Detached      bool          `hidden:"" help:"Be the one in the background."`
+}
+
+// Run brings the fleet up, and keeps it until it is told to stop.
+func (c *upCmd) Run(con *console) error {
+	if c.StartDeadline <= 0 || c.Watchdog < time.Second || c.Grace < 0 || c.For < 0 {
+		return worker.BadConfig(fmt.Errorf("--start-deadline, --grace and --for: want a time; --watchdog: want 1s at least"))
+	}
+	if c.Detach {
+		return c.detach(con)
+	}
+	ctx, killed, done := interrupts()
+	defer done()
+	plan, err := inspect(ctx, c.Topology)
+	if err != nil {
+		return err
+	}
+	screen := c.screen(con)
+	f, err := openFleet(plan, c.timing(), screen.take)
+	if err != nil {
+		return err
+	}
+	screen.open(plan)
+	var unwell atomic.Bool
+	if c.For > 0 {
+		limited, cancel := context.WithCancel(ctx)
+		timer := time.AfterFunc(c.For, func() { unwell.Store(!f.box().Ready); cancel() })
+		defer timer.Stop()
+		ctx = limited
+	}
+	err = f.run(ctx, killed, func() {
+		screen.begin(f)
+		if c.Detached {
+			f.book.flush()
+			screen.quiet()
+			c.letGo(f)
+		}
+	})
+	screen.end(f)
+	if err == nil && unwell.Load() {
+		return errNotWell
+	}
+	return err
+}
+
+func (c *upCmd) timing() timing {
+	return timing{Start: c.StartDeadline, Watchdog: c.Watchdog, Abort: 2 * time.Second, Grace: c.Grace, Edited: time.Second}
+}
+
+// interrupts is a context that the first SIGINT, SIGTERM or SIGHUP cancels; the
+// second closes killed. A reader of our output that goes away (SIGPIPE) must
+// not take the fleet down.
+func interrupts() (ctx context.Context, killed <-chan struct{}, done func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	signals, pipes, kill := make(chan os.Signal, 4), make(chan os.Signal, 1), make(chan struct{})
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	if !signal.Ignored(syscall.SIGHUP) { // nohup(1)
+		signal.Notify(signals, syscall.SIGHUP)
+	}
+	signal.Notify(pipes, syscall.SIGPIPE)
+	quit := make(chan struct{})
+	go func() {
+		for count := 1; ; count++ {
+			select {
+			case <-signals:
+			case <-quit:
+				return
+			}
+			cancel()
+			if count == 2 {
+				close(kill)
+			}
+		}
+	}()
+	return ctx, kill, func() {
+		signal.Stop(signals)
+		signal.Stop(pipes)
+		close(quit)
+		cancel()
+	}
+}
+
+// detach starts the supervisor again in a session of its own and waits until
+// it lets go of its standard error: then all workers have been started. Until
+// then what it says goes to this terminal.
+func (c *upCmd) detach(con *console) error {
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("detach: %w", err)
+	}
+	said, words, err := os.Pipe()
+	if err != nil {
+		return fmt.Errorf("detach: %w", err)
+	}
+	defer said.Close()
+	cmd := exec.Command(self, "up", "--detached", "--start-deadline", c.StartDeadline.String(),
+		"--watchdog", c.Watchdog.String(), "--grace", c.Grace.String(), "--for", c.For.String(), "--", c.Topology)
+	cmd.Stderr = words
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	err = cmd.Start()
+	words.Close()
+	if err != nil {
+		return fmt.Errorf("detach: %w", err)
+	}
+	_, _ = io.Copy(con.err, said) // until its end
+	at := place{Topology: c.Topology}
+	if err := at.find(); err != nil {
+		return err
+	}
+	answer, askErr := at.ask(request{Verb: "status"}, 10*time.Second)
+	if askErr != nil || answer.Box.Supervisor.PID != cmd.Process.Pid {
+		return notDetached(cmd, askErr)
+	}
+	b := answer.Box
+	fmt.Fprintf(con.out, "%s: %s; process %d, log in %s\n", b.Node, b.summary(), b.Supervisor.PID, b.Folders.Logs)
+	if !b.Ready {
+		con.troubles(con.err, b)
+		return errNotWell
+	}
+	return nil
+}
+
+// notDetached tells how the supervisor in the background ended; why it did has
+// been relayed.
+func notDetached(cmd *exec.Cmd, err error) error {
+	if absent := (*notRunningError)(nil); err != nil && !errors.As(err, &absent) {
+		return err // it is there, and does not answer
+	}
+	if cmd.Wait() == nil {
+		return errors.New("told to stop before all was started")
+	}
+	return saidError(cmd.ProcessState.ExitCode())
+}
+
+// letGo moves standard error from who started it to a file, for what the Go
+// runtime may have to say.
+func (c *upCmd) letGo(f *fleet) {
+	path := filepath.Join(logsOf(f.plan.top.Node), "supervisor.stderr")
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o640)
+	if err == nil {
+		err = errors.Join(unix.Dup3(int(file.Fd()), 2, 0), file.Close())
+	}
+	if err != nil {
+		f.log.Error("detach", "err", err)
+	}
+}
