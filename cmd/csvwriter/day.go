@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -18,12 +19,15 @@ import (
 const (
 	// maxAge ends a file by boot time, whatever the wall clock says.
 	maxAge = 24 * time.Hour
-	// maxBytes ends a file early that would take long to hash and to send. One
-	// reading a second makes 8 MB a day.
-	maxBytes = 256 << 20
+	// maxBytes ends a file early: while it is hashed nothing is read, and the
+	// heartbeat stands still. One reading a second makes 8 MB a day.
+	maxBytes = 64 << 20
 	// maxWaiting is how much is gathered before it is written, when messages
 	// come faster than that.
 	maxWaiting = 64 << 10
+	// maxHeld is how much is kept for a disk that takes nothing, before no more
+	// is read: two days of one reading a second.
+	maxHeld = 16 << 20
 )
 
 // common are the columns that every file begins with.
@@ -38,7 +42,8 @@ type day struct {
 	waiting []byte      // rows not yet written
 	safe    int64       // bytes known to be durable
 	since   []byte      // rows written after that
-	synced  time.Time
+	synced  time.Time   // last tried
+	doubted bool        // a sync failed: what follows safe is in doubt
 }
 
 // draft is what the journal knows of a file that is being written.
@@ -48,6 +53,7 @@ type draft struct {
 	Columns []string       `json:"columns"`
 	First   sidecar.Moment `json:"first"`
 	Before  *msg.Cursor    `json:"before,omitempty"` // the stream's last row before this file
+	Over    string         `json:"over,omitempty"`   // why it ended
 }
 
 func (d *draft) name() string { return string(d.ID) + ".csv" }
@@ -56,15 +62,27 @@ func (d *draft) head() string {
 	return strings.Join(append(common(), d.Columns...), ",") + "\n"
 }
 
-// over says whether a reading belongs into the next file.
-func (d *day) over(r *msg.Reading) bool {
-	return !slices.Equal(r.Columns, d.Columns) || d.size >= maxBytes || d.overAt(r.Stamp(), r.BootID)
+// over says why a reading belongs into the next file; "" when it does not.
+func (d *day) over(r *msg.Reading) string {
+	switch {
+	case !slices.Equal(r.Columns, d.Columns):
+		return "the columns changed"
+	case d.size+int64(len(d.waiting)) >= maxBytes:
+		return fmt.Sprintf("it has %d MiB", maxBytes>>20)
+	}
+	return d.overAt(r.Stamp(), r.BootID)
 }
 
-func (d *day) overAt(at msg.Stamp, bootID string) bool {
-	return bootID != d.First.BootID ||
-		at.Boot-time.Duration(d.First.BootNS) >= maxAge ||
-		date(at.Wall) != date(d.First.Time.Time)
+func (d *day) overAt(at msg.Stamp, bootID string) string {
+	switch {
+	case bootID != d.First.BootID:
+		return "the box was booted"
+	case at.Boot-time.Duration(d.First.BootNS) >= maxAge:
+		return fmt.Sprintf("%g hours of boot time are over", maxAge.Hours())
+	case date(at.Wall) != date(d.First.Time.Time):
+		return "the date changed"
+	}
+	return ""
 }
 
 func date(t time.Time) string { return t.UTC().Format("2006-01-02") }
@@ -85,31 +103,53 @@ func (d *day) append(r *msg.Reading) {
 	d.last = &msg.Cursor{Epoch: r.Epoch, Seq: r.Seq}
 }
 
-// write hands the waiting rows to the kernel, from where they outlive this
-// process. After a failure the file ends at a whole row as before.
+// write hands the waiting rows to the kernel, the first ones with the head
+// before them; there they outlive this process. After a failure the file ends
+// at a whole row as before.
 func (d *day) write() error {
 	if len(d.waiting) == 0 {
 		return nil
 	}
-	if _, err := d.file.WriteAt(d.waiting, d.size); err != nil {
+	text := d.waiting
+	if d.size == 0 {
+		text = append([]byte(d.head()), text...)
+	}
+	if _, err := d.file.WriteAt(text, d.size); err != nil {
 		if cut := d.file.Truncate(d.size); cut != nil {
 			return fmt.Errorf("write rows: %w; and cut off the torn one: %w", err, cut)
 		}
 		return fmt.Errorf("write rows: %w", err)
 	}
-	d.size += int64(len(d.waiting))
+	d.size += int64(len(text))
 	d.since = append(d.since, d.waiting...)
-	d.waiting = d.waiting[:0]
+	if d.waiting = d.waiting[:0]; cap(d.waiting) > 4*maxWaiting {
+		d.waiting = nil // grown while the disk took nothing
+	}
 	return nil
 }
+
+// fdatasync leaves out what a plain Sync writes for the file's times alone: on
+// an SD card each block counts.
+func fdatasync(f *os.File) error {
+	for {
+		err := unix.Fdatasync(int(f.Fd()))
+		if err == nil || !errors.Is(err, unix.EINTR) {
+			return os.NewSyscallError("sync "+f.Name(), err)
+		}
+	}
+}
+
+func (d *day) empty() bool { return d.size == 0 && len(d.waiting) == 0 }
 
 func (d *day) unsynced() bool { return d.safe < d.size }
 
 func (d *day) sync(now time.Time) error {
 	d.synced = now
-	if err := unix.Fdatasync(int(d.file.Fd())); err != nil {
-		return fmt.Errorf("sync %s: %w", d.file.Name(), err)
+	if err := fdatasync(d.file); err != nil {
+		return err
 	}
-	d.safe, d.since = d.size, d.since[:0]
+	if d.safe, d.since = d.size, d.since[:0]; cap(d.since) > 4*maxWaiting {
+		d.since = nil
+	}
 	return nil
 }

@@ -8,16 +8,18 @@
 // the reading. A value that could not be measured is an empty cell.
 //
 // A file ends when the date of its rows changes, after 24 hours of boot time,
-// at another boot, when the columns change, and at 256 MiB. So a clock that is stepped can
-// neither merge two days nor write into an old file.
+// at another boot, when the columns change, and at 64 MiB. So a clock that is
+// stepped can neither merge two days nor write into an old file.
 //
 // Killed and started again, it goes on after the last whole row: a torn one is
 // cut off and counted, and what came meanwhile is fetched from the sensor's
 // history. Nothing is missing and nothing is there twice as long as that
-// history reaches back; what it has lost is counted in the state.
+// history reaches back; what it has lost is counted in the state. An open file
+// that is not what was written, edited or damaged, is moved to quarantine/.
 //
-// When the disk is full or fails it says so in its state, keeps what it has
-// read, and tries again each second.
+// When the disk is full or fails it says so in its state, keeps up to 16 MiB of
+// rows in memory, and tries again each second. Told to stop before the disk has
+// them it exits with 1.
 package main
 
 import (

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/perch-edge/perch/internal/spool"
@@ -24,32 +25,43 @@ func run(ctx context.Context, w *worker.Worker, cfg Config) (err error) {
 	w.Ready(ctx)
 	for {
 		m, ok, err := in.Next(ctx, b.due())
+		if err == nil && ok {
+			err = b.take(ctx, m)
+		} else if err == nil {
+			b.keep()
+		}
 		if err != nil {
 			return errors.Join(err, b.settle())
-		}
-		if ok {
-			err = b.take(ctx, m)
-		} else {
-			err = b.keep(ctx)
-		}
-		if err != nil {
-			return err
 		}
 	}
 }
 
-// book is the worker's open files, one a stream.
+// book is the worker's files: one a stream that is written to, and those that
+// are over and not yet complete.
 type book struct {
-	w     *worker.Worker
-	cfg   Config
-	spool *spool.Spool
-	files *worker.Files
-	days  map[msg.Topic]*day
-	idle  time.Time
+	w      *worker.Worker
+	cfg    Config
+	spool  *spool.Spool
+	files  *worker.Files
+	days   map[msg.Topic]*day
+	ending []draft
+	endErr error // why they are not complete
+	stale  bool  // the journal does not say what days and ending do
+
+	retry time.Time // when the disk is tried again; zero when it is well
+	endAt time.Time // when the ending files are, again
+	idle  time.Time // when files without new rows are looked at
 }
 
-// idleEvery is how often a file without new rows is looked at: its day may be over.
-const idleEvery = 10 * time.Second
+const (
+	// retryEvery is how often a disk that fails is tried again.
+	retryEvery = time.Second
+	// idleEvery is how often a file without new rows is looked at: its day may be over.
+	idleEvery = 10 * time.Second
+)
+
+// atOnce is a moment that has passed.
+func atOnce() time.Time { return time.Unix(1, 0) }
 
 func openBook(w *worker.Worker, cfg Config) (*book, error) {
 	dir := cfg.Dir
@@ -60,7 +72,7 @@ func openBook(w *worker.Worker, cfg Config) (*book, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &book{w: w, cfg: cfg, spool: sp, days: map[msg.Topic]*day{}, idle: time.Now().Add(idleEvery)}
+	b := &book{w: w, cfg: cfg, spool: sp, days: map[msg.Topic]*day{}, endAt: atOnce(), idle: time.Now().Add(idleEvery)}
 	if b.files, err = w.PublishFiles(); err == nil {
 		err = b.restore()
 	}
@@ -96,15 +108,21 @@ func (b *book) take(ctx context.Context, m msg.Message) error {
 		return nil
 	}
 	d := b.days[r.Topic()]
-	if d == nil || d.over(&r) {
-		if d, err = b.turn(ctx, d, &r); err != nil {
-			return err
+	if d == nil || d.over(&r) != "" {
+		if d, err = b.turn(ctx, &r); err != nil {
+			return fmt.Errorf("begin a file for reading %s: %w", r.ID(), err)
 		}
 	}
 	d.append(&r)
 	b.w.Counter("rows").Add(1)
-	if len(d.waiting) >= maxWaiting {
-		return b.keep(ctx)
+	switch held := len(d.waiting); {
+	case held >= maxHeld:
+		return b.insist(ctx, func() error {
+			_, err := b.secure(b.days[r.Topic()], false)
+			return err
+		})
+	case held >= maxWaiting:
+		b.keep()
 	}
 	return nil
 }
@@ -112,11 +130,17 @@ func (b *book) take(ctx context.Context, m msg.Message) error {
 // due is when keep has something to do: at once where rows wait, since it is
 // called only when no further message does.
 func (b *book) due() time.Time {
+	if !b.retry.IsZero() {
+		return b.retry
+	}
 	next := b.idle
+	if len(b.ending) > 0 && b.endAt.Before(next) {
+		next = b.endAt
+	}
 	for _, d := range b.days {
 		switch {
-		case len(d.waiting) > 0:
-			return time.Unix(1, 0)
+		case b.stale || d.doubted || len(d.waiting) > 0:
+			return atOnce()
 		case d.unsynced() && d.synced.Add(time.Second).Before(next):
 			next = d.synced.Add(time.Second)
 		}
@@ -125,63 +149,90 @@ func (b *book) due() time.Time {
 }
 
 // keep writes what waits, syncs what is due, and ends files whose day is over.
-// A disk that fails is tried again each second, for as long as ctx lasts.
-func (b *book) keep(ctx context.Context) error {
+func (b *book) keep() {
+	now := time.Now()
+	if now.Before(b.retry) {
+		return
+	}
+	err := b.secureAll(false)
+	if err == nil && !now.Before(b.idle) {
+		b.idle = now.Add(idleEvery)
+		err = b.turnIdle()
+	}
+	if b.retry = (time.Time{}); err != nil {
+		b.retry = now.Add(retryEvery)
+	}
+	if !now.Before(b.endAt) {
+		if b.endErr = b.endAll(); b.endErr != nil {
+			b.endAt = now.Add(idleEvery)
+		}
+	}
+	b.w.Trouble(errors.Join(err, b.endErr))
+}
+
+// insist tries until it is done, for as long as ctx lasts. Nothing is read
+// meanwhile; what is published waits in the sensor's history.
+func (b *book) insist(ctx context.Context, try func() error) error {
 	for {
-		err := b.keepOnce()
-		b.w.Trouble(err)
+		err := try()
+		b.w.Trouble(errors.Join(err, b.endErr))
 		if err == nil {
 			return nil
 		}
-		if err := b.w.Wait(ctx, time.Now().Add(time.Second)); err != nil {
-			return err
+		if stop := b.w.Wait(ctx, time.Now().Add(retryEvery)); stop != nil {
+			return errors.Join(stop, err)
 		}
 	}
 }
 
-// settle is the last word: everything written and synced, or an error.
+// settle is the last word: everything written and synced, or an error. It is
+// tried twice, since a sync that fails leaves rows to be written anew. Files
+// that are over are completed by the next run.
 func (b *book) settle() error {
+	if b.secureAll(true) == nil {
+		return nil
+	}
+	return b.secureAll(true)
+}
+
+// secureAll does so with the rows of all streams. One that fails does not keep
+// the others from it.
+func (b *book) secureAll(all bool) error {
 	var errs []error
 	for _, d := range b.days {
-		if err := d.write(); err != nil {
-			errs = append(errs, err)
-		} else if d.unsynced() {
-			errs = append(errs, b.sync(d, time.Now()))
-		}
+		_, err := b.secure(d, all)
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }
 
-func (b *book) keepOnce() error {
+// secure writes the rows that wait, and syncs where that is due, or all is
+// asked for. First the journal must know the file. It returns the stream's file
+// as it is after that.
+//
+// A sync that failed must not be trusted to a second one on the same file: the
+// kernel marks the pages clean either way (fsync(2)). So the next try writes
+// the rows since the last good one again, to a new file.
+func (b *book) secure(d *day, all bool) (_ *day, err error) {
+	if d.doubted {
+		if d, err = b.startOver(d); err != nil {
+			return nil, err
+		}
+	}
+	if err := b.freshenJournal(); err != nil {
+		return nil, err
+	}
+	if err := d.write(); err != nil {
+		return nil, err
+	}
 	now := time.Now()
-	for _, d := range b.days {
-		if err := d.write(); err != nil {
-			return err
-		}
-		if d.unsynced() && (b.cfg.Flush == Instant || now.Sub(d.synced) >= time.Second) {
-			if err := b.sync(d, now); err != nil {
-				return err
-			}
-		}
+	if !d.unsynced() || (!all && b.cfg.Flush == OneASecond && now.Sub(d.synced) < time.Second) {
+		return d, nil
 	}
-	if now.After(b.idle) {
-		b.idle = now.Add(idleEvery)
-		return b.endIdle()
+	if err := d.sync(now); err != nil {
+		d.doubted = true
+		b.w.Counter("failed_syncs").Add(1)
+		return nil, err
 	}
-	return nil
-}
-
-// sync makes rows durable. A sync that failed must not be trusted to a second
-// one on the same file: the kernel marks the pages clean either way. So the
-// rows since the last good one are written again, to a new file.
-func (b *book) sync(d *day, now time.Time) error {
-	err := d.sync(now)
-	if err == nil {
-		return nil
-	}
-	b.w.Counter("failed_syncs").Add(1)
-	if again := b.startOver(d); again != nil {
-		return errors.Join(err, again)
-	}
-	return err
+	return d, nil
 }

@@ -1,14 +1,12 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"maps"
+	"os"
 	"slices"
 	"time"
 
@@ -19,7 +17,7 @@ import (
 )
 
 // journal is what csvwriter knows of its files across its own death: which
-// one each stream is written to, and which one is being completed.
+// one each stream is written to, and which ones are being completed.
 type journal struct {
 	Version int     `json:"v"`
 	Open    []draft `json:"open"`
@@ -29,101 +27,64 @@ type journal struct {
 
 func (b *book) journalName() string { return "work/" + b.w.Name() + ".journal" }
 
-// turn begins the file of a reading, and ends the stream's file before it. The
-// journal is written between the two: a kill at any moment loses neither.
-func (b *book) turn(ctx context.Context, old *day, r *msg.Reading) (*day, error) {
-	if old != nil {
-		if err := b.keep(ctx); err != nil {
-			return nil, err
-		}
-		if old = b.days[r.Topic()]; old != nil && !old.over(r) {
-			return old, nil // a failed sync has begun another file already
-		}
+// freshenJournal writes the journal where it does not say what is so. Nothing
+// is written to a file, or taken from work/, before the journal knows of it: so
+// a kill at any moment loses no row and repeats none.
+func (b *book) freshenJournal() error {
+	if !b.stale {
+		return nil
 	}
-	next := draft{Topic: r.Topic(), Columns: slices.Clone(r.Columns), First: sidecar.MomentOf(&r.Header)}
-	if old != nil {
-		next.Before = old.last
-	}
-	return b.begin(old, next)
-}
-
-// begin makes next the stream's file, and completes the one before.
-func (b *book) begin(old *day, next draft) (*day, error) {
-	next.ID = b.files.NewID(next.First)
-	f, err := b.spool.Create(next.name())
-	if err != nil {
-		return nil, err
-	}
-	d := &day{draft: next, file: f, last: next.Before, waiting: []byte(next.head()), synced: time.Now()}
-	if err := d.write(); err != nil {
-		return nil, errors.Join(err, f.Close(), b.spool.Remove(next.name()))
-	}
-	b.days[next.Topic] = d
-	var ending []draft
-	if old != nil {
-		ending = append(ending, old.draft)
-	}
-	if err := b.writeJournal(ending); err != nil {
-		return nil, err
-	}
-	if old == nil {
-		return d, nil
-	}
-	return d, b.end(old)
-}
-
-func (b *book) writeJournal(ending []draft) error {
-	j := journal{Version: 1, Program: "csvwriter " + version.String(), Ending: ending}
+	j := journal{Version: 1, Program: "csvwriter " + version.String(), Ending: b.ending}
 	for _, d := range b.days {
 		j.Open = append(j.Open, d.draft)
 	}
 	text, err := json.Marshal(j)
+	if err == nil {
+		err = b.spool.WriteAtom(b.journalName(), append(text, '\n'))
+	}
 	if err != nil {
 		return fmt.Errorf("write journal: %w", err)
 	}
-	return b.spool.WriteAtom(b.journalName(), append(text, '\n'))
+	b.stale = false
+	return nil
 }
 
-// end completes a file, tells the bus, and strikes it from the journal.
-func (b *book) end(d *day) error {
-	defer d.file.Close()
-	side, err := b.describe(d)
-	if err != nil {
+// turn begins the file of a reading, and gives up the stream's file before it.
+func (b *book) turn(ctx context.Context, r *msg.Reading) (d *day, err error) {
+	next := draft{Topic: r.Topic(), Columns: slices.Clone(r.Columns), First: sidecar.MomentOf(&r.Header)}
+	err = b.insist(ctx, func() error {
+		if d = b.days[r.Topic()]; d != nil {
+			if d, err = b.secure(d, true); err != nil {
+				return err
+			}
+			if d.Over = d.over(r); d.Over == "" {
+				return nil // a failed sync has begun another file already
+			}
+			next.Before = d.last
+		}
+		d, err = b.begin(d, next)
 		return err
-	}
-	if err := b.spool.Complete(d.file, spool.Ready, side); err != nil {
-		return err
-	}
-	if err := b.files.Announce(side); err != nil {
-		return err
-	}
-	b.w.Counter("files").Add(1)
-	b.w.Log.Info("file complete", "file", side.Name, "rows", side.Items, "bytes", side.Bytes)
-	return b.writeJournal(nil)
+	})
+	return d, err
 }
 
-// describe reads the file's own rows for its sidecar.
-func (b *book) describe(d *day) (*sidecar.Sidecar, error) {
-	rows, err := survey(d.file, &d.draft)
-	if err != nil {
-		return nil, err
-	}
-	side := b.files.Describe(d.ID, ".csv", "text/csv", d.Topic, d.First, rows.end, rows.count)
-	side.History = []sidecar.Event{b.files.Event(string(spool.Ready), "the file's day is over")}
-	return side, nil
-}
-
-// endIdle ends files whose day is over though no reading came to say so. It
+// turnIdle turns files whose day is over though no reading came to say so. It
 // waits a little past midnight for readings of the old day.
-func (b *book) endIdle() error {
-	at := b.w.Now()
-	at.Wall, at.Boot = at.Wall.Add(-idleEvery), at.Boot-idleEvery
+func (b *book) turnIdle() error {
+	now := b.w.Now()
+	past := msg.Stamp{Wall: now.Wall.Add(-idleEvery), Boot: now.Boot - idleEvery}
 	for topic, d := range b.days {
-		if d.last == d.Before || !d.overAt(at, b.w.BootID()) {
+		why := d.overAt(now, b.w.BootID())
+		if d.empty() || why == "" || d.overAt(past, b.w.BootID()) == "" {
 			continue
 		}
+		d, err := b.secure(d, true)
+		if err != nil {
+			return err
+		}
+		d.Over = why
 		next := draft{Topic: topic, Columns: d.Columns, Before: d.last,
-			First: sidecar.Moment{Time: msg.Time{Time: at.Wall.Add(idleEvery)}, BootNS: int64(at.Boot + idleEvery), BootID: b.w.BootID(), Synced: at.Synced}}
+			First: sidecar.Moment{Time: msg.Time{Time: now.Wall}, BootNS: int64(now.Boot), BootID: b.w.BootID(), Synced: now.Synced}}
 		if _, err := b.begin(d, next); err != nil {
 			return err
 		}
@@ -131,134 +92,228 @@ func (b *book) endIdle() error {
 	return nil
 }
 
-// startOver writes the rows that a failed sync left in doubt to a new file,
-// and ends the old one where it was last known to be good.
-func (b *book) startOver(d *day) error {
-	doubtful := append(slices.Clone(d.since), d.waiting...)
-	last := d.last
-	if err := d.file.Truncate(d.safe); err != nil {
-		return fmt.Errorf("cut the file at its last good sync: %w", err)
-	}
-	next := d.draft
-	rows, err := survey(d.file, &d.draft)
+// begin makes next the stream's file, and the one before an ending one. All
+// that is wanted of that one is on disk.
+func (b *book) begin(old *day, next draft) (*day, error) {
+	next.ID, next.Over = b.files.NewID(next.First), ""
+	f, err := b.spool.Create(next.name())
 	if err != nil {
-		return err
+		return nil, err
 	}
+	d := &day{draft: next, file: f, last: next.Before, synced: time.Now()}
+	b.days[next.Topic], b.stale = d, true
+	if old != nil {
+		old.file.Close()
+		b.ending, b.endAt = append(b.ending, old.draft), atOnce()
+	}
+	return d, nil
+}
+
+// startOver takes the rows that a failed sync left in doubt to a new file, and
+// ends the old one where it was last known to be good.
+func (b *book) startOver(d *day) (*day, error) {
+	if err := d.file.Truncate(d.safe); err != nil {
+		return nil, fmt.Errorf("cut the file at its last good sync: %w", err)
+	}
+	rows, err := surveyTail(d.file, &d.draft)
+	if err != nil {
+		return nil, err
+	}
+	d.Over = "the disk failed to sync it"
+	next := d.draft
 	next.Before = rows.last
 	fresh, err := b.begin(d, next)
 	if err != nil {
+		return nil, err
+	}
+	fresh.waiting, fresh.last = append(slices.Clone(d.since), d.waiting...), d.last
+	return fresh, nil
+}
+
+// endAll completes the files that are over. One that fails does not keep the
+// others from it.
+func (b *book) endAll() error {
+	if len(b.ending) == 0 {
+		return nil
+	}
+	if err := b.freshenJournal(); err != nil {
 		return err
 	}
-	fresh.waiting, fresh.last = append(fresh.waiting, doubtful...), last
+	var errs []error
+	b.ending = slices.DeleteFunc(b.ending, func(d draft) bool {
+		err := b.end(d)
+		errs = append(errs, err)
+		b.stale = b.stale || err == nil
+		return err == nil
+	})
+	return errors.Join(append(errs, b.freshenJournal())...)
+}
+
+// end completes a file and tells the bus. It goes on wherever an earlier try,
+// perhaps of an earlier run, was cut off: where only the message is missing,
+// it is sent again, and its id tells receivers.
+func (b *book) end(d draft) error {
+	f, err := b.spool.Reopen(d.name())
+	if errors.Is(err, fs.ErrNotExist) {
+		return b.announceAgain(d)
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	b.w.Progress()
+	rows, err := survey(f, &d)
+	switch {
+	case err != nil:
+		return err
+	case rows.damaged:
+		return b.setAside(d)
+	case rows.count == 0:
+		return b.spool.Discard(d.name(), spool.Ready)
+	}
+	if err := b.cut(f, rows); err != nil {
+		return err
+	}
+	b.w.Progress()
+	side := b.files.Describe(d.ID, ".csv", "text/csv", d.Topic, rows.start, rows.end, rows.count)
+	side.History = []sidecar.Event{b.files.Event(string(spool.Ready), d.Over)}
+	if err := b.spool.Complete(f, spool.Ready, side); err != nil {
+		return err
+	}
+	b.w.Counter("files").Add(1)
+	b.w.Log.Info("file complete", "file", side.Name, "rows", side.Items, "bytes", side.Bytes)
+	return b.files.Announce(side)
+}
+
+func (b *book) announceAgain(d draft) error {
+	side, err := b.spool.Sidecar(spool.Ready, d.ID)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // it has gone on to a later state
+	}
+	if err != nil {
+		return err
+	}
+	return b.files.Announce(side)
+}
+
+// setAside puts away a file that is not what was written: it is for a person
+// to look at, and no reason to stop.
+func (b *book) setAside(d draft) error {
+	b.w.Counter("quarantined_files").Add(1)
+	b.w.Log.Warn("a file is not what was written: moved to quarantine/", "file", d.name())
+	return b.spool.SetAside(d.name())
+}
+
+// cut ends a file at its last whole row.
+func (b *book) cut(f *os.File, rows contents) error {
+	if rows.torn == 0 {
+		return nil
+	}
+	if err := f.Truncate(rows.size); err != nil {
+		return fmt.Errorf("cut off a torn row: %w", err)
+	}
+	b.w.Counter("repaired_files").Add(1)
+	b.w.Counter("repaired_bytes").Add(int(rows.torn))
+	b.w.Log.Warn("torn end cut off", "file", f.Name(), "bytes", rows.torn)
 	return nil
 }
 
-// restore takes up the files that an earlier run left open.
+// restore takes up the files that an earlier run left.
 func (b *book) restore() error {
 	text, err := b.spool.ReadAtom(b.journalName())
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return b.dropUnbegun()
 	}
 	if err != nil {
 		return err
 	}
 	var j journal
-	if err := json.Unmarshal(text, &j); err != nil || j.Version != 1 {
-		return fmt.Errorf("read journal %s of version %d in %s: %w; move it away to begin new files", b.journalName(), j.Version, b.spool.Dir(), err)
+	if err = json.Unmarshal(text, &j); err == nil && j.Version != 1 {
+		err = fmt.Errorf("version %d: want 1", j.Version)
 	}
+	if err != nil {
+		return fmt.Errorf("read journal %s in %s: %w; move it away to begin new files", b.journalName(), b.spool.Dir(), err)
+	}
+	b.ending = j.Ending
 	for _, d := range j.Open {
 		if err := b.reopen(d); err != nil {
-			return err
-		}
-	}
-	for _, d := range j.Ending {
-		if err := b.resumeEnding(d); err != nil {
 			return err
 		}
 	}
 	return b.dropUnbegun()
 }
 
-// dropUnbegun removes files that were made but never came into the journal:
-// they have a head and no row.
-func (b *book) dropUnbegun() error {
-	names, err := b.spool.List(spool.Work, b.w.Name())
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		if slices.ContainsFunc(slices.Collect(maps.Values(b.days)), func(d *day) bool { return d.name() == name }) {
-			continue
-		}
-		f, err := b.spool.Reopen(name)
-		if err != nil {
-			return err
-		}
-		text, err := io.ReadAll(io.NewSectionReader(f, 0, 64<<10))
-		if err := errors.Join(err, f.Close()); err != nil {
-			return fmt.Errorf("look into %s: %w", name, err)
-		}
-		if line := bytes.IndexByte(text, '\n'); line >= 0 && line < len(text)-1 {
-			b.w.Log.Warn("a file with rows that is not in the journal is left alone", "file", name)
-			continue
-		}
-		if err := b.spool.Remove(name); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// reopen goes on with a file after its last whole row.
+// reopen goes on with a file after its last whole row. Should the file be gone
+// or be another, a new one takes its place: the journal still knows where the
+// stream was before it.
 func (b *book) reopen(known draft) error {
 	f, err := b.spool.Reopen(known.name())
 	if errors.Is(err, fs.ErrNotExist) {
 		b.w.Log.Warn("an open file is gone", "file", known.name())
-		return nil
+		_, err = b.begin(nil, known)
+		return err
 	}
 	if err != nil {
 		return err
 	}
 	rows, err := surveyTail(f, &known)
+	if err == nil && rows.damaged {
+		known.Before = rows.last
+		_, again := b.begin(nil, known)
+		return errors.Join(b.setAside(known), again, f.Close())
+	}
+	if err == nil {
+		err = b.cut(f, rows)
+	}
+	if err == nil {
+		err = fdatasync(f) // what the earlier run had no time for
+	}
 	if err != nil {
 		return errors.Join(err, f.Close())
 	}
-	d := &day{draft: known, file: f, last: rows.last, size: rows.size, safe: rows.size, synced: time.Now()}
-	if rows.torn > 0 {
-		b.w.Counter("repaired_files").Add(1)
-		b.w.Counter("repaired_bytes").Add(int(rows.torn))
-		b.w.Log.Warn("torn end cut off", "file", known.name(), "bytes", rows.torn)
-		if err := f.Truncate(rows.size); err != nil {
-			return errors.Join(fmt.Errorf("cut off a torn row: %w", err), f.Close())
-		}
-	}
-	if rows.size == 0 { // not even its head was written
-		d.waiting = []byte(known.head())
-	}
-	b.days[known.Topic] = d
+	b.days[known.Topic] = &day{draft: known, file: f, last: rows.last, size: rows.size, safe: rows.size, synced: time.Now()}
 	return nil
 }
 
-// resumeEnding completes a file whose completion was cut off. Where only the
-// message is missing, it is sent again: its id tells receivers.
-func (b *book) resumeEnding(known draft) error {
-	f, err := b.spool.Reopen(known.name())
-	if errors.Is(err, fs.ErrNotExist) {
-		return b.announceAgain(known)
-	}
+// dropUnbegun removes files that were made but never came into the journal:
+// they have no row.
+func (b *book) dropUnbegun() error {
+	names, err := b.spool.List(spool.Work, b.w.Name())
 	if err != nil {
 		return err
 	}
-	return b.end(&day{draft: known, file: f})
+	known := map[string]bool{}
+	for _, d := range b.days {
+		known[d.name()] = true
+	}
+	for _, d := range b.ending {
+		known[d.name()] = true
+	}
+	for _, name := range names {
+		if known[name] {
+			continue
+		}
+		empty, err := b.hasNoRow(name)
+		switch {
+		case err != nil:
+			return err
+		case !empty:
+			b.w.Log.Warn("a file with rows that is not in the journal is left alone", "file", name)
+		default:
+			if err := b.spool.Remove(name); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
-func (b *book) announceAgain(known draft) error {
-	side, err := b.spool.Sidecar(spool.Ready, known.ID)
-	if errors.Is(err, fs.ErrNotExist) {
-		return b.writeJournal(nil) // it has gone on to a later state
-	}
+func (b *book) hasNoRow(name string) (bool, error) {
+	f, err := b.spool.Reopen(name)
 	if err != nil {
-		return err
+		return false, err
 	}
-	return errors.Join(b.files.Announce(side), b.writeJournal(nil))
+	defer f.Close()
+	st, err := f.Stat()
+	return err == nil && st.Size() == 0, err
 }

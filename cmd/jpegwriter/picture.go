@@ -77,11 +77,13 @@ func (a *album) file(text []byte, side *sidecar.Sidecar) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	if _, err := f.Write(text); err != nil {
-		return errors.Join(fmt.Errorf("write picture: %w", err), a.spool.Remove(side.Name))
+	if _, err = f.Write(text); err != nil {
+		err = fmt.Errorf("write picture: %w", err)
+	} else {
+		err = a.spool.Complete(f, spool.Born, side)
 	}
-	if err := a.spool.Complete(f, spool.Born, side); err != nil {
-		return errors.Join(err, a.spool.Remove(side.Name))
+	if err != nil {
+		return errors.Join(err, a.spool.Discard(side.Name, spool.Born))
 	}
 	return nil
 }

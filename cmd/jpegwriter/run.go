@@ -26,15 +26,12 @@ func run(ctx context.Context, w *worker.Worker, cfg Config) (err error) {
 	w.Status("a picture every %s into %s", cfg.Every, a.spool.Dir())
 	w.Ready(ctx)
 	// The first picture is of the first frame; the ticks count from there.
-	tick := time.Time{}
-	for {
-		err := a.shoot(ctx, frames, tick)
-		if err != nil {
+	for begun := false; !begun; {
+		if begun, err = a.shoot(ctx, frames, time.Now().Add(min(cfg.Every.D(), 10*time.Second))); err != nil {
 			return err
 		}
-		if tick.IsZero() {
-			tick = time.Now()
-		}
+	}
+	for tick := time.Now(); ; {
 		tick = tick.Add(cfg.Every.D())
 		if late := time.Since(tick); late > 0 {
 			missed := late / cfg.Every.D()
@@ -44,34 +41,37 @@ func run(ctx context.Context, w *worker.Worker, cfg Config) (err error) {
 		if err := w.Wait(ctx, tick); err != nil {
 			return err
 		}
+		if _, err := a.shoot(ctx, frames, tick); err != nil {
+			return err
+		}
 	}
 }
 
-// shoot makes a picture of the newest frame there is. With no tick to keep it
-// waits for one; otherwise it takes what is there now.
-func (a *album) shoot(ctx context.Context, frames *worker.FrameInbox, tick time.Time) error {
-	frame, ok, err := frames.Newest(ctx, tick)
-	for tick.IsZero() && errors.Is(err, msg.ErrEnded) {
-		frame, ok, err = frames.Newest(ctx, tick)
+// shoot makes a picture of the newest frame there is, or comes until then, and
+// says whether there was one.
+func (a *album) shoot(ctx context.Context, frames *worker.FrameInbox, until time.Time) (bool, error) {
+	frame, ok, err := frames.Newest(ctx, until)
+	if errors.Is(err, msg.ErrEnded) { // its next run may be there already
+		frame, ok, err = frames.Newest(ctx, until)
 	}
 	if err != nil && !errors.Is(err, msg.ErrEnded) {
-		return err
+		return false, err
 	}
 	if !ok {
 		a.w.Counter("ticks_without_frame").Add(1)
 		a.w.Trouble(noFrame(frames, err))
-		return nil
+		return false, nil
 	}
 	age := a.w.Now().Boot - frame.Stamp.Boot
 	a.w.Gauge("frame_age_ms", float64(age.Microseconds())/1000)
 	if err := a.add(frame); err != nil {
 		a.w.Counter("lost_pictures").Add(1)
 		a.w.Trouble(fmt.Errorf("picture lost: %w", err))
-		return nil
+		return true, nil
 	}
 	a.w.Counter("pictures").Add(1)
 	a.w.Trouble(nil)
-	return nil
+	return true, nil
 }
 
 func noFrame(frames *worker.FrameInbox, ended error) error {
@@ -124,7 +124,7 @@ func (a *album) open() (err error) {
 	if a.files, err = a.w.PublishFiles(); err != nil {
 		return err
 	}
-	removed, err := a.spool.RemoveUnfinished(a.w.Name())
+	removed, err := a.spool.RemoveUnfinished(a.w.Name(), spool.Born)
 	a.w.Counter("unfinished_removed").Add(removed)
 	return err
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/perch-edge/perch/pkg/bme280"
 	"github.com/perch-edge/perch/pkg/msg"
+	"github.com/perch-edge/perch/pkg/shm"
 	"github.com/perch-edge/perch/pkg/topology"
 	"github.com/perch-edge/perch/pkg/worker"
 )
@@ -14,7 +15,7 @@ import (
 // Config is the table [sensor.NAME].
 type Config struct {
 	Bus     string                  `toml:"bus" doc:"/dev/i2c-1, a periph bus name, or sim: for a simulated chip"`
-	Address uint16                  `toml:"address" doc:"0x76 or 0x77"`
+	Address uint16                  `toml:"address" doc:"0x76 (118) or 0x77 (119)"`
 	Stream  map[string]StreamConfig `toml:"stream" doc:"the one stream of readings"`
 }
 
@@ -25,6 +26,9 @@ type StreamConfig struct {
 	Columns      []string `toml:"columns" doc:"which values, in which order"`
 	History      int      `toml:"history" doc:"readings kept in RAM for readers that missed some; 0 is 10 s, and 1024 at least"`
 }
+
+// minHistory is the least that a ring can hold.
+const minHistory = 3
 
 // maxHz is what forced mode allows: one measurement at 4x oversampling takes
 // 27 ms with its bus traffic.
@@ -60,14 +64,14 @@ func (c *Config) Validate() error {
 
 func (s StreamConfig) validate(path string) error {
 	var errs []error
-	if s.CaptureHz < 1.0/86400 || s.CaptureHz > maxHz {
+	if !(s.CaptureHz >= 1.0/86400 && s.CaptureHz <= maxHz) { // also NaN, which TOML has
 		errs = append(errs, topology.Bad(path+".capture_hz", "want once a day (1.16e-5) to %d: a measurement takes 27 ms", maxHz))
 	}
 	if s.RoundingBits < 0 || s.RoundingBits > 30 {
 		errs = append(errs, topology.Bad(path+".rounding_bits", "want 0 to 30"))
 	}
-	if s.History < 0 || s.History > 1<<20 {
-		errs = append(errs, topology.Bad(path+".history", "want 0 to %d", 1<<20))
+	if s.History != 0 && (s.History < minHistory || s.History > shm.MaxSlots) {
+		errs = append(errs, topology.Bad(path+".history", "want 0, or %d to %d", minHistory, shm.MaxSlots))
 	}
 	if len(s.Columns) == 0 {
 		errs = append(errs, topology.Bad(path+".columns", "want at least one of %v", columns()))

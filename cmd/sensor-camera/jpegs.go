@@ -170,13 +170,13 @@ func (j *jpegFrames) more(ctx context.Context, dst []byte) (int, error) {
 }
 
 // startOfPicture is a picture's first marker and the first byte of its second.
-var startOfPicture = []byte{0xff, markSOI, 0xff}
+const startOfPicture = "\xff\xd8\xff"
 
 // seek moves the beginning of the next picture to the beginning of the slot,
 // and returns how many bytes are left. What stood before it is refused, once,
 // unless it is padding.
 func (j *jpegFrames) seek(slot []byte, have int) (left int, refused error) {
-	cut := bytes.Index(slot[:have], startOfPicture)
+	cut := bytes.Index(slot[:have], []byte(startOfPicture))
 	if cut < 0 { // the last bytes may be the first ones of a picture
 		cut = have - min(have, len(startOfPicture)-1)
 	}
@@ -184,7 +184,7 @@ func (j *jpegFrames) seek(slot []byte, have int) (left int, refused error) {
 		refused, j.lost = fmt.Errorf("%d bytes that belong to no picture", cut), true
 	}
 	left = copy(slot, slot[cut:have])
-	if bytes.HasPrefix(slot[:left], startOfPicture) {
+	if bytes.HasPrefix(slot[:left], []byte(startOfPicture)) {
 		j.lost = false
 	}
 	return left, refused

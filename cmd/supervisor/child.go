@@ -125,7 +125,7 @@ func (c *child) run(ctx context.Context) {
 	waiter.Go(func() { c.awaitTurn(ctx) })
 	defer c.settle()
 	if c.awaitReaders(ctx) {
-		for next := atOnce; c.rest(ctx, next); {
+		for next := (pause{}); c.rest(ctx, next); {
 			next = c.live(ctx)
 			c.settle()
 		}
@@ -170,11 +170,6 @@ type pause struct {
 	ordered  bool // until a person orders something
 	orEdited bool // or the topology's file changes
 }
-
-var (
-	atOnce  = pause{}
-	forGood = pause{ordered: true}
-)
 
 // rest waits for the time of the next run. It returns false when there will be none.
 func (c *child) rest(ctx context.Context, p pause) bool {
@@ -231,24 +226,24 @@ func (c *child) live(ctx context.Context) pause {
 	c.log.Debug("started", "name", name, "pid", p.pid)
 	end := c.attend(p)
 	<-p.gone
-	exit, status := p.exit, p.heard.now().status
+	exit, said := p.exit, p.heard.now()
 	exit.Why = end.why
-	c.update(func(v *view) { v.process, v.lastExit, v.status = nil, &exit, status })
+	c.update(func(v *view) { v.process, v.lastExit, v.status = nil, &exit, said.status })
 	switch {
 	case end.order != nil && end.order.verb == "restart":
 		close(end.order.done)
 		c.retry.Succeeded()
-		return atOnce
+		return pause{}
 	case end.order != nil:
 		c.enter(Stopped)
 		close(end.order.done)
-		return forGood
-	case exit.Code == worker.ExitDone && status == "done":
+		return pause{ordered: true}
+	case exit.Code == worker.ExitDone && said.status == "done":
 		c.enter(Done)
 		c.log.Info("done", "name", name)
-		return forGood
+		return pause{ordered: true}
 	case ctx.Err() != nil:
-		return forGood
+		return pause{ordered: true}
 	case exit.Signal == "SIGKILL" && exit.Why == "" && oomKills() == outOfMemory:
 		// Somebody outside killed it, and not the kernel for want of memory:
 		// that is no failure of its own, and no reason to wait longer each time.

@@ -9,7 +9,8 @@
 // worker that is not ready within 30 s, or whose heartbeat stays out for 10 s,
 // gets SIGABRT, so that its log shows where it hung, and after 2 s SIGKILL.
 // What ended is started again after 0.2 s, and then twice as long each time up
-// to 60 s, for ever; 60 s of health begin the series anew. Two ends are
+// to 60 s, for ever; 60 s of health begin the series anew, and so does the end
+// of a worker that was well and that somebody else killed. Two ends are
 // different: a worker that said STATUS=done and exits with 0 is done and left
 // alone; one that exits with 78 is held, and tried again when the topology's
 // file changes. "supervisor start NAME" tries at once.

@@ -6,6 +6,8 @@ import (
 	"io"
 	"log/slog"
 	"math"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -13,8 +15,9 @@ import (
 
 // screen shows a running fleet: its log, or a table that is kept up to date.
 type screen struct {
-	con   *console
-	table bool
+	con      *console
+	topology string
+	table    bool
 
 	mu      sync.Mutex
 	least   slog.Level // what is shown
@@ -29,7 +32,7 @@ type screen struct {
 const below = 6
 
 func (c *upCmd) screen(con *console) *screen {
-	s := &screen{con: con, table: c.Table, least: slog.LevelDebug, stop: func() {}}
+	s := &screen{con: con, topology: c.Topology, table: c.Table, least: slog.LevelDebug, stop: func() {}}
 	if c.Table || c.Detached {
 		s.least = slog.LevelWarn
 	}
@@ -70,8 +73,9 @@ func (s *screen) open(p *plan) {
 	}
 }
 
-// begin keeps the table up to date.
-func (s *screen) begin(f *fleet) {
+// begin keeps the table up to date until ctx is done: the last table that
+// stays is of the fleet at work.
+func (s *screen) begin(ctx context.Context, f *fleet) {
 	if !s.table {
 		return
 	}
@@ -79,8 +83,7 @@ func (s *screen) begin(f *fleet) {
 	if s.con.outTerm {
 		every = time.Second
 	}
-	var ctx context.Context
-	ctx, s.stop = context.WithCancel(context.Background())
+	ctx, s.stop = context.WithCancel(ctx)
 	s.painter.Go(func() {
 		tick := time.NewTicker(every)
 		defer tick.Stop()
@@ -95,13 +98,31 @@ func (s *screen) begin(f *fleet) {
 	})
 }
 
-// end shows the state for the last time.
+// end says where everything is.
 func (s *screen) end(f *fleet) {
 	s.stop()
 	s.painter.Wait()
 	if s.table {
-		s.paint(f.box())
+		fmt.Fprint(s.con.out, "stopped; nothing is left running\n", places(f.box().Folders))
 	}
+}
+
+// places says where a fleet's files are, relative to here where that is shorter.
+func places(at Folders) string {
+	here, err := os.Getwd()
+	near := func(path string) string {
+		if rel, relErr := filepath.Rel(here, path); err == nil && relErr == nil && len(rel) < len(path) {
+			return rel
+		}
+		return path
+	}
+	return fmt.Sprintf("  readings  %s/work/*.csv, and ready/ once their day is over\n  pictures  %s/born/*.jpg, the newest is latest.jpg\n  logs      %s/*.log\n",
+		near(at.Store), near(at.Cache), near(at.Logs))
+}
+
+// tips are what to try in a second terminal while the fleet runs.
+func (s *screen) tips() string {
+	return fmt.Sprintf("  try       (in a second terminal) bin/tap list %[1]s\n            bin/tap hz %[1]s\n            bin/supervisor status %[1]s\n", s.topology)
 }
 
 func (s *screen) paint(b *Box) {
@@ -113,7 +134,7 @@ func (s *screen) paint(b *Box) {
 	for _, e := range s.recent {
 		out.WriteString(paint(s.con.colour, levelColour(e.Level), cut(e.text(false), columns)) + "\n")
 	}
-	fmt.Fprintf(&out, "files: %s (in RAM: %s), log: %s\n", b.Folders.Store, b.Folders.Cache, b.Folders.Logs)
+	out.WriteString(places(b.Folders) + s.tips())
 	if !s.con.outTerm {
 		_, _ = io.WriteString(s.con.out, out.String()+"\n")
 		return

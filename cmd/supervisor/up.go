@@ -57,7 +57,7 @@ func (c *upCmd) Run(con *console) error {
 		ctx = limited
 	}
 	err = f.run(ctx, killed, func() {
-		screen.begin(f)
+		screen.begin(ctx, f)
 		if c.Detached {
 			f.book.flush()
 			screen.quiet()

@@ -74,6 +74,27 @@ func TestKilledWorkerIsReadyAgainWithinTwoSeconds(t *testing.T) {
 	}
 }
 
+// However often somebody kills a worker that is well: it is not its failure.
+func TestKillsDoNotAddUp(t *testing.T) {
+	b := newBox(t, "[sensor.air]\nprogram = \"fake-sensor\"\n")
+	b.up()
+	for last := 0; b.worker("air").Restarts < 3; {
+		var w Worker
+		b.until("air has run for a second", 20*time.Second, func() bool {
+			w = b.worker("air")
+			return w.Phase == Ready && w.PID != last && w.UpS > 1
+		})
+		last = w.PID
+		if err := syscall.Kill(w.PID, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		b.until("the kill was noticed", 20*time.Second, func() bool { return b.worker("air").PID != last })
+	}
+	if logs := b.logs(); strings.Contains(logs, `"failures":2`) {
+		t.Errorf("kills were counted as a series of failures:\n%s", logs)
+	}
+}
+
 // A worker that somebody else tells to stop has not done its work.
 func TestWorkerStoppedByAnotherHandIsStartedAgain(t *testing.T) {
 	b := newBox(t, "[sensor.air]\nprogram = \"fake-sensor\"\n")

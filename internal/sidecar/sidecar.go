@@ -119,7 +119,10 @@ func Decode(text []byte) (*Sidecar, error) {
 	if err := json.Unmarshal(text, &s); err != nil {
 		return nil, fmt.Errorf("decode sidecar: %w", err)
 	}
-	return &s, s.check()
+	if err := s.check(); err != nil {
+		return nil, err
+	}
+	return &s, nil
 }
 
 func (s *Sidecar) check() error {
@@ -131,13 +134,16 @@ func (s *Sidecar) check() error {
 	if ext, ok := cutID(s.Name, s.ID); !ok {
 		errs = append(errs, fmt.Errorf("sidecar of %s names the file %.100q (extension %q)", s.ID, s.Name, ext))
 	}
-	if s.Bytes < 0 || len(s.SHA256) != 64 {
+	if s.Bytes < 0 || !sumRE.MatchString(s.SHA256) {
 		errs = append(errs, fmt.Errorf("sidecar of %s: %d bytes, sha256 %.70q", s.ID, s.Bytes, s.SHA256))
 	}
 	return errors.Join(errs...)
 }
 
-var extRE = regexp.MustCompile(`^\.[a-z0-9]{1,8}$`)
+var (
+	extRE = regexp.MustCompile(`^\.[a-z0-9]{1,8}$`)
+	sumRE = regexp.MustCompile(`^[0-9a-f]{64}$`)
+)
 
 func cutID(name string, id ID) (ext string, ok bool) {
 	if len(name) <= len(id) || name[:len(id)] != string(id) {

@@ -10,7 +10,8 @@
 // folder synced).
 //
 // All access goes through one os.Root. Names are ids of ours; what is not a
-// regular file with one link is refused, whoever put it there.
+// regular file with one link is refused, whoever put it there. It fails when
+// the disk does, and a step that failed can be tried again.
 package spool
 
 import (
@@ -23,6 +24,7 @@ import (
 	"os"
 	"path"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -56,9 +58,10 @@ func Open(dir string, states ...State) (*Spool, error) {
 	}
 	s := &Spool{root}
 	for _, state := range states {
-		if err := s.makeState(state); err != nil {
-			return nil, errors.Join(err, root.Close())
-		}
+		err = errors.Join(err, s.makeState(state))
+	}
+	if err = errors.Join(err, s.sync(".")); err != nil {
+		return nil, errors.Join(err, root.Close())
 	}
 	return s, nil
 }
@@ -135,37 +138,63 @@ func (s *Spool) Create(name string) (*os.File, error) {
 // Reopen opens a file in work/ to go on with it.
 func (s *Spool) Reopen(name string) (*os.File, error) { return s.open(Work, name, os.O_RDWR) }
 
-// open looks before it opens and again after: a FIFO would hang, a device act,
-// a link lead elsewhere.
 func (s *Spool) open(state State, name string, flag int) (*os.File, error) {
 	if err := checkName(name); err != nil {
 		return nil, fmt.Errorf("open: %w", err)
 	}
-	p := path.Join(string(state), name)
+	return s.openRegular(path.Join(string(state), name), flag)
+}
+
+// openRegular looks before it opens and again after: a FIFO would hang, a
+// device act, a link lead elsewhere.
+func (s *Spool) openRegular(p string, flag int) (*os.File, error) {
 	before, err := s.root.Lstat(p)
 	if err != nil {
 		return nil, fmt.Errorf("open: %w", err)
 	}
 	if !before.Mode().IsRegular() {
-		return nil, fmt.Errorf("open %s: it is no regular file (%s)", s.Path(state, name), before.Mode())
+		return nil, fmt.Errorf("open %s: it is no regular file (%s)", path.Join(s.Dir(), p), before.Mode())
 	}
 	f, err := s.root.OpenFile(p, flag|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open: %w", err)
 	}
-	var st unix.Stat_t
-	after, err := f.Stat()
-	if err == nil {
-		err = unix.Fstat(int(f.Fd()), &st)
-	}
-	if err == nil && (!os.SameFile(before, after) || st.Nlink != 1) {
-		err = fmt.Errorf("it was exchanged, or has %d links", st.Nlink)
-	}
-	if err != nil {
+	if err := s.isOnly(f, p); err != nil {
 		f.Close()
-		return nil, fmt.Errorf("open %s: %w", s.Path(state, name), err)
+		return nil, fmt.Errorf("open: %w", err)
 	}
 	return f, nil
+}
+
+// isOnly says whether an open file is the one of that name, and has no other.
+func (s *Spool) isOnly(f *os.File, p string) error {
+	named, err := s.root.Lstat(p)
+	if err != nil {
+		return err
+	}
+	opened, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	st, ok := opened.Sys().(*syscall.Stat_t)
+	if !ok || !os.SameFile(named, opened) || st.Nlink != 1 {
+		return fmt.Errorf("%s was exchanged, or has several links", path.Join(s.Dir(), p))
+	}
+	return nil
+}
+
+// readRegular reads a small file whole.
+func (s *Spool) readRegular(p string) ([]byte, error) {
+	f, err := s.openRegular(p, os.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, sidecar.MaxBytes+1))
+	if err == nil && len(text) > sidecar.MaxBytes {
+		err = fmt.Errorf("read %s: more than %d bytes", f.Name(), sidecar.MaxBytes)
+	}
+	return text, err
 }
 
 // Remove removes a file from work/.
@@ -179,8 +208,25 @@ func (s *Spool) Remove(name string) error {
 	return nil
 }
 
+// SetAside moves a file that cannot be gone on with from work/ to quarantine/.
+func (s *Spool) SetAside(name string) error {
+	err := checkName(name)
+	if err == nil {
+		err = s.makeState(Quarantine)
+	}
+	if err == nil {
+		err = s.rename(Work, Quarantine, name)
+	}
+	if err != nil {
+		return fmt.Errorf("set aside: %w", err)
+	}
+	return nil
+}
+
 // Complete moves a finished file from work/ to a state, with its sidecar, whose
-// bytes and hash it fills in. The file stays open for the caller to close.
+// bytes and hash it fills in. The file stays open for the caller to close. It
+// fails with fs.ErrExist where the state has that file. As long as the file is
+// in work/ it can be called again.
 func (s *Spool) Complete(f *os.File, to State, side *sidecar.Sidecar) error {
 	if err := s.complete(f, to, side); err != nil {
 		return fmt.Errorf("complete %s: %w", side.Name, err)
@@ -189,10 +235,19 @@ func (s *Spool) Complete(f *os.File, to State, side *sidecar.Sidecar) error {
 }
 
 func (s *Spool) complete(f *os.File, to State, side *sidecar.Sidecar) error {
-	if err := checkName(side.Name); err != nil {
+	err := checkName(side.Name)
+	if err == nil {
+		err = s.isOnly(f, path.Join(string(Work), side.Name))
+	}
+	if err != nil {
 		return err
 	}
-	var err error
+	// The rename would refuse as well, but after the sidecar there is replaced.
+	if there, err := s.has(to, side.Name); err != nil {
+		return err
+	} else if there {
+		return fmt.Errorf("there is a file of that name in %s: %w", to, fs.ErrExist)
+	}
 	if side.Bytes, side.SHA256, err = hash(f); err != nil {
 		return err
 	}
@@ -209,6 +264,21 @@ func (s *Spool) complete(f *os.File, to State, side *sidecar.Sidecar) error {
 	return s.rename(Work, to, side.Name)
 }
 
+func (s *Spool) has(state State, name string) (bool, error) {
+	_, err := s.root.Lstat(path.Join(string(state), name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+func sidecarIn(state State, id sidecar.ID) string {
+	return path.Join(string(state), string(id)+".json")
+}
+
+// unfinishedSidecar is a sidecar's name before it is one.
+func unfinishedSidecar(id sidecar.ID) string { return sidecarIn(Work, id) + ".new" }
+
 func hash(f *os.File) (int64, string, error) {
 	st, err := f.Stat()
 	if err != nil {
@@ -224,15 +294,20 @@ func hash(f *os.File) (int64, string, error) {
 
 // writeSidecar makes the sidecar appear whole, or not at all.
 func (s *Spool) writeSidecar(state State, id sidecar.ID, text []byte) error {
-	if err := s.put(path.Join(string(Work), string(id)+".json.new"), path.Join(string(state), string(id)+".json"), text); err != nil {
+	if err := s.put(unfinishedSidecar(id), sidecarIn(state, id), text); err != nil {
 		return fmt.Errorf("write sidecar: %w", err)
 	}
 	return nil
 }
 
-// put writes a file under a temporary name, syncs it, and renames it.
+// put writes a file under a temporary name, syncs it, renames it, and syncs
+// its folder. What has the temporary name is of a run that was killed, or a
+// trap: it is not opened.
 func (s *Spool) put(tmp, final string, text []byte) error {
-	f, err := s.root.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+	if err := s.root.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := s.root.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
 		return err
 	}
@@ -240,10 +315,25 @@ func (s *Spool) put(tmp, final string, text []byte) error {
 	if err == nil {
 		err = f.Sync()
 	}
-	if err = errors.Join(err, f.Close()); err != nil {
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = s.root.Rename(tmp, final)
+	}
+	if err != nil {
 		return errors.Join(err, s.root.Remove(tmp))
 	}
-	return s.root.Rename(tmp, final)
+	return s.sync(path.Dir(final))
+}
+
+// sync makes the names in a folder durable.
+func (s *Spool) sync(folder string) error {
+	dir, err := s.root.Open(folder)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(dir.Sync(), dir.Close()); err != nil {
+		return fmt.Errorf("sync folder: %w", err)
+	}
+	return nil
 }
 
 // rename moves a file between states, not over another one, and makes both

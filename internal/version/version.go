@@ -1,6 +1,9 @@
 // Package version says which perch this is.
 //
 //	"0.1.0" + what the Go toolchain stamped --> String --> "0.1.0 (3f2a91c)"
+//
+// The number is raised by hand with each release; the commit is there when the
+// program was built from a checkout.
 package version
 
 import "runtime/debug"

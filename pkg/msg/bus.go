@@ -3,12 +3,15 @@ package msg
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"sync"
+	"syscall"
 	"time"
 
 	"github.com/pebbe/zmq4"
-	"golang.org/x/sys/unix"
 
 	"github.com/perch-edge/perch/internal/clock"
 	"github.com/perch-edge/perch/internal/lockfile"
@@ -36,18 +39,27 @@ type Config struct {
 
 // Bus is one process's part of the bus.
 type Bus struct {
-	cfg   Config
-	ctx   *zmq4.Context
-	dir   *shm.Dir
-	run   *os.Root
-	open  []func() error   // how to close what was opened
-	locks []*lockfile.Lock // of bound endpoints
+	cfg Config
+	ctx *zmq4.Context
+	dir *shm.Dir
+	run *os.Root
+
+	mu     sync.Mutex
+	open   []func() error // how to close what was opened
+	bound  []bound        // endpoints
+	closed bool
+}
+
+// bound is an endpoint of this process: its socket file and the lock on it.
+type bound struct {
+	file string
+	lock *lockfile.Lock
 }
 
 // Open prepares the folders and ZeroMQ. Close it to let queued messages out.
 func Open(cfg Config) (*Bus, error) {
-	if err := cfg.Name.Check(); err != nil {
-		return nil, err
+	if err := errors.Join(cfg.Name.Check(), checkNode(cfg.Node)); err != nil {
+		return nil, fmt.Errorf("open the bus: %w", err)
 	}
 	if cfg.Clock == nil {
 		system, err := clock.System()
@@ -55,6 +67,9 @@ func Open(cfg Config) (*Bus, error) {
 			return nil, err
 		}
 		cfg.Clock = system
+	}
+	if err := checkBootID(cfg.Clock.BootID()); err != nil {
+		return nil, fmt.Errorf("open the bus: %w", err)
 	}
 	dir, err := shm.OpenDir(cfg.ShmDir)
 	if err != nil {
@@ -79,36 +94,55 @@ func openPrivate(path string) (*os.Root, error) {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, fmt.Errorf("make run folder: %w", err)
 	}
-	var st unix.Stat_t
-	if err := unix.Stat(path, &st); err != nil {
-		return nil, fmt.Errorf("stat run folder %s: %w", path, err)
-	}
-	if int(st.Uid) != os.Geteuid() || st.Mode&0o022 != 0 {
-		return nil, fmt.Errorf("run folder %s belongs to user %d with mode %#o: want user %d and writable by nobody else (chmod 700 %s, or another run_dir)",
-			path, st.Uid, st.Mode&0o777, os.Geteuid(), path)
-	}
 	root, err := os.OpenRoot(path)
 	if err != nil {
 		return nil, fmt.Errorf("open run folder: %w", err)
 	}
+	info, err := root.Stat(".") // of the folder we hold, whatever its path names by now
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("stat run folder: %w", err), root.Close())
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || int(st.Uid) != os.Geteuid() || st.Mode&0o022 != 0 {
+		return nil, errors.Join(fmt.Errorf("run folder %s belongs to user %d with mode %#o: want user %d and writable by nobody else (chmod 700 %s, or another run_dir)",
+			path, st.Uid, st.Mode&0o777, os.Geteuid(), path), root.Close())
+	}
 	return root, nil
+}
+
+// closeLater registers how to close what was opened.
+func (b *Bus) closeLater(how func() error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.open = append(b.open, how)
 }
 
 // Clock stamps what this process publishes.
 func (b *Bus) Clock() *clock.Clock { return b.cfg.Clock }
 
 // Close closes what was opened on the bus, newest first, and waits up to half
-// a second for queued messages to leave.
+// a second for queued messages to leave. Nothing of the bus may be in use by
+// then, but for frames that are held: they stay until their Release.
 func (b *Bus) Close() error {
+	b.mu.Lock()
+	open, endpoints, closed := b.open, b.bound, b.closed
+	b.open, b.bound, b.closed = nil, nil, true
+	b.mu.Unlock()
+	if closed {
+		return nil
+	}
 	var errs []error
-	for i := len(b.open) - 1; i >= 0; i-- {
-		errs = append(errs, b.open[i]())
+	for _, how := range slices.Backward(open) {
+		errs = append(errs, how())
 	}
 	errs = append(errs, b.ctx.Term())
-	// Only now: until ZeroMQ has ended it may still remove a socket file, and
-	// must not remove that of a successor.
-	for _, lock := range b.locks {
-		errs = append(errs, lock.Release())
+	// ZeroMQ leaves the file of a bound socket behind. The lock goes last, so
+	// that nobody's successor loses its file.
+	for _, e := range endpoints {
+		if err := b.run.Remove(e.file); !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+		errs = append(errs, e.lock.Release())
 	}
 	return errors.Join(append(errs, b.dir.Close(), b.run.Close())...)
 }

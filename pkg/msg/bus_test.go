@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/perch-edge/perch/pkg/pixel"
 )
 
 // folders are short: a unix socket's path has 107 bytes at most.
@@ -196,10 +199,16 @@ func TestSecondPublisherOfANameIsRefused(t *testing.T) {
 	b := openBus(t, run, shm, "air")
 	defer b.Close()
 	_, err := b.Publisher()
-	want := fmt.Sprintf("publish on ipc://%s/air.ipc: another worker of that name is running: %s/air.ipc.lock is held by process %d (msg.test)", run, run, os.Getpid())
+	want := fmt.Sprintf("publish on ipc://%s/air.ipc: another worker of that name is running: %s/air.ipc.lock is held by process %d (%s)", run, run, os.Getpid(), comm(t))
 	if err == nil || err.Error() != want {
 		t.Errorf("Publisher() = %v; want %s", err, want)
 	}
+}
+
+// comm is this process's name, as the kernel has it.
+func comm(t *testing.T) string {
+	t.Helper()
+	return strings.TrimSpace(text(t, "/proc/self/comm"))
 }
 
 func TestGateNamesWhoIsMissing(t *testing.T) {
@@ -244,7 +253,7 @@ func startFrames(t *testing.T, run, shm string) (*Bus, *FrameStream) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f, err := p.Frames("video", Geometry{Format: "rgb24", Width: 16, Height: 16, Planes: []Plane{{0, 48, 16}}, Hz: 100}, 8, 768)
+	f, err := p.Frames("video", Geometry{Format: "rgb24", Width: 16, Height: 16, Planes: []pixel.Plane{{Offset: 0, Stride: 48, Rows: 16}}, Hz: 100}, 8, 768)
 	if err != nil {
 		t.Fatal(err)
 	}

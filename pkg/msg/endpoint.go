@@ -18,6 +18,24 @@ import (
 // "hello/<subscriber>". Nothing is ever published under it.
 const helloPrefix = "hello/"
 
+const (
+	maxHello = 256  // names that an endpoint remembers
+	maxNotes = 4096 // subscriptions it takes in at a time
+)
+
+// locate settles the endpoint of a source: the one given, which must be the
+// source's, or the one in the bus's own run folder.
+func (b *Bus) locate(source Source, frames Stream, given string) (string, error) {
+	if given == "" {
+		return Endpoint(b.cfg.RunDir, source, frames)
+	}
+	_, name, stream, err := ParseEndpoint(given)
+	if err == nil && (name != source || frames != "" && stream != frames) {
+		err = fmt.Errorf("endpoint %q: it is not of %s %s", given, source, frames)
+	}
+	return given, err
+}
+
 // endpoint is a bound XPUB socket, the one owner of its address.
 type endpoint struct {
 	mu    sync.Mutex
@@ -44,8 +62,10 @@ func (b *Bus) bind(address string, hwm int) (*endpoint, error) {
 			return nil, errors.Join(fmt.Errorf("publish on %s: %w", address, err), soc.Close(), lock.Release())
 		}
 	}
-	b.open = append(b.open, e.close)
-	b.locks = append(b.locks, lock)
+	b.closeLater(e.close)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.bound = append(b.bound, bound{filepath.Base(path), lock})
 	return e, nil
 }
 
@@ -70,20 +90,12 @@ func (e *endpoint) send(parts ...[]byte) error {
 func (e *endpoint) subscribers() []string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for {
+	for range maxNotes { // a peer that sends without end must not hold the publisher
 		note, err := e.soc.RecvBytes(zmq4.DONTWAIT)
-		if err != nil || len(note) == 0 {
+		if err != nil {
 			break
 		}
-		name, ok := strings.CutPrefix(string(note[1:]), helloPrefix)
-		if !ok || Source(name).Check() != nil {
-			continue
-		}
-		if note[0] == 1 {
-			e.hello[name]++
-		} else if e.hello[name]--; e.hello[name] <= 0 {
-			delete(e.hello, name)
-		}
+		e.heard(note)
 	}
 	names := make([]string, 0, len(e.hello))
 	for name := range e.hello {
@@ -91,6 +103,25 @@ func (e *endpoint) subscribers() []string {
 	}
 	slices.Sort(names)
 	return names
+}
+
+// heard takes one subscription (1 and the prefix) or its end (0 and the prefix).
+func (e *endpoint) heard(note []byte) {
+	if len(note) == 0 {
+		return
+	}
+	name, ok := strings.CutPrefix(string(note[1:]), helloPrefix)
+	if !ok || Source(name).Check() != nil {
+		return
+	}
+	switch n := e.hello[name]; {
+	case note[0] == 1 && (n > 0 || len(e.hello) < maxHello):
+		e.hello[name]++
+	case note[0] == 0 && n > 1:
+		e.hello[name]--
+	case note[0] == 0:
+		delete(e.hello, name)
+	}
 }
 
 // gate waits until all of those names have subscribed, or for the time given,

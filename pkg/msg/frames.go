@@ -6,12 +6,18 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/perch-edge/perch/internal/clock"
+	"github.com/perch-edge/perch/pkg/pixel"
 	"github.com/perch-edge/perch/pkg/shm"
 )
 
 // ErrEnded says, once an epoch, that the source closed its stream and that all
 // its frames have been read. Asking again waits for the source's next run.
 var ErrEnded = errors.New("the source ended its stream")
+
+// doorbells is how many wait for a reader. With room for one only, ZeroMQ would
+// wake its own thread for each that is taken.
+const doorbells = 64
 
 // Frame is a frame in place: its bytes are the publisher's slot, and stay as
 // they are until Release.
@@ -25,6 +31,16 @@ type Frame struct {
 
 // Bytes is the frame in shared memory, read-only.
 func (f Frame) Bytes() []byte { return f.lease.Bytes() }
+
+// Image is the frame as a picture, in place. It fails for coded formats.
+func (f Frame) Image() (pixel.Image, error) {
+	format, err := pixel.ParseFormat(f.Format)
+	if err != nil {
+		return pixel.Image{}, err
+	}
+	img := pixel.Image{Format: format, Size: pixel.Size{Width: f.Width, Height: f.Height}, Planes: f.Planes, Data: f.Bytes()}
+	return img, img.Check()
+}
 
 // Release gives the slot back to the publisher.
 func (f Frame) Release() { f.lease.Release() }
@@ -41,18 +57,21 @@ type FrameSource struct {
 // says which frames there are. It is not safe for concurrent use; the frames
 // it returns are.
 type Frames struct {
-	bus     *Bus
-	from    FrameSource
-	in      *inbox
-	began   time.Duration
-	ring    *shm.Reader
-	geo     Geometry
-	next    uint64
-	toldEnd bool
-	rang    uint64 // doorbells
-	count   Account
-	past    Account
-	why     error // why there is no ring at the moment
+	bus    *Bus
+	from   FrameSource
+	in     *inbox
+	born   time.Duration
+	ring   *shm.Reader
+	begun  bool  // a ring has been read
+	epoch  Epoch // of that ring
+	geo    Geometry
+	next   uint64
+	known  bool      // a frame has been taken since the last doorbell
+	looked time.Time // when the ring was last known to be the stream's present one
+	tried  time.Time // when it was last out of reach, but for there being none
+	count  Account
+	past   Account
+	why    error // why there is no ring at the moment
 }
 
 // Frames connects to a stream of frames, which may start later.
@@ -60,40 +79,38 @@ func (b *Bus) Frames(from FrameSource) (*Frames, error) {
 	if err := errors.Join(from.Source.Check(), from.Stream.Check()); err != nil {
 		return nil, fmt.Errorf("subscribe to frames: %w", err)
 	}
-	if from.Endpoint == "" {
-		var err error
-		if from.Endpoint, err = Endpoint(b.cfg.RunDir, from.Source, from.Stream); err != nil {
-			return nil, err
-		}
+	endpoint, err := b.locate(from.Source, from.Stream, from.Endpoint)
+	if err != nil {
+		return nil, fmt.Errorf("subscribe to frames: %w", err)
 	}
 	from.Pins = max(from.Pins, 1)
-	in, err := b.newInbox(1)
+	in, err := b.newInbox(doorbells)
 	if err != nil {
 		return nil, err
 	}
-	for _, topic := range []string{string(TopicOf(KindFrame, from.Source, from.Stream)), helloPrefix + string(b.cfg.Name)} {
-		if err := in.soc.SetSubscribe(topic); err != nil {
-			return nil, fmt.Errorf("subscribe to frames: %w", err)
+	for _, err := range []error{in.soc.SetSubscribe(string(TopicOf(KindFrame, from.Source, from.Stream))), in.soc.Connect(endpoint),
+		in.soc.SetSubscribe(helloPrefix + string(b.cfg.Name))} {
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("subscribe to frames of %s at %s: %w", from.Source, endpoint, err), in.close())
 		}
 	}
-	if err := in.soc.Connect(from.Endpoint); err != nil {
-		return nil, fmt.Errorf("subscribe to frames of %s at %s: %w", from.Source, from.Endpoint, err)
-	}
-	f := &Frames{bus: b, from: from, in: in, began: b.cfg.Clock.Now().Boot}
-	b.open = append(b.open, f.close)
+	f := &Frames{bus: b, from: from, in: in, born: clock.Boot()}
+	b.closeLater(f.close)
 	return f, nil
 }
 
 func (f *Frames) close() error {
-	if f.ring == nil {
-		return nil
+	err := f.in.close()
+	if f.ring != nil {
+		err = errors.Join(err, f.ring.Close())
 	}
-	return f.ring.Close()
+	return err
 }
 
 // Newest waits for a frame that is newer than the last one returned, and
 // returns the newest there is. What it passed over is counted as skipped. When
-// until passes without one it returns false.
+// until passes without one it returns false; when the source ended its stream,
+// ErrEnded.
 func (f *Frames) Newest(ctx context.Context, until time.Time) (Frame, bool, error) {
 	return f.take(ctx, until, func() (shm.Lease, error) {
 		lease, err := f.ring.Latest()
@@ -118,38 +135,22 @@ func (f *Frames) Next(ctx context.Context, until time.Time) (Frame, bool, error)
 			if !errors.Is(err, shm.ErrGone) {
 				return lease, err
 			}
-			f.count.Lost++
-			f.next++
+			published := f.ring.Published()
+			next := max(f.next+1, published-min(published, uint64(f.ring.Slots())))
+			f.count.Lost += next - f.next
+			f.next = next
 		}
 	})
 }
 
 func (f *Frames) take(ctx context.Context, until time.Time, pick func() (shm.Lease, error)) (Frame, bool, error) {
-	for {
+	for waited := false; ; waited = true {
 		if err := ctx.Err(); err != nil {
 			return Frame{}, false, err
 		}
-		if err := f.drain(); err != nil {
-			return Frame{}, false, err
-		}
-		if f.ring == nil {
-			f.attach()
-		}
-		if f.ring != nil {
-			lease, err := pick()
-			if err == nil {
-				return f.frame(lease), true, nil
-			}
-			if !errors.Is(err, shm.ErrNotYet) {
-				return Frame{}, false, fmt.Errorf("read frame %d of %s/%s: %w", f.next, f.from.Source, f.from.Stream, err)
-			}
-			if f.replaced() {
-				continue
-			}
-			if f.ring.Closed() && f.ring.Published() == f.next && !f.toldEnd {
-				f.toldEnd = true
-				return Frame{}, false, ErrEnded
-			}
+		frame, ok, err := f.try(pick, waited)
+		if ok || err != nil {
+			return frame, ok, err
 		}
 		if !until.IsZero() && !time.Now().Before(until) {
 			return Frame{}, false, nil
@@ -160,15 +161,48 @@ func (f *Frames) take(ctx context.Context, until time.Time, pick func() (shm.Lea
 	}
 }
 
-// drain throws the doorbells away that have rung: the ring knows more.
-func (f *Frames) drain() error {
-	for {
-		parts, err := f.in.poll()
-		if parts == nil || err != nil {
-			return err
+// try takes a frame if there is one. Whether the stream goes on in another ring
+// costs system calls to know, so that it is asked only when a doorbell, or the
+// want of one, says that something is amiss.
+func (f *Frames) try(pick func() (shm.Lease, error), waited bool) (Frame, bool, error) {
+	for f.ring != nil || f.attach() {
+		lease, err := pick()
+		if err == nil {
+			return f.frame(lease), true, nil
 		}
-		f.rang++
+		if !errors.Is(err, shm.ErrNotYet) {
+			return Frame{}, false, fmt.Errorf("read frame %d of %s/%s: %w", f.next, f.from.Source, f.from.Stream, err)
+		}
+		if (!waited && time.Since(f.looked) < f.patience()) || !f.over() {
+			return Frame{}, false, nil
+		}
+		// Unmapped at once: a new ring may need the memory.
+		closed := f.ring.Closed()
+		_ = f.ring.Close() // leases that are held keep the memory until they end
+		f.ring = nil
+		if closed {
+			return Frame{}, false, ErrEnded
+		}
 	}
+	return Frame{}, false, nil
+}
+
+// over says that nothing of this run is left to read, or to come.
+func (f *Frames) over() bool {
+	f.looked = time.Now()
+	return f.ring.Ended() && f.next >= f.ring.Published()
+}
+
+// rang throws the doorbells away that have rung: the ring knows more. It says
+// whether there is something to look for. One is that of the last frame.
+func (f *Frames) rang() (bool, error) {
+	heard, err := f.in.discard()
+	known := f.known
+	f.known = false
+	if f.ring == nil {
+		return heard, err
+	}
+	return heard && !known || f.ring.Published() > f.next, err
 }
 
 // patience is how long a reader trusts the bus before it looks at the ring
@@ -180,7 +214,7 @@ func (f *Frames) patience() time.Duration {
 	if f.geo.Hz <= 0 {
 		return 100 * time.Millisecond
 	}
-	return min(max(time.Duration(1.5/f.geo.Hz*float64(time.Second)), 5*time.Millisecond), time.Second)
+	return time.Duration(min(max(1.5/f.geo.Hz, 0.005), 1) * float64(time.Second))
 }
 
 func (f *Frames) listen(ctx context.Context, until time.Time) error {
@@ -188,62 +222,63 @@ func (f *Frames) listen(ctx context.Context, until time.Time) error {
 	if !until.IsZero() && until.Before(wake) {
 		wake = until
 	}
-	parts, err := f.in.wait(ctx, wake)
-	if parts != nil {
-		f.rang++
-	}
-	return err
-}
-
-// replaced moves on to the ring of a later epoch, if there is one, once the
-// present one has nothing left.
-func (f *Frames) replaced() bool {
-	current, err := f.bus.dir.Current(f.name())
-	if err != nil || current == f.ring.Epoch() || f.next < f.ring.Published() {
-		return false
-	}
-	f.leave()
-	f.attach()
-	return f.ring != nil
-}
-
-func (f *Frames) leave() {
-	f.past = f.past.plus(f.count)
-	_ = f.ring.Close() // leases that are held keep the memory until they end
-	f.ring = nil
+	return f.in.sleep(ctx, wake, f.rang)
 }
 
 func (f *Frames) name() shm.Name { return ringName(f.from.Source, f.from.Stream) }
 
-func (f *Frames) attach() {
+// attach opens the stream's present ring. A refusal takes 50 ms, and is not
+// asked for again with each doorbell.
+func (f *Frames) attach() bool {
+	if time.Since(f.tried) < f.patience() {
+		return false
+	}
+	err := f.open()
+	if f.why = err; err != nil && !errors.Is(err, shm.ErrNoRing) {
+		f.tried = time.Now()
+	}
+	return err == nil
+}
+
+func (f *Frames) open() error {
+	if current, err := f.bus.dir.Current(f.name()); err != nil {
+		return err
+	} else if f.begun && current == f.epoch {
+		return fmt.Errorf("frames of %s/%s: its run %s is over: %w", f.from.Source, f.from.Stream, current, shm.ErrNoRing)
+	}
 	ring, err := shm.OpenReader(f.bus.dir, f.name(), string(f.bus.cfg.Name), f.from.Pins)
 	if err != nil {
-		f.why = err
-		return
+		return err
 	}
 	meta, err := decodeMeta(f.name(), ring.Meta())
-	if err == nil && (meta.Kind != KindFrame || meta.Geometry == nil) {
+	if err == nil && meta.Kind != KindFrame {
 		err = fmt.Errorf("%w: ring %s holds %s, want frames", ErrMalformed, f.name(), meta.Kind)
 	}
 	if err != nil {
-		f.why = errors.Join(err, ring.Close())
-		return
+		return errors.Join(err, ring.Close())
 	}
-	f.ring, f.geo, f.why, f.toldEnd = ring, *meta.Geometry, nil, false
-	f.count = Account{Topic: TopicOf(KindFrame, f.from.Source, f.from.Stream), Epoch: ring.Epoch()}
-	f.next = 0
-	if ring.Created() < f.began && f.past.Sent == 0 {
-		// The stream was running before this reader: it begins with the newest.
-		f.next = ring.Published() - min(ring.Published(), 1)
+	f.past = f.past.plus(f.count)
+	f.count = Account{Topic: meta.Topic, Epoch: ring.Epoch()}
+	f.ring, f.geo, f.next, f.looked = ring, *meta.Geometry, 0, time.Now()
+	if !f.begun && ring.Created() < f.born {
+		// The stream was running before this reader: it begins with the newest,
+		// or if that run is over, with nothing of it.
+		f.next = ring.Published()
+		if !ring.Ended() {
+			f.next -= min(f.next, 1)
+		}
 		f.count.Skipped = f.next
 	}
+	f.begun, f.epoch = true, ring.Epoch()
+	return nil
 }
 
 func (f *Frames) frame(lease shm.Lease) Frame {
-	f.next = lease.Seq() + 1
+	f.next, f.looked = lease.Seq()+1, time.Now()
 	f.count.Received++
+	f.known = true
 	i := lease.Info()
-	return Frame{Geometry: f.geo, Epoch: f.ring.Epoch(), Seq: Seq(lease.Seq()), lease: lease,
+	return Frame{Geometry: f.geo, Epoch: f.epoch, Seq: Seq(lease.Seq()), lease: lease,
 		Stamp: Stamp{Wall: time.Unix(0, i.Wall).UTC(), Boot: time.Duration(i.Boot), Synced: i.Synced}}
 }
 

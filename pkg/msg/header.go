@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/perch-edge/perch/internal/clock"
+	"github.com/perch-edge/perch/pkg/pixel"
 )
 
 // Version is the protocol's version, the header key "v".
@@ -19,6 +22,16 @@ const (
 	maxTopic   = 128
 	maxHeader  = 64 << 10
 	maxPayload = 1 << 20
+	maxLabel   = 64  // of a node, a boot id, a label
+	maxID      = 128 // of a file
+	maxFrame   = 1 << 30
+)
+
+// Limits on what is counted.
+const (
+	maxKeys    = 64
+	maxColumns = 256
+	maxSeq     = 1<<53 - 1 // every JSON reader holds it exactly, RFC 8259 section 6
 )
 
 // Stamp is a moment: wall time, boot time, and whether the wall clock was
@@ -36,6 +49,17 @@ func (t Time) String() string { return t.UTC().Format(timeLayout) }
 // MarshalJSON writes the nine digits.
 func (t Time) MarshalJSON() ([]byte, error) {
 	return t.UTC().AppendFormat(nil, `"`+timeLayout+`"`), nil
+}
+
+// UnmarshalJSON reads that form and no other: one moment has one text.
+func (t *Time) UnmarshalJSON(quoted []byte) error {
+	text := strings.Trim(string(quoted), `"`)
+	parsed, err := time.Parse(timeLayout, text)
+	if err != nil || len(quoted) != len(text)+2 || parsed.Year() < 1 || parsed.Format(timeLayout) != text {
+		return fmt.Errorf("time %.80s: want \"YYYY-MM-DDThh:mm:ss.nnnnnnnnnZ\"", quoted)
+	}
+	t.Time = parsed
+	return nil
 }
 
 // Header is what every message carries.
@@ -79,13 +103,6 @@ type Reading struct {
 	Bad     map[string]string `json:"bad,omitempty"`
 }
 
-func (r *Reading) check() error {
-	if len(r.Columns) == 0 || len(r.Columns) != len(r.Values) {
-		return fmt.Errorf("reading has %d columns and %d values: want as many of each, and at least one", len(r.Columns), len(r.Values))
-	}
-	return nil
-}
-
 // Values are numbers; NaN and the infinities are null in JSON.
 type Values []float64
 
@@ -122,21 +139,14 @@ func appendValues(b []byte, values []float64) []byte {
 	return append(b, ']')
 }
 
-// Plane is one plane of pixels inside a slot.
-type Plane struct {
-	Offset int `json:"offset"` // bytes from the start of the slot
-	Stride int `json:"stride"` // bytes from row to row
-	Rows   int `json:"rows"`
-}
-
 // Geometry is how a stream's frames are laid out. It does not change within an
 // epoch. Coded formats (mjpeg) have no planes; their length is Size.
 type Geometry struct {
-	Format string  `json:"format"` // yuv420, nv12, yuyv, rgb24 or mjpeg
-	Width  int     `json:"width"`
-	Height int     `json:"height"`
-	Planes []Plane `json:"planes"`
-	Hz     float64 `json:"hz"` // the rate that the stream is meant to have
+	Format string        `json:"format"` // yuv420, nv12, yuyv, rgb24 or mjpeg
+	Width  int           `json:"width"`
+	Height int           `json:"height"`
+	Planes []pixel.Plane `json:"planes"`
+	Hz     float64       `json:"hz"` // the rate that the stream is meant to have
 }
 
 // FrameMessage is the descriptor of a frame: where its pixels are.
@@ -156,6 +166,23 @@ type Object struct {
 	Box   [4]float64 `json:"box"`   // x0, y0, x1, y1 in pixels of the frame
 }
 
+// UnmarshalJSON wants all of it: encoding/json would fill up a short box.
+func (o *Object) UnmarshalJSON(text []byte) error {
+	var in struct {
+		Label *string    `json:"label"`
+		Score *float64   `json:"score"`
+		Box   []*float64 `json:"box"`
+	}
+	if err := json.Unmarshal(text, &in); err != nil {
+		return err
+	}
+	if in.Label == nil || in.Score == nil || len(in.Box) != 4 || slices.Contains(in.Box, nil) {
+		return fmt.Errorf("object %.80s: want label, score and a box of four numbers", text)
+	}
+	*o = Object{Label: *in.Label, Score: *in.Score, Box: [4]float64{*in.Box[0], *in.Box[1], *in.Box[2], *in.Box[3]}}
+	return nil
+}
+
 // Detection is what a detector saw in one frame, also when that is nothing.
 type Detection struct {
 	Header
@@ -168,12 +195,18 @@ type Detection struct {
 	Objects      []Object `json:"objects"`
 }
 
+// FileStates lists the states that a file can be said to have reached: born is
+// complete and in RAM, ready is on disk, gone is deleted.
+func FileStates() []string {
+	return []string{"born", "ready", "sent", "rejected", "quarantine", "gone"}
+}
+
 // File says that a file reached a state. The file is named by its id; where
 // it lies follows from the state, never from the message.
 type File struct {
 	Header
 	ID      string          `json:"id"`
-	State   string          `json:"state"` // born, ready, sent, rejected, quarantine or gone
+	State   string          `json:"state"` // one of FileStates
 	Sidecar json.RawMessage `json:"sidecar"`
 }
 
@@ -204,6 +237,7 @@ type State struct {
 	Published   map[Topic]uint64   `json:"published,omitempty"`
 	Dropped     map[Topic]uint64   `json:"dropped,omitempty"`
 	Subscribers []string           `json:"subscribers,omitempty"` // who reads it, as far as they said
+	Box         json.RawMessage    `json:"box,omitempty"`         // the supervisor's: the whole box, one JSON object
 }
 
 // Errors of messages that are not accepted.

@@ -2,6 +2,8 @@ package msg
 
 import (
 	"fmt"
+	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/perch-edge/perch/internal/names"
@@ -24,10 +26,8 @@ const (
 func Kinds() []Kind { return []Kind{KindReading, KindFrame, KindDetection, KindFile, KindState} }
 
 func (k Kind) check() error {
-	for _, known := range Kinds() {
-		if k == known {
-			return nil
-		}
+	if slices.Contains(Kinds(), k) {
+		return nil
 	}
 	return fmt.Errorf("kind %q: want one of %v", string(k), Kinds())
 }
@@ -73,11 +73,12 @@ func TopicOf(k Kind, source Source, stream Stream) Topic {
 
 // Split takes a topic apart and checks each word.
 func (t Topic) Split() (Kind, Source, Stream, error) {
-	words := strings.Split(string(t), "/")
-	if len(words) != 3 || len(t) > maxTopic {
+	first, rest, _ := strings.Cut(string(t), "/")
+	second, third, both := strings.Cut(rest, "/")
+	if !both || len(t) > maxTopic {
 		return "", "", "", fmt.Errorf("topic %.80q: want <kind>/<source>/<stream>", string(t))
 	}
-	kind, source, stream := Kind(words[0]), Source(words[1]), Stream(words[2])
+	kind, source, stream := Kind(first), Source(second), Stream(third)
 	for _, err := range []error{kind.check(), source.Check(), stream.Check()} {
 		if err != nil {
 			return "", "", "", fmt.Errorf("topic %.80q: %w", string(t), err)
@@ -96,12 +97,23 @@ func ringName(source Source, stream Stream) shm.Name {
 const maxIPCPath = 107
 
 // Endpoint is the ZeroMQ address of a source's messages, or with a stream
-// name, of its frames. It fails when the path is too long for a unix socket.
+// name, of its frames. It fails when a name is none, or the path no absolute
+// one or too long for a unix socket.
 func Endpoint(runDir string, source Source, frames Stream) (string, error) {
-	path := runDir + "/" + string(source) + ".ipc"
+	base := string(source)
 	if frames != "" {
-		path = runDir + "/" + string(source) + "." + string(frames) + ".ipc"
+		base += "." + string(frames)
+		if err := frames.Check(); err != nil {
+			return "", err
+		}
 	}
+	if err := source.Check(); err != nil {
+		return "", err
+	}
+	if !strings.HasPrefix(runDir, "/") {
+		return "", fmt.Errorf("run folder %q: want an absolute path", runDir)
+	}
+	path := filepath.Join(runDir, base+".ipc")
 	if len(path) > maxIPCPath {
 		return "", fmt.Errorf("endpoint %s has %d bytes, a unix socket takes %d: use a shorter run_dir or name", path, len(path), maxIPCPath)
 	}
@@ -122,6 +134,9 @@ func ParseEndpoint(endpoint string) (runDir string, source Source, frames Stream
 	if !ok || !strings.HasPrefix(path, "/") {
 		return fail("not an absolute ipc:// path")
 	}
+	if strings.ContainsFunc(path, func(r rune) bool { return r < ' ' || r == 0x7f }) || filepath.Clean(path) != path {
+		return fail("control characters in the path, or . or .. or // or / at its end")
+	}
 	if len(path) > maxIPCPath {
 		return fail(fmt.Sprintf("%d bytes, a unix socket takes %d", len(path), maxIPCPath))
 	}
@@ -139,5 +154,5 @@ func ParseEndpoint(endpoint string) (runDir string, source Source, frames Stream
 			return fail(err.Error())
 		}
 	}
-	return path[:cut], Source(name), Stream(stream), nil
+	return path[:max(cut, 1)], Source(name), Stream(stream), nil
 }

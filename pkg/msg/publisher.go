@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strconv"
@@ -11,7 +13,7 @@ import (
 	"time"
 
 	"github.com/perch-edge/perch/internal/clock"
-	"github.com/perch-edge/perch/internal/names"
+	"github.com/perch-edge/perch/pkg/pixel"
 	"github.com/perch-edge/perch/pkg/shm"
 )
 
@@ -39,11 +41,12 @@ type Publisher struct {
 	closing bool
 }
 
-// newEpoch orders the runs within a boot by their start, in milliseconds, and
-// tells runs of different boots apart by chance: 40 and 24 bits.
-func newEpoch() Epoch {
-	return Epoch(uint64(clock.Boot()/time.Millisecond)<<24 | uint64(rand.Uint32N(1<<24)))
-}
+// newEpoch orders the runs within a boot by their start, in microseconds, and
+// tells runs of different boots apart by chance: 50 and 14 bits.
+func newEpoch() Epoch { return firstEpoch() | Epoch(rand.Uint32N(1<<14)) }
+
+// firstEpoch is the least that a run which starts now can have.
+func firstEpoch() Epoch { return Epoch(clock.Boot()/time.Microsecond) << 14 }
 
 // Publisher binds the worker's endpoint. It fails when another process has it.
 func (b *Bus) Publisher() (*Publisher, error) {
@@ -56,7 +59,7 @@ func (b *Bus) Publisher() (*Publisher, error) {
 		return nil, err
 	}
 	p := &Publisher{bus: b, epoch: newEpoch(), main: main, streams: map[Stream]*outlet{}}
-	b.open = append(b.open, p.close)
+	b.closeLater(p.close)
 	return p, nil
 }
 
@@ -116,16 +119,6 @@ func (p *Publisher) close() error {
 	return errors.Join(errs...)
 }
 
-// ringMeta is what a ring says of itself: it makes the ring readable without
-// any message.
-type ringMeta struct {
-	Kind   Kind   `json:"kind"`
-	Topic  Topic  `json:"topic"`
-	Node   string `json:"node"`
-	BootID string `json:"boot_id"`
-	*Geometry
-}
-
 // outlet is one stream of a publisher.
 type outlet struct {
 	pub    *Publisher
@@ -165,26 +158,19 @@ func (r Retention) ring(meta ringMeta) shm.Options {
 	return o
 }
 
-func (m ringMeta) encode() []byte {
-	text, err := json.Marshal(m)
-	if err != nil {
-		panic("msg: marshal ring meta: " + err.Error()) // strings and numbers only
-	}
-	return text
-}
-
 // newOutlet opens a stream; its ring, if any, is made by the caller's options.
-func (p *Publisher) newOutlet(kind Kind, stream Stream, end *endpoint, ring func(ringMeta) *shm.Options) (*outlet, error) {
+// Frames have an endpoint of their own, bound last: what fails leaves nothing.
+func (p *Publisher) newOutlet(kind Kind, stream Stream, ring func(ringMeta) *shm.Options) (*outlet, error) {
 	if err := stream.Check(); err != nil {
 		return nil, err
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if _, twice := p.streams[stream]; twice {
-		return nil, fmt.Errorf("publish %s: stream %q exists already", kind, stream)
+	if _, twice := p.streams[stream]; twice || p.closing {
+		return nil, fmt.Errorf("publish %s: stream %q exists already, or the bus is closed", kind, stream)
 	}
 	cfg := p.bus.cfg
-	o := &outlet{pub: p, end: end, kind: kind, stream: stream, topic: TopicOf(kind, cfg.Name, stream),
+	o := &outlet{pub: p, end: p.main, kind: kind, stream: stream, topic: TopicOf(kind, cfg.Name, stream),
 		prefix:  headerPrefix(kind, cfg.Node, cfg.Name, stream, p.epoch, cfg.Clock.BootID()),
 		started: clock.Boot()}
 	if ring != nil {
@@ -195,12 +181,26 @@ func (p *Publisher) newOutlet(kind Kind, stream Stream, end *endpoint, ring func
 		}
 		o.ring = w
 	}
+	if kind == KindFrame {
+		if err := o.bindOwn(); err != nil {
+			return nil, errors.Join(err, o.ring.Close())
+		}
+	}
 	p.streams[stream] = o
 	return o, nil
 }
 
+func (o *outlet) bindOwn() error {
+	address, err := Endpoint(o.pub.bus.cfg.RunDir, o.pub.bus.cfg.Name, o.stream)
+	if err != nil {
+		return err
+	}
+	o.end, err = o.pub.bus.bind(address, 1)
+	return err
+}
+
 func (p *Publisher) lossless(kind Kind, stream Stream, keep Retention) (*outlet, error) {
-	o, err := p.newOutlet(kind, stream, p.main, func(m ringMeta) *shm.Options { r := keep.ring(m); return &r })
+	o, err := p.newOutlet(kind, stream, func(m ringMeta) *shm.Options { r := keep.ring(m); return &r })
 	if err == nil {
 		o.expect = keep.Expect
 	}
@@ -208,7 +208,10 @@ func (p *Publisher) lossless(kind Kind, stream Stream, keep Retention) (*outlet,
 }
 
 // post publishes a body that carries its own header.
-func (o *outlet) post(stamp Stamp, body interface{ header() *Header }) (Seq, error) {
+func (o *outlet) post(stamp Stamp, body checked) (Seq, error) {
+	if err := errors.Join(body.check(), checkStamp(stamp)); err != nil {
+		return 0, fmt.Errorf("publish %s: %w", o.topic, err)
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	cfg := o.pub.bus.cfg
@@ -280,13 +283,8 @@ type ReadingStream struct {
 
 // Readings opens a stream of readings with these columns.
 func (p *Publisher) Readings(stream Stream, columns []string, keep Retention) (*ReadingStream, error) {
-	if len(columns) == 0 {
-		return nil, fmt.Errorf("publish readings %s: no columns", stream)
-	}
-	for i, c := range columns {
-		if names.Stream(c) != nil || slices.Contains(columns[:i], c) {
-			return nil, fmt.Errorf("publish readings %s: column %q: want distinct names of a-z, 0-9 and _, the unit last", stream, c)
-		}
+	if err := checkColumns(columns); err != nil {
+		return nil, fmt.Errorf("publish readings %s: %w", stream, err)
 	}
 	o, err := p.lossless(KindReading, stream, keep)
 	if err != nil {
@@ -304,6 +302,9 @@ func (p *Publisher) Readings(stream Stream, columns []string, keep Retention) (*
 func (s *ReadingStream) Publish(stamp Stamp, values []float64, bad map[string]string) (Seq, error) {
 	if len(values) != len(s.columns) {
 		return 0, fmt.Errorf("publish %s: %d values for %d columns", s.out.topic, len(values), len(s.columns))
+	}
+	if err := errors.Join(checkBad(bad, s.columns), checkStamp(stamp)); err != nil {
+		return 0, fmt.Errorf("publish %s: %w", s.out.topic, err)
 	}
 	o := s.out
 	o.mu.Lock()
@@ -327,7 +328,10 @@ type FileStream struct{ out *outlet }
 // Files opens a stream of file events.
 func (p *Publisher) Files(stream Stream, keep Retention) (*FileStream, error) {
 	o, err := p.lossless(KindFile, stream, keep)
-	return &FileStream{o}, err
+	if err != nil {
+		return nil, err
+	}
+	return &FileStream{o}, nil
 }
 
 // Publish says that the file with that id reached a state.
@@ -341,11 +345,15 @@ type DetectionStream struct{ out *outlet }
 // Detections opens a stream of detections.
 func (p *Publisher) Detections(stream Stream, keep Retention) (*DetectionStream, error) {
 	o, err := p.lossless(KindDetection, stream, keep)
-	return &DetectionStream{o}, err
+	if err != nil {
+		return nil, err
+	}
+	return &DetectionStream{o}, nil
 }
 
 // Publish sends what was seen; its header is filled in.
 func (s *DetectionStream) Publish(stamp Stamp, d Detection) (Seq, error) {
+	d.Objects = append([]Object{}, d.Objects...) // [] and not null in JSON
 	return s.out.post(stamp, &d)
 }
 
@@ -355,12 +363,21 @@ type StateStream struct{ out *outlet }
 
 // States opens the stream of a worker's state.
 func (p *Publisher) States(stream Stream) (*StateStream, error) {
-	o, err := p.newOutlet(KindState, stream, p.main, nil)
-	return &StateStream{o}, err
+	o, err := p.newOutlet(KindState, stream, nil)
+	if err != nil {
+		return nil, err
+	}
+	return &StateStream{o}, nil
 }
 
-// Publish sends the state; its header is filled in.
+// Publish sends the state; its header is filled in. A gauge that is not finite
+// is left out.
 func (s *StateStream) Publish(stamp Stamp, state State) error {
+	if state.Counters == nil {
+		state.Counters = map[string]uint64{}
+	}
+	state.Gauges = maps.Clone(state.Gauges)
+	maps.DeleteFunc(state.Gauges, func(_ string, v float64) bool { return math.IsNaN(v) || math.IsInf(v, 0) })
 	_, err := s.out.post(stamp, &state)
 	return err
 }
@@ -374,24 +391,20 @@ type FrameStream struct {
 // Frames opens a stream of frames with slots of the size given, on an endpoint
 // of its own with a high-water mark of 1.
 func (p *Publisher) Frames(stream Stream, g Geometry, slots, slotBytes int) (*FrameStream, error) {
-	address, err := Endpoint(p.bus.cfg.RunDir, p.bus.cfg.Name, stream)
-	if err != nil {
-		return nil, err
+	if err := g.check(min(slotBytes, maxFrame)); err != nil {
+		return nil, fmt.Errorf("publish frames %s: %w", stream, err)
 	}
-	end, err := p.bus.bind(address, 1)
+	g.Planes = append([]pixel.Plane{}, g.Planes...) // [] and not null in JSON
+	geometry, err := json.Marshal(g)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("publish frames %s: geometry: %w", stream, err)
 	}
-	o, err := p.newOutlet(KindFrame, stream, end, func(m ringMeta) *shm.Options {
+	o, err := p.newOutlet(KindFrame, stream, func(m ringMeta) *shm.Options {
 		m.Geometry = &g
 		return &shm.Options{Slots: slots, SlotBytes: slotBytes, Meta: m.encode()}
 	})
 	if err != nil {
 		return nil, err
-	}
-	geometry, err := json.Marshal(g)
-	if err != nil {
-		return nil, fmt.Errorf("publish %s: geometry: %w", o.topic, err)
 	}
 	tail := fmt.Appendf(nil, `,"ring":%q,%s`, o.ring.Name(), geometry[1:])
 	return &FrameStream{out: o, tail: tail[:len(tail)-1]}, nil
@@ -400,6 +413,18 @@ func (p *Publisher) Frames(stream Stream, g Geometry, slots, slotBytes int) (*Fr
 // Gate waits for subscribers of this stream, as Publisher.Gate does.
 func (s *FrameStream) Gate(names []string, atMost time.Duration, done <-chan struct{}) (missing []string) {
 	return s.out.end.gate(names, atMost, done)
+}
+
+// Readers lists who has the stream's ring open. They read what is in it also
+// after the stream has ended; who has only subscribed by then finds it gone.
+func (s *FrameStream) Readers() []string {
+	s.out.mu.Lock()
+	defer s.out.mu.Unlock()
+	var names []string
+	for _, r := range s.out.ring.Readers() {
+		names = append(names, r.Name)
+	}
+	return names
 }
 
 // Claim takes a slot to be filled: see shm.Writer.Claim.
@@ -434,6 +459,10 @@ func (f FrameSlot) Publish(n int, stamp Stamp) (Seq, error) {
 	o := f.stream.out
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if err := checkStamp(stamp); err != nil {
+		f.slot.Abandon()
+		return 0, fmt.Errorf("publish %s: %w", o.topic, err)
+	}
 	number, generation := f.slot.Number(), f.slot.Generation()
 	seq := f.slot.Publish(n, shm.Info{Boot: int64(stamp.Boot), Wall: stamp.Wall.UnixNano(), Synced: stamp.Synced})
 	o.seq = seq + 1

@@ -45,10 +45,12 @@ type Subscriber struct {
 	in     *inbox
 	topics map[Topic]*track
 	order  []*track
-	ready  []Message // repaired or drained, to be handed out first
+	ready  []Message // received, repaired or drained
+	taken  int       // how many of ready have been handed out
 	looked time.Time
 	ended  bool
 	other  map[shm.Name]bool // rings of the sources that hold something else
+	born   Epoch             // runs from here on began after this subscriber
 	bad    Refused
 }
 
@@ -59,50 +61,66 @@ type Refused struct {
 	Duplicate uint64 `json:"duplicate"`
 }
 
-// lookEvery is how often a subscriber compares itself with its sources' rings.
-const lookEvery = 500 * time.Millisecond
+const (
+	// lookEvery is how often a subscriber compares itself with its sources' rings.
+	lookEvery = 500 * time.Millisecond
+	// lookAnyway is when it does so although messages keep coming: another
+	// source's last ones must not wait for a lull.
+	lookAnyway = 4 * lookEvery
+	// maxStreams bounds how many streams a subscriber follows.
+	maxStreams = 256
+)
 
 // Subscribe connects to the sources. Sources may start later.
 func (b *Bus) Subscribe(want Subscription) (*Subscriber, error) {
+	if !want.Live && slices.Contains(want.Kinds, KindFrame) {
+		return nil, errors.New("subscribe: descriptors of frames can be followed Live only; the frames themselves are read by Bus.Frames")
+	}
 	in, err := b.newInbox(queue)
 	if err != nil {
 		return nil, err
 	}
-	s := &Subscriber{bus: b, want: want, in: in, topics: map[Topic]*track{}, other: map[shm.Name]bool{}}
-	b.open = append(b.open, s.close)
-	for _, a := range want.Sources {
-		if err := s.connect(a); err != nil {
-			return nil, fmt.Errorf("subscribe to %s: %w", a.Source, err)
-		}
+	s := &Subscriber{bus: b, want: want, in: in, topics: map[Topic]*track{}, other: map[shm.Name]bool{}, born: firstEpoch()}
+	if err := s.connect(); err != nil {
+		return nil, errors.Join(err, in.close())
 	}
-	if err := in.soc.SetSubscribe(helloPrefix + string(b.cfg.Name)); err != nil {
-		return nil, fmt.Errorf("subscribe: %w", err)
-	}
+	b.closeLater(s.close)
 	return s, nil
 }
 
-func (s *Subscriber) connect(a Address) error {
-	if err := a.Source.Check(); err != nil {
-		return err
+// connect subscribes before it connects, and says who it is last: a publisher
+// that has heard the name has heard the rest. Two connections to one endpoint
+// would bring each message twice.
+func (s *Subscriber) connect() error {
+	var endpoints []string
+	for _, a := range s.want.Sources {
+		endpoint, err := s.bus.locate(a.Source, "", a.Endpoint)
+		if err == nil && a.Stream != "" {
+			err = a.Stream.Check()
+		}
+		for _, k := range s.want.Kinds {
+			// A prefix: what it lets through too much is dropped on arrival.
+			err = errors.Join(err, k.check(), s.in.soc.SetSubscribe(string(TopicOf(k, a.Source, a.Stream))))
+		}
+		if err != nil {
+			return fmt.Errorf("subscribe to %s: %w", a.Source, err)
+		}
+		endpoints = append(endpoints, endpoint)
 	}
-	for _, k := range s.want.Kinds {
-		// A prefix: what it lets through too much is dropped on arrival.
-		if err := s.in.soc.SetSubscribe(string(TopicOf(k, a.Source, a.Stream))); err != nil {
-			return err
+	slices.Sort(endpoints)
+	for _, endpoint := range slices.Compact(endpoints) {
+		if err := s.in.soc.Connect(endpoint); err != nil {
+			return fmt.Errorf("subscribe at %s: %w", endpoint, err)
 		}
 	}
-	endpoint := a.Endpoint
-	if endpoint == "" {
-		var err error
-		if endpoint, err = Endpoint(s.bus.cfg.RunDir, a.Source, ""); err != nil {
-			return err
-		}
+	if err := s.in.soc.SetSubscribe(helloPrefix + string(s.bus.cfg.Name)); err != nil {
+		return fmt.Errorf("subscribe: %w", err)
 	}
-	return s.in.soc.Connect(endpoint)
+	return nil
 }
 
 func (s *Subscriber) close() error {
-	var errs []error
+	errs := []error{s.in.close()}
 	for _, t := range s.order {
 		errs = append(errs, t.close())
 	}
@@ -124,10 +142,7 @@ func (s *Subscriber) wants(kind Kind, source Source, stream Stream) bool {
 // after that.
 func (s *Subscriber) Next(ctx context.Context, until time.Time) (Message, bool, error) {
 	for {
-		if len(s.ready) > 0 {
-			m := s.ready[0]
-			s.ready[0] = Message{}
-			s.ready = s.ready[1:]
+		if m, ok := s.pop(); ok {
 			return m, true, nil
 		}
 		if ctx.Err() != nil {
@@ -142,13 +157,13 @@ func (s *Subscriber) Next(ctx context.Context, until time.Time) (Message, bool, 
 		}
 		if parts != nil {
 			s.arrived(parts)
-			continue
 		}
-		// Nothing waits on the socket: now the rings can be compared with what came.
-		if time.Since(s.looked) >= lookEvery {
-			if s.look(false); len(s.ready) > 0 {
-				continue
-			}
+		// With nothing on the socket the rings can be compared with what came.
+		if since := time.Since(s.looked); since >= lookAnyway || parts == nil && since >= lookEvery {
+			s.look(false)
+		}
+		if parts != nil || len(s.ready) > 0 {
+			continue
 		}
 		wake := s.looked.Add(lookEvery)
 		if !until.IsZero() && until.Before(wake) {
@@ -166,6 +181,17 @@ func (s *Subscriber) Next(ctx context.Context, until time.Time) (Message, bool, 
 			return Message{}, false, nil
 		}
 	}
+}
+
+func (s *Subscriber) pop() (Message, bool) {
+	if s.taken == len(s.ready) {
+		s.ready, s.taken = s.ready[:0], 0
+		return Message{}, false
+	}
+	m := s.ready[s.taken]
+	s.ready[s.taken] = Message{}
+	s.taken++
+	return m, true
 }
 
 // rest takes, once, what had been published when the end was asked for: what
@@ -204,11 +230,17 @@ func (s *Subscriber) arrived(parts [][]byte) {
 		return
 	}
 	t := s.track(m.Topic())
-	if t.ring == nil || t.epoch != m.Epoch {
-		s.enter(t, m.Epoch, m.Seq)
+	if t == nil {
+		s.bad.Malformed++
+		return
 	}
+	s.enter(t, m.Epoch, m.Seq)
 	if m.Epoch != t.epoch || uint64(m.Seq) < t.next {
 		s.bad.Duplicate++
+		return
+	}
+	if t.ring != nil && uint64(m.Seq) >= t.ring.Published() {
+		s.bad.Malformed++ // ahead of its own history, which is written first
 		return
 	}
 	s.repair(t, uint64(m.Seq))
@@ -217,32 +249,16 @@ func (s *Subscriber) arrived(parts [][]byte) {
 	s.ready = append(s.ready, m)
 }
 
-// track follows one stream through its epochs.
-type track struct {
-	topic  Topic
-	known  bool // epoch is set
-	epoch  Epoch
-	next   uint64
-	ring   *shm.Reader // nil where the history is out of reach
-	seen   uint64      // what the ring had published at the last look
-	count  Account
-	past   Account // sums over earlier epochs
-	resume *Cursor
-}
-
-func (t *track) close() error {
-	if t.ring == nil {
-		return nil
-	}
-	ring := t.ring
-	t.ring = nil
-	return ring.Close()
-}
-
+// track is the track of a topic. It is nil where a peer invents more streams
+// than a subscriber can follow.
 func (s *Subscriber) track(topic Topic) *track {
 	t := s.topics[topic]
 	if t == nil {
-		t = &track{topic: topic}
+		_, source, stream, err := topic.Split()
+		if err != nil || len(s.order) == maxStreams {
+			return nil
+		}
+		t = &track{topic: topic, name: ringName(source, stream)}
 		if s.want.Resume != nil {
 			if c, ok := s.want.Resume(topic); ok {
 				t.resume = &c
@@ -270,56 +286,62 @@ func (s *Subscriber) enter(t *track, epoch Epoch, seq Seq) {
 		t.count.Skipped = uint64(seq)
 		return
 	case t.known:
+		t.tried = time.Time{} // the last occasion
+		s.attach(t)
 		s.finish(t)
 		s.between(t, t.epoch, epoch)
-	case t.resume != nil && t.resume.Epoch == epoch:
-		t.start(epoch, uint64(t.resume.Seq)+1)
-		t.count.Skipped = t.next
-		s.attach(t)
-		return
 	case t.resume != nil:
-		t.start(t.resume.Epoch, uint64(t.resume.Seq)+1)
-		t.count.Skipped = t.next
-		s.attach(t)
-		s.finish(t)
-		after := t.resume.Epoch
-		if t.ring == nil {
-			after = 0 // of an earlier boot: its number says nothing about this one's
+		if after := s.goOn(t); epoch != t.epoch {
+			s.finish(t)
+			s.between(t, after, epoch)
 		}
-		s.between(t, after, epoch)
+	default:
+		s.between(t, s.born, epoch)
 	}
-	first := !t.known
+	if t.known && t.epoch == epoch {
+		return
+	}
 	t.start(epoch, 0)
 	s.attach(t)
-	if first && t.ring != nil {
+	if t.resume == nil && epoch < s.born && t.ring != nil {
 		// What was overwritten before this subscriber came was never its own.
-		for t.next < t.ring.Published() && !t.holds(t.next) {
-			t.next++
-			t.count.Skipped++
+		gone := t.oldest()
+		for gone < t.ring.Published() && !t.holds(gone) {
+			gone++
 		}
+		t.count.Skipped, t.next = gone, gone
 	}
 }
 
-func (t *track) start(epoch Epoch, next uint64) {
-	t.past = t.past.plus(t.count)
-	t.known, t.epoch, t.next, t.seen = true, epoch, next, 0
-	t.count = Account{Topic: t.topic, Epoch: epoch}
-	_ = t.close() // an unmap that fails leaves memory mapped, nothing worse
+// goOn takes a track up where the resume cursor says. It returns the epoch
+// after which everything is new.
+func (s *Subscriber) goOn(t *track) (after Epoch) {
+	t.start(t.resume.Epoch, uint64(t.resume.Seq)+1)
+	t.count.Skipped = t.next
+	s.attach(t)
+	if errors.Is(t.why, shm.ErrNoRing) {
+		// Removed, and with it all that were older; or of an earlier boot, and
+		// then its number says nothing about those that are here.
+		return 0
+	}
+	return t.resume.Epoch
 }
 
-// attach opens the history of the track's epoch, where there is one.
+// attach opens the history of the track's epoch, where there is one. A ring
+// that is out of reach is not asked for with each message: to be refused as a
+// reader takes 50 ms.
 func (s *Subscriber) attach(t *track) {
-	if t.ring != nil || s.want.Live {
+	if t.ring != nil || s.want.Live || time.Since(t.tried) < lookEvery {
 		return
 	}
-	if ring, err := shm.OpenEpoch(s.bus.dir, t.ringName(), t.epoch, string(s.bus.cfg.Name), 1); err == nil {
-		t.ring = ring
+	if t.ring, t.why = shm.OpenEpoch(s.bus.dir, t.name, t.epoch, string(s.bus.cfg.Name), 1); t.why != nil {
+		t.ring, t.tried = nil, time.Now()
 	}
 }
 
 // between drains epochs that came and went unseen.
 func (s *Subscriber) between(t *track, after, before Epoch) {
-	epochs, err := s.bus.dir.Epochs(t.ringName())
+	epochs, err := s.bus.dir.Epochs(t.name)
 	if err != nil {
 		return
 	}
@@ -339,51 +361,22 @@ func (s *Subscriber) finish(t *track) {
 	}
 }
 
-func (t *track) holds(seq uint64) bool {
-	lease, err := t.ring.At(seq)
-	lease.Release()
-	return err == nil
-}
-
 // repair hands out the messages from t.next up to before, from the history;
 // what is not there is lost.
 func (s *Subscriber) repair(t *track, before uint64) {
-	if s.want.Live {
-		t.count.Lost += before - min(t.next, before)
-		t.next = max(t.next, before)
-		return
-	}
-	for ; t.next < before; t.next++ {
-		m, err := t.fetch(t.next)
-		if err != nil {
-			t.count.Lost++
-			continue
+	if t.ring != nil && t.next < before {
+		t.lose(min(t.oldest(), before))
+		for end := min(before, t.ring.Published()); t.next < end; t.next++ {
+			m, err := t.fetch(t.next)
+			if err != nil {
+				t.count.Lost++
+				continue
+			}
+			t.count.Repaired++
+			s.ready = append(s.ready, m)
 		}
-		t.count.Repaired++
-		s.ready = append(s.ready, m)
 	}
-}
-
-// fetch copies one message out of the history.
-func (t *track) fetch(seq uint64) (Message, error) {
-	if t.ring == nil {
-		return Message{}, shm.ErrNoRing
-	}
-	lease, err := t.ring.At(seq)
-	if err != nil {
-		return Message{}, err
-	}
-	defer lease.Release()
-	return decodeKept(t.topic, lease)
-}
-
-func decodeKept(topic Topic, lease shm.Lease) (Message, error) {
-	text := slices.Clone(lease.Bytes())
-	header := lease.Info().User[0]
-	if header > uint64(len(text)) {
-		return Message{}, fmt.Errorf("%w: kept header of %d in %d bytes", ErrMalformed, header, len(text))
-	}
-	return Decode([][]byte{[]byte(topic), text[:header]})
+	t.lose(before)
 }
 
 // look compares every stream with its ring: it finds streams that have said
@@ -395,71 +388,56 @@ func (s *Subscriber) look(all bool) {
 	if s.want.Live {
 		return
 	}
-	for _, topic := range s.discover() {
-		t := s.track(topic)
-		current, err := s.bus.dir.Current(t.ringName())
-		if err == nil && (!t.known || t.epoch != current) {
-			// A stream's first look takes its whole history at once.
-			fresh := !t.known && len(s.ready) == 0
+	s.discover()
+	for _, t := range s.order {
+		s.compare(t, all)
+	}
+}
+
+func (s *Subscriber) compare(t *track, all bool) {
+	fresh := !t.known // its whole history is taken at once
+	if fresh || t.ring == nil || t.ring.Ended() {
+		if current, err := s.bus.dir.Current(t.name); err == nil {
 			s.enter(t, current, 0)
-			if t.ring != nil && fresh {
-				t.seen = t.ring.Published()
-			}
 		}
-		s.attach(t)
-		if t.ring == nil {
-			continue
-		}
-		published := t.ring.Published()
-		upTo := t.seen
-		if all || t.ring.Ended() {
-			upTo = t.ring.Published()
-		}
-		t.seen = published
-		s.repair(t, upTo)
 	}
+	if t.ring == nil {
+		return
+	}
+	upTo, published := t.seen, t.ring.Published()
+	if all || fresh || t.ring.Ended() {
+		upTo = t.ring.Published()
+	}
+	t.seen = published
+	s.repair(t, upTo)
 }
 
-func (t *track) ringName() shm.Name {
-	_, source, stream, err := t.topic.Split()
-	if err != nil {
-		return ""
-	}
-	return ringName(source, stream)
-}
-
-// discover lists the wanted lossless streams that have a ring.
-func (s *Subscriber) discover() []Topic {
+// discover begins a track for each wanted stream that has a history.
+func (s *Subscriber) discover() {
 	rings, err := s.bus.dir.Rings()
 	if err != nil {
-		return nil
+		return // the bus alone must do, until the next look
 	}
-	var topics []Topic
 	for _, name := range rings {
-		if t, ok := s.topicOf(name); ok {
-			topics = append(topics, t)
+		if topic, ok := s.topicOf(name); ok {
+			s.track(topic)
 		}
 	}
-	return topics
 }
 
-// topicOf finds the wanted topic behind a ring: known tracks first, then by
-// what the ring says of itself.
+// topicOf finds the wanted topic behind a ring that has no track yet, by what
+// the ring says of itself.
 func (s *Subscriber) topicOf(name shm.Name) (Topic, bool) {
-	for _, t := range s.order {
-		if t.ringName() == name {
-			return t.topic, true
-		}
-	}
-	if s.other[name] || !slices.ContainsFunc(s.want.Sources, func(a Address) bool { return ownsRing(a.Source, name) }) {
+	if s.other[name] || slices.ContainsFunc(s.order, func(t *track) bool { return t.name == name }) ||
+		!slices.ContainsFunc(s.want.Sources, func(a Address) bool { return ownsRing(a.Source, name) }) {
 		return "", false
 	}
 	meta, err := readMeta(s.bus.dir, name)
 	if err != nil {
 		return "", false // perhaps being made: the next look will see
 	}
-	kind, source, stream, err := meta.Topic.Split()
-	if err != nil || ringName(source, stream) != name || !kind.lossless() || !s.wants(kind, source, stream) {
+	kind, source, stream, _ := meta.Topic.Split() // decodeMeta has checked it
+	if !kind.lossless() || !s.wants(kind, source, stream) {
 		s.other[name] = true
 		return "", false
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/perch-edge/perch/internal/lockfile"
 	"github.com/perch-edge/perch/pkg/topology"
@@ -36,16 +37,31 @@ func Temporary(err error) error { return &exitError{ExitTemporary, err} }
 // BadConfig marks an error of the configuration: exit 78.
 func BadConfig(err error) error { return &exitError{ExitConfig, err} }
 
+// stopped says whether an error is ctx's own and nothing else. What is joined
+// to it, such as rows that could not be written at the end, failed on its own
+// account.
+func stopped(err error) bool {
+	if many, ok := err.(interface{ Unwrap() []error }); ok {
+		return !slices.ContainsFunc(many.Unwrap(), func(e error) bool { return !stopped(e) })
+	}
+	if inner := errors.Unwrap(err); inner != nil {
+		return stopped(inner)
+	}
+	return err == context.Canceled
+}
+
 // ExitCode is how a process ends that stopped with this error.
 func ExitCode(err error) int {
 	marked := (*exitError)(nil)
 	problems := topology.Problems(nil)
 	held := (*lockfile.HeldError)(nil)
 	switch {
-	case err == nil || errors.Is(err, context.Canceled):
+	case err == nil:
 		return ExitDone
 	case errors.As(err, &marked):
 		return marked.code
+	case stopped(err):
+		return ExitDone
 	case errors.As(err, &problems):
 		return ExitConfig
 	case errors.As(err, &held):

@@ -40,10 +40,13 @@ func (f *Files) NewID(start sidecar.Moment) sidecar.ID {
 // before its contents, which the spool measures.
 func (f *Files) Describe(id sidecar.ID, ext, media string, source msg.Topic, start, end sidecar.Moment, items uint64) *sidecar.Sidecar {
 	n := f.w.Node()
-	d := f.w.DeviceOf(source)
+	var device *topology.Device
+	if d := f.w.DeviceOf(source); d != (topology.Device{}) {
+		device = &d
+	}
 	return &sidecar.Sidecar{Version: sidecar.Version, ID: id, Name: string(id) + ext, Media: media,
 		Node: n.Name, ResponsibleParty: n.ResponsibleParty, Worker: f.w.Name(), Program: f.w.Program() + " " + version.String(),
-		Source: source, Device: &d, Start: start, End: end, Items: items}
+		Source: source, Device: device, Start: start, End: end, Items: items}
 }
 
 // Event is a transition that the worker makes now.

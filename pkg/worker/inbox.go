@@ -98,7 +98,11 @@ func (w *Worker) addresses() (list []msg.Address, err error) {
 	for _, ref := range w.entry.Sources {
 		a := msg.Address{Source: msg.Source(ref.Name), Stream: msg.Stream(ref.Stream)}
 		if ref.Endpoint != "" {
-			if _, a.Source, _, err = msg.ParseEndpoint(ref.Endpoint); err != nil {
+			var frames msg.Stream
+			if _, a.Source, frames, err = msg.ParseEndpoint(ref.Endpoint); err == nil && frames != "" {
+				err = fmt.Errorf("endpoint %s is for frames: %v are at %s.ipc", ref.Endpoint, w.reads, a.Source)
+			}
+			if err != nil {
 				return nil, BadConfig(err)
 			}
 			a.Endpoint = ref.Endpoint
@@ -190,13 +194,19 @@ func (in *FrameInbox) take(ctx context.Context, until time.Time, next func(conte
 	for {
 		in.w.Progress()
 		now := time.Now()
-		in.snapshot.take(now, func() []msg.Account { return []msg.Account{in.frames.Account()} })
+		in.snapshot.take(now, in.account)
 		f, ok, err := next(ctx, sooner(until, now.Add(step)))
+		if err != nil { // perhaps the last word
+			in.at = time.Time{}
+			in.snapshot.take(now, in.account)
+		}
 		if ok || err != nil || (!until.IsZero() && !time.Now().Before(until)) {
 			return f, ok, err
 		}
 	}
 }
+
+func (in *FrameInbox) account() []msg.Account { return []msg.Account{in.frames.Account()} }
 
 // Topic is the stream that is read.
 func (in *FrameInbox) Topic() msg.Topic { return in.topic }

@@ -31,6 +31,7 @@ func (w *Worker) reportEachSecond() (stop func()) {
 }
 
 func (w *Worker) report() {
+	w.logTrouble()
 	s := w.state()
 	if err := w.states.Publish(w.clock.Now(), s); err != nil {
 		w.Log.Error("publish state", "err", err)

@@ -7,7 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,6 +40,8 @@ type Worker struct {
 	mu       sync.Mutex
 	status   string
 	trouble  string
+	logged   string // the trouble that the log knows of
+	loggedAt time.Duration
 	counters map[string]*Counter
 	gauges   map[string]float64
 	inboxes  []accounted
@@ -65,9 +67,11 @@ func (p Program[C]) work(ctx context.Context, top *topology.Topology, entry *top
 	w.Progress()
 	err = p.Run(ctx, w, cfg)
 	switch {
-	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
+	case stopped(err) && ctx.Err() != nil:
 		w.Log.Info("stopped")
 		return nil
+	case stopped(err):
+		return &exitError{ExitFailed, fmt.Errorf("ended without being told to: %w", err)}
 	case err == nil:
 		w.Status("done")
 		w.Log.Info("done")
@@ -143,15 +147,22 @@ func (w *Worker) Ready(ctx context.Context) {
 	if len(w.reads) > 0 || len(readers) == 0 {
 		return
 	}
-	deadline := time.Now().Add(w.top.Node.StartGate.D())
-	var missing []string
-	for _, wait := range w.gates {
-		missing = append(missing, wait(readers, time.Until(deadline), ctx.Done())...)
-	}
-	slices.Sort(missing)
-	if missing = slices.Compact(missing); len(missing) > 0 {
+	if missing := w.await(ctx, readers); len(missing) > 0 {
 		w.Log.Warn("starting without some readers", "missing", missing, "waited", w.top.Node.StartGate.String())
 	}
+}
+
+// await waits, up to start_gate, until each of them has subscribed to something
+// of this worker's, and returns who has not. One that reads frames need not
+// read messages.
+func (w *Worker) await(ctx context.Context, missing []string) []string {
+	for deadline := time.Now().Add(w.top.Node.StartGate.D()); len(missing) > 0 && ctx.Err() == nil && time.Now().Before(deadline); {
+		w.Progress()
+		for _, there := range w.gates {
+			missing = there(missing, 2*time.Millisecond, ctx.Done())
+		}
+	}
+	return missing
 }
 
 // Progress says that the work loop has made a step. A loop must make one at
@@ -172,26 +183,37 @@ func (w *Worker) Status(format string, args ...any) {
 	w.status = text
 	w.mu.Unlock()
 	if changed {
-		w.notify("STATUS=" + text)
+		w.notify("STATUS=" + strings.ReplaceAll(text, "\n", "; ")) // a line each, sd_notify(3)
 	}
 }
 
 // Trouble says in the worker's state what is wrong, until nil says that it is
-// over. Each change is logged once.
+// over. Changes are logged, at most one a second.
 func (w *Worker) Trouble(err error) {
 	text := ""
 	if err != nil {
 		text = err.Error()
 	}
 	w.mu.Lock()
-	before := w.trouble
 	w.trouble = text
 	w.mu.Unlock()
-	switch {
-	case text == before:
-	case err != nil:
+	w.logTrouble()
+}
+
+// logTrouble logs the last change of trouble, unless it has just logged one:
+// then it is for the next report, should the change last so long.
+func (w *Worker) logTrouble() {
+	w.mu.Lock()
+	text, before, now := w.trouble, w.logged, clock.Boot()
+	if text == before || now-w.loggedAt < time.Second {
+		w.mu.Unlock()
+		return
+	}
+	w.logged, w.loggedAt = text, now
+	w.mu.Unlock()
+	if text != "" {
 		w.Log.Warn("trouble", "err", text)
-	default:
+	} else {
 		w.Log.Info("trouble is over", "was", before)
 	}
 }

@@ -1,0 +1,133 @@
+package faultfs
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func mount(t *testing.T) (f *FS, backing, at string) {
+	t.Helper()
+	backing, at = t.TempDir(), t.TempDir()
+	f, err := Mount(backing, at)
+	if errors.Is(err, ErrUnavailable) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := Unmount(at); err != nil {
+			t.Error(err)
+		}
+	})
+	return f, backing, at
+}
+
+func TestCallsAreNotedInOrder(t *testing.T) {
+	f, backing, at := mount(t)
+	if err := os.Mkdir(at+"/work", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.WriteFile(at+"/work/a", []byte("one\n"), 0o600), os.Rename(at+"/work/a", at+"/b"), os.Remove(at+"/b")); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"/work", ""} {
+		dir, err := os.Open(at + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(dir.Sync(), dir.Close()); err != nil {
+			t.Errorf("sync of folder %q = %v; want none", name, err)
+		}
+	}
+	want := []string{"create work/a", "write work/a", "rename work/a b", "unlink b", "sync work", "sync ."}
+	if diff := cmp.Diff(want, f.Calls()); diff != "" {
+		t.Errorf("Calls() (-want +got):\n%s", diff)
+	}
+	if got := f.Calls(); len(got) != 0 {
+		t.Errorf("Calls() again = %v; want none", got)
+	}
+	if _, err := os.Stat(backing + "/work"); err != nil {
+		t.Error(err)
+	}
+}
+
+// A failed sync is what fsync(2) warns of: the next one succeeds and the data
+// are gone.
+func TestFailedSyncLosesWhatWasNotSafe(t *testing.T) {
+	f, backing, at := mount(t)
+	file, err := os.Create(at + "/a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	write := func(text string) {
+		t.Helper()
+		if _, err := file.WriteString(text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("safe")
+	if err := file.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	f.FailSyncs(1, "")
+	write("lost")
+	if err := file.Sync(); !errors.Is(err, syscall.EIO) {
+		t.Errorf("Sync() = %v; want EIO", err)
+	}
+	if err := file.Sync(); err != nil || f.Failing() != 0 {
+		t.Errorf("Sync() = %v with %d failures to come; want nil, 0", err, f.Failing())
+	}
+	got, err := os.ReadFile(backing + "/a")
+	if want := []byte("safe\x00\x00\x00\x00"); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("backing file = %q, %v; want %q", got, err, want)
+	}
+}
+
+func TestBreakStopsBeforeACall(t *testing.T) {
+	f, backing, at := mount(t)
+	did := false
+	f.Break(3, func() { did = true })
+	if err := os.WriteFile(at+"/a", []byte("one\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if did || f.Broken() {
+		t.Error("it broke before the third call")
+	}
+	if err := os.Rename(at+"/a", at+"/b"); !errors.Is(err, syscall.EIO) || !did || !f.Broken() {
+		t.Errorf("Rename() as the third call = %v; want EIO", err)
+	}
+	if err := os.Remove(at + "/a"); !errors.Is(err, syscall.EIO) {
+		t.Errorf("Remove() after that = %v; want EIO", err)
+	}
+	f.Break(0, nil)
+	if err := os.Rename(at+"/a", at+"/b"); err != nil {
+		t.Errorf("Rename() after Break(0) = %v; want nil", err)
+	}
+	if got, err := os.ReadFile(backing + "/b"); err != nil || string(got) != "one\n" {
+		t.Errorf("backing file = %q, %v; want what was written", got, err)
+	}
+}
+
+func TestTmpfsIsSoonFull(t *testing.T) {
+	at := t.TempDir()
+	if err := Tmpfs(at, 64<<10); errors.Is(err, ErrUnavailable) {
+		t.Skip(err)
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := Unmount(at); err != nil {
+			t.Error(err)
+		}
+	}()
+	if err := os.WriteFile(at+"/a", make([]byte, 128<<10), 0o600); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("WriteFile() = %v; want ENOSPC", err)
+	}
+}

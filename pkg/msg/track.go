@@ -1,0 +1,81 @@
+package msg
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/perch-edge/perch/pkg/shm"
+)
+
+// track follows one stream through its epochs.
+type track struct {
+	topic  Topic
+	name   shm.Name // of its history
+	known  bool     // epoch is set
+	epoch  Epoch
+	next   uint64
+	ring   *shm.Reader // nil where the history is out of reach
+	tried  time.Time   // when it was last out of reach
+	why    error       // and why
+	seen   uint64      // what the ring had published at the last look
+	count  Account
+	past   Account // sums over earlier epochs
+	resume *Cursor
+}
+
+func (t *track) close() error {
+	if t.ring == nil {
+		return nil
+	}
+	ring := t.ring
+	t.ring = nil
+	return ring.Close()
+}
+
+func (t *track) start(epoch Epoch, next uint64) {
+	t.past = t.past.plus(t.count)
+	t.known, t.epoch, t.next, t.seen = true, epoch, next, 0
+	t.count = Account{Topic: t.topic, Epoch: epoch}
+	t.tried, t.why = time.Time{}, nil
+	_ = t.close() // an unmap that fails leaves memory mapped, nothing worse
+}
+
+func (t *track) holds(seq uint64) bool {
+	lease, err := t.ring.At(seq)
+	lease.Release()
+	return err == nil
+}
+
+// oldest is a number that every message in the ring has reached, but for one
+// that a stalled reader holds.
+func (t *track) oldest() uint64 {
+	published := t.ring.Published()
+	return published - min(published, uint64(t.ring.Slots()))
+}
+
+// lose counts the messages up to before as lost. However far a gap, it takes no time.
+func (t *track) lose(before uint64) {
+	if before > t.next {
+		t.count.Lost += before - t.next
+		t.next = before
+	}
+}
+
+// fetch copies one message out of the history.
+func (t *track) fetch(seq uint64) (Message, error) {
+	lease, err := t.ring.At(seq)
+	if err != nil {
+		return Message{}, err
+	}
+	defer lease.Release()
+	text, header := slices.Clone(lease.Bytes()), lease.Info().User[0]
+	if header > uint64(len(text)) {
+		return Message{}, fmt.Errorf("%w: kept header of %d in %d bytes", ErrMalformed, header, len(text))
+	}
+	m, err := Decode([][]byte{[]byte(t.topic), text[:header]})
+	if err == nil && (m.Epoch != t.epoch || uint64(m.Seq) != seq) {
+		return Message{}, fmt.Errorf("%w: %s in the history of %s as number %d", ErrMalformed, m.ID(), t.epoch, seq)
+	}
+	return m, err
+}
