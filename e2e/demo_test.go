@@ -26,20 +26,75 @@ func TestShippedTopologiesPassTheCheck(t *testing.T) {
 	t.Setenv("PATH", tools+":"+os.Getenv("PATH"))
 	files, _ := filepath.Glob("../deploy/*.toml")
 	for _, path := range files {
-		dir := t.TempDir()
-		text, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		// The same file with folders of the test's own.
-		text = regexpFolders.ReplaceAll(text, []byte(`${1} = "`+dir+`/${1}"`))
-		copied := filepath.Join(dir, filepath.Base(path))
-		if err := os.WriteFile(copied, text, 0o600); err != nil {
-			t.Fatal(err)
-		}
+		copied := shipped(t, path)
 		if out, err := exec.Command(filepath.Join(bin, "supervisor"), "check", copied).CombinedOutput(); err != nil {
 			t.Errorf("supervisor check %s: %v\n%s", path, err, out)
 		}
+	}
+}
+
+// shipped copies a topology that ships, with folders of the test's own.
+func shipped(t *testing.T, path string) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "p-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text = regexpFolders.ReplaceAll(text, []byte(`${1} = "`+dir+`/${1}"`))
+	copied := filepath.Join(dir, filepath.Base(path))
+	if err := os.WriteFile(copied, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return copied
+}
+
+// What "make demo SECONDS=6" does, with the topology that ships.
+func TestDemo(t *testing.T) {
+	box := shipped(t, "../deploy/demo.toml")
+	out, err := exec.Command(filepath.Join(bin, "supervisor"), "up", "--table", "--for", "6s", box).CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "stopped; nothing is left running") {
+		t.Fatalf("supervisor up --table --for 6s: %v\n%s", err, out)
+	}
+	pictures, _ := filepath.Glob(filepath.Dir(box) + "/cache_dir/born/*.jpg")
+	readings, _ := filepath.Glob(filepath.Dir(box) + "/store_dir/work/*.csv")
+	if len(pictures) < 1 || len(readings) != 1 {
+		t.Errorf("the demo left %d pictures and %d CSV files; want some and one", len(pictures), len(readings))
+	}
+}
+
+// A video that ends: the camera is done and left alone, its reader stays.
+func TestEndOfAVideo(t *testing.T) {
+	f := newFleet(t, `
+[sensor.porch]
+program = "sensor-camera"
+input = "file:$DIR/clip.mp4"
+[sensor.porch.stream.video]
+format = "yuv420"
+
+[worker.pictures]
+program = "jpegwriter"
+source = "porch"
+every = "200ms"
+`)
+	make := exec.Command("ffmpeg", "-loglevel", "error", "-f", "lavfi", "-i", "testsrc=size=320x240:rate=15", "-t", "2", "-pix_fmt", "yuv420p", f.dir+"/clip.mp4")
+	if out, err := make.CombinedOutput(); err != nil {
+		t.Fatalf("make a clip: %v\n%s", err, out)
+	}
+	f.start()
+	b := f.wait("the camera is done", func(b box) bool { return b.phase("porch") == "done" })
+	if got := b.phase("pictures"); got != "ready" {
+		t.Errorf("the reader of a video that ended is %s; want ready", got)
+	}
+	if err := f.stop(); err != nil {
+		t.Errorf("supervisor up ended with %v; want 0", err)
+	}
+	if left := f.leftovers(); len(left) > 0 {
+		t.Errorf("left over: %v", left)
 	}
 }
 

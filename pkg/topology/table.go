@@ -42,7 +42,9 @@ func parse(name, text string) (*Table, error) {
 	root := map[string]toml.Primitive{}
 	md, err := toml.Decode(text, &root)
 	if bad := (toml.ParseError{}); errors.As(err, &bad) {
-		return nil, Problems{{File: name, Line: bad.Position.Line, Key: bad.LastKey, Message: "not valid TOML: " + bad.Message}}
+		// Counted here: the library is a line ahead where a line ends too early.
+		line := 1 + strings.Count(text[:min(max(bad.Position.Start, 0), len(text))], "\n")
+		return nil, Problems{{File: name, Line: line, Key: bad.LastKey, Message: "not valid TOML: " + bad.Message}}
 	}
 	if err != nil {
 		return nil, Problems{{File: name, Message: "not valid TOML: " + err.Error()}}
