@@ -4,7 +4,7 @@ GO ?= go
 GOLANGCI = $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.12.2
 FUZZTIME ?= 20s
 
-.PHONY: help setup build test race fuzz bench lint demo docs soak arm64 clean
+.PHONY: help setup build test race fuzz bench lint demo docs model soak arm64 clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,13 +30,16 @@ fuzz: ## each fuzz target for FUZZTIME (20s)
 	while read -r pkg target; do echo "$$pkg $$target"; $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$pkg" || exit 1; done
 
 bench: build ## measure, and write docs/BENCHMARKS.md
-	$(GO) run ./bench -write
+	$(GO) run ./bench --write
 
 lint: ## what a linter can see
 	$(GOLANGCI) run ./...
 
 demo: build ## a box without hardware, until Ctrl-C or SECONDS=n
-	@./bin/supervisor up --table $(if $(SECONDS),--for $(SECONDS)s) deploy/demo.toml
+	@./bin/supervisor up --table $(if $(SECONDS),--for $(SECONDS)$(if $(filter %s %m %h,$(SECONDS)),,s)) deploy/demo.toml
+
+model: ## YOLOX-nano (COCO, Apache-2.0) from its official release, into models/
+	@./scripts/model
 
 docs: build ## docs/TOPOLOGY.md from the programs themselves
 	$(GO) test ./e2e -run TestTopologyDocument -update

@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"image/jpeg"
 	"os"
 	"os/exec"
@@ -169,7 +170,7 @@ func TestClientInPython(t *testing.T) {
 }
 
 func failure(err error) string {
-	if exit, ok := err.(*exec.ExitError); ok {
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
 		return err.Error() + ": " + string(exit.Stderr)
 	}
 	return err.Error()

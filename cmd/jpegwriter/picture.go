@@ -30,7 +30,12 @@ func (a *album) add(frame msg.Frame) error {
 			a.w.Log.Warn("latest picture", "err", err)
 		}
 	}
-	return a.files.Announce(side)
+	if err := a.files.Announce(side); err != nil {
+		// The picture is there; only nobody has heard of it yet.
+		a.w.Counter("unannounced_files").Add(1)
+		a.w.Log.Error("announce picture", "file", side.Name, "err", err)
+	}
+	return nil
 }
 
 // compress returns the picture with its Exif segment, in memory of the album's own.

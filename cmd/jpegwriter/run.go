@@ -38,7 +38,7 @@ func run(ctx context.Context, w *worker.Worker, cfg Config) (err error) {
 			w.Counter("missed_ticks").Add(int(missed))
 			tick = tick.Add(missed * cfg.Every.D())
 		}
-		if err := w.Wait(ctx, tick); err != nil {
+		if err := frames.Wait(ctx, tick); err != nil {
 			return err
 		}
 		if _, err := a.shoot(ctx, frames, tick); err != nil {

@@ -107,7 +107,7 @@ func (b *box) frames() *reader {
 	f, err := b.bus.Frames(msg.FrameSource{Source: "porch", Stream: "video", Pins: 2})
 	must(b.t, err)
 	// Under another name: the camera is to wait for who reads frames.
-	sub, err := b.open("watch").Subscribe(msg.Subscription{Sources: []msg.Address{{Source: "porch"}}, Kinds: []msg.Kind{msg.KindState}, Live: true})
+	sub, err := b.open("watch").Subscribe(msg.Subscription{Sources: []msg.Address{{Source: "porch"}}, Kinds: []msg.Kind{msg.KindState}})
 	must(b.t, err)
 	return &reader{b, b.t, f, sub}
 }

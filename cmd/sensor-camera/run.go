@@ -35,7 +35,7 @@ func run(ctx context.Context, w *worker.Worker, cfg Config) (err error) {
 		defer func() { err = errors.Join(err, c.jpeg.close()) }()
 	}
 	w.Status("%s", frames)
-	w.Ready(ctx)
+	w.AwaitReaders(ctx)
 	return c.capture(ctx)
 }
 
@@ -140,6 +140,7 @@ func (c *camera) once(ctx context.Context) error {
 	c.seq++
 	c.frames.Add(1)
 	c.note(got)
+	c.w.Ready(ctx) // with its first frame, not before
 	return nil
 }
 

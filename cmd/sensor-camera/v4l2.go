@@ -6,8 +6,7 @@ import (
 	"fmt"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/perch-edge/perch/internal/clock"
 	"github.com/perch-edge/perch/internal/v4l2cam"
 	"github.com/perch-edge/perch/pkg/msg"
 	"github.com/perch-edge/perch/pkg/pixel"
@@ -63,7 +62,7 @@ func deviceError(err error) error {
 }
 
 func (d *device) start(context.Context) error {
-	d.since = monotonic()
+	d.since = clock.Monotonic()
 	return nil
 }
 
@@ -91,7 +90,7 @@ func (d *device) wait(ctx context.Context, slot []byte) (v4l2cam.Frame, error) {
 }
 
 func (d *device) shot(frame v4l2cam.Frame, slot []byte) shot {
-	got := shot{bytes: frame.Bytes, stamp: at(d.w.Now(), monotonic()-frame.CapturedMonotonic)}
+	got := shot{bytes: frame.Bytes, stamp: at(d.w.Now(), clock.Monotonic()-frame.CapturedMonotonic)}
 	if d.fresh {
 		got.missed = int(frame.Missed)
 	}
@@ -108,14 +107,6 @@ func (d *device) shot(frame v4l2cam.Frame, slot []byte) shot {
 func at(now msg.Stamp, ago time.Duration) msg.Stamp {
 	ago = min(max(ago, 0), now.Boot)
 	return msg.Stamp{Wall: now.Wall.Add(-ago), Boot: now.Boot - ago, Synced: now.Synced}
-}
-
-func monotonic() time.Duration {
-	var ts unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
-		panic("clock_gettime(CLOCK_MONOTONIC): " + err.Error()) // Linux has always had it
-	}
-	return time.Duration(ts.Nano())
 }
 
 func (d *device) close() error { return d.cam.Close() }

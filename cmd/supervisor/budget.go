@@ -25,7 +25,7 @@ type budget struct {
 }
 
 func (b budget) String() string {
-	return fmt.Sprintf("%s take %s and %s to spare, of %s free in %s and %s of RAM", plural(b.Rings, "ring"),
+	return fmt.Sprintf("%s take %s, and %s more while a writer restarts, of %s free in %s and %s of RAM", plural(b.Rings, "ring"),
 		size(b.RingBytes), size(b.SpareBytes), size(b.ShmFreeBytes), b.ShmDir, size(b.AvailableBytes))
 }
 

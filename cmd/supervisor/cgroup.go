@@ -114,7 +114,7 @@ func (g *cgroup) remove() error {
 		return fmt.Errorf("kill cgroup %s: %w", g.path, err)
 	}
 	// A group is busy until the last of the killed has gone.
-	for deadline := time.Now().Add(sweepPatience); ; time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(sweepPatience); ; time.Sleep(2 * time.Millisecond) { //nolint:forbidigo // the kernel does not tell
 		err := g.rmdir()
 		if err == nil || time.Now().After(deadline) {
 			return err

@@ -234,15 +234,13 @@ type answered struct {
 }
 
 // Run checks, and prints all problems or one line.
-func (c *checkCmd) Run(con *console) error {
-	ctx, _, done := interrupts()
-	defer done()
+func (c *checkCmd) Run(ctx context.Context, to worker.Streams) error {
 	plan, err := inspect(ctx, c.Topology)
 	switch {
 	case c.Output == "text" && err != nil:
 		return err
 	case c.Output == "text":
-		_, err = fmt.Fprintln(con.out, plan.summary())
+		_, err = fmt.Fprintln(to.Out, plan.summary())
 		return err
 	}
 	a := answered{OK: err == nil, Problems: append(topology.Problems{}, topology.ProblemsOf(err)...), Entries: []worker.Report{}}
@@ -255,8 +253,8 @@ func (c *checkCmd) Run(con *console) error {
 			}
 		}
 	}
-	if printErr := printJSON(con.out, a); printErr != nil || err == nil {
+	if printErr := printJSON(to.Out, a); printErr != nil || err == nil {
 		return printErr
 	}
-	return saidError(worker.ExitConfig)
+	return worker.Said(worker.ExitConfig)
 }

@@ -1,80 +1,31 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
 	"time"
 
-	"github.com/alecthomas/kong"
-
-	"github.com/perch-edge/perch/internal/version"
 	"github.com/perch-edge/perch/pkg/topology"
 	"github.com/perch-edge/perch/pkg/worker"
 )
 
-// flags is the command line.
-type flags struct {
-	Up      upCmd            `cmd:"" help:"Start the fleet and keep it running, until Ctrl-C or supervisor down."`
-	Down    downCmd          `cmd:"" help:"Stop the fleet, and wait until nothing of it is left."`
-	Status  statusCmd        `cmd:"" help:"Print the state of the box."`
-	Wait    waitCmd          `cmd:"" help:"Wait until all workers are ready or done."`
-	Start   startCmd         `cmd:"" help:"Start a worker that is stopped, done, held or waiting for its next try."`
-	Stop    stopCmd          `cmd:"" help:"Stop one worker, until it is started again."`
-	Restart restartCmd       `cmd:"" help:"Stop one worker and start it again."`
-	Check   checkCmd         `cmd:"" help:"Check a topology, with all its programs and the memory it needs."`
-	Graph   graphCmd         `cmd:"" help:"Print who reads whom."`
-	Version kong.VersionFlag `help:"Print the version, and stop."`
+// commandLine is what a person can ask for.
+type commandLine struct {
+	Up      upCmd      `cmd:"" help:"Start the fleet and keep it running, until Ctrl-C or supervisor down."`
+	Down    downCmd    `cmd:"" help:"Stop the fleet, and wait until nothing of it is left."`
+	Status  statusCmd  `cmd:"" help:"Print the state of the box."`
+	Wait    waitCmd    `cmd:"" help:"Wait until all workers are ready or done."`
+	Start   startCmd   `cmd:"" help:"Start a worker that is stopped, done, held or waiting for its next try."`
+	Stop    stopCmd    `cmd:"" help:"Stop one worker, until it is started again."`
+	Restart restartCmd `cmd:"" help:"Stop one worker and start it again."`
+	Check   checkCmd   `cmd:"" help:"Check a topology, with all its programs and the memory it needs."`
+	Graph   graphCmd   `cmd:"" help:"Print who reads whom."`
 }
 
-// command runs one command line, and returns the exit code.
-func command(args []string, con *console) int {
-	var f flags
-	done := -1
-	parser, err := kong.New(&f, kong.Name("supervisor"), kong.Description("Runs the sensors and workers of a topology."),
-		kong.Writers(con.out, con.err), kong.Vars{"version": "supervisor " + version.String()},
-		kong.Exit(func(code int) { done = code }), kong.ConfigureHelp(kong.HelpOptions{Compact: true}))
-	if err != nil {
-		panic("supervisor: flags: " + err.Error())
-	}
-	call, err := parser.Parse(args)
-	if done >= 0 {
-		return done // --help or --version has been answered
-	}
-	if err != nil {
-		fmt.Fprintf(con.err, "supervisor: %v; supervisor --help lists the verbs and flags\n", err)
-		return worker.ExitConfig
-	}
-	err = call.Run(con)
-	return con.fail(err)
-}
-
-// fail says what is wrong, and returns the exit code.
-func (c *console) fail(err error) int {
-	problems, absent, said := topology.Problems(nil), (*notRunningError)(nil), saidError(0)
-	switch {
-	case err == nil:
-		return worker.ExitDone
-	case errors.As(err, &said):
-		return int(said)
-	case errors.As(err, &problems):
-		fmt.Fprintln(c.err, problems)
-	default:
-		fmt.Fprintln(c.err, "supervisor:", err)
-	}
-	if errors.As(err, &absent) {
-		return worker.ExitNoDevice // EX_UNAVAILABLE of sysexits.h
-	}
-	return worker.ExitCode(err)
-}
-
-// saidError is the exit code where all has been said already.
-type saidError int
-
-func (e saidError) Error() string { return worker.CodeText(int(e)) }
-
-// errNotWell says that what was printed is not as it should be.
-const errNotWell = saidError(worker.ExitFailed)
+// notWell says that what was printed is not as it should be.
+func notWell() error { return worker.Said(worker.ExitFailed) }
 
 // notRunningError says that no supervisor answers.
 type notRunningError struct {
@@ -131,7 +82,7 @@ type named struct {
 	RunDir string   `placeholder:"DIR" help:"The fleet's run folder, in place of a topology. With neither, the default one."`
 }
 
-func (n *named) order(verb string) error {
+func (n *named) order(ctx context.Context, verb string) error {
 	if len(n.Words) > 2 {
 		return worker.BadConfig(fmt.Errorf("%d words after %s: want a topology and a name, or a name", len(n.Words), verb))
 	}
@@ -142,7 +93,7 @@ func (n *named) order(verb string) error {
 	if err := at.find(); err != nil {
 		return err
 	}
-	_, err := at.ask(request{Verb: verb, Name: n.Words[len(n.Words)-1]}, time.Minute)
+	_, err := at.ask(ctx, request{Verb: verb, Name: n.Words[len(n.Words)-1]}, time.Minute)
 	return err
 }
 
@@ -153,13 +104,13 @@ type (
 )
 
 // Run starts the worker.
-func (c *startCmd) Run(*console) error { return c.order("start") }
+func (c *startCmd) Run(ctx context.Context) error { return c.order(ctx, "start") }
 
 // Run stops the worker.
-func (c *stopCmd) Run(*console) error { return c.order("stop") }
+func (c *stopCmd) Run(ctx context.Context) error { return c.order(ctx, "stop") }
 
 // Run restarts the worker.
-func (c *restartCmd) Run(*console) error { return c.order("restart") }
+func (c *restartCmd) Run(ctx context.Context) error { return c.order(ctx, "restart") }
 
 type waitCmd struct {
 	place
@@ -167,18 +118,19 @@ type waitCmd struct {
 }
 
 // Run waits until all is ready; otherwise it says what is not.
-func (c *waitCmd) Run(con *console) error {
+func (c *waitCmd) Run(ctx context.Context, to worker.Streams) error {
 	if err := c.find(); err != nil {
 		return err
 	}
-	reply, err := c.ask(request{Verb: "wait", TimeoutS: c.Timeout.Seconds()}, c.Timeout+5*time.Second)
+	reply, err := c.ask(ctx, request{Verb: "wait", TimeoutS: c.Timeout.Seconds()}, c.Timeout+5*time.Second)
 	if err != nil {
 		return err
 	}
 	if !reply.Box.Ready {
-		fmt.Fprintln(con.err, "supervisor:", reply.Box.summary())
+		fmt.Fprintln(to.Err, "supervisor:", reply.Box.summary())
+		con := newConsole(to)
 		con.troubles(con.err, reply.Box)
-		return errNotWell
+		return notWell()
 	}
 	return nil
 }

@@ -7,34 +7,31 @@ import (
 	"unicode"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/perch-edge/perch/pkg/worker"
 )
 
 // console is where a command answers.
 type console struct {
 	out, err io.Writer
-	outTerm  bool // out is a terminal
-	errTerm  bool
+	outTerm  *os.File // the terminal that out is; nil where it is none
+	errTerm  *os.File
 	colour   bool // on both, where they are terminals
 }
 
-func newConsole(out, err *os.File) *console {
-	return &console{out: out, err: err, outTerm: isTerminal(out), errTerm: isTerminal(err),
+func newConsole(to worker.Streams) *console {
+	return &console{out: to.Out, err: to.Err, outTerm: to.OutTerm, errTerm: to.ErrTerm,
 		colour: os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"} // no-color.org
 }
 
-func isTerminal(f *os.File) bool {
-	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
-	return err == nil
-}
-
-// maxColumns is how wide a table may be.
+// maxColumns is how wide a table is where there is no terminal to ask.
 const maxColumns = 100
 
 // size is the terminal's, or what one may expect.
 func (c *console) size() (columns, rows int) {
-	if f, ok := c.out.(*os.File); ok && c.outTerm {
-		if ws, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ); err == nil && ws.Col > 0 && ws.Row > 0 {
-			return min(int(ws.Col), maxColumns), int(ws.Row)
+	if c.outTerm != nil {
+		if ws, err := unix.IoctlGetWinsize(int(c.outTerm.Fd()), unix.TIOCGWINSZ); err == nil && ws.Col > 0 && ws.Row > 0 {
+			return int(ws.Col), int(ws.Row)
 		}
 	}
 	return maxColumns, 50

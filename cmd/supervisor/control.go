@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/perch-edge/perch/internal/nearest"
+	"github.com/perch-edge/perch/pkg/worker"
 )
 
 const (
@@ -43,8 +44,6 @@ type reply struct {
 // control is the socket on which a supervisor is asked.
 type control struct {
 	listener *net.UnixListener
-	over     context.Context // done when no more is answered
-	finished context.CancelFunc
 
 	mu    sync.Mutex
 	conns map[net.Conn]bool
@@ -59,17 +58,14 @@ func listenForRequests(runDir string) (*control, error) {
 	if err := os.Chmod(path, 0o600); err != nil {
 		return nil, errors.Join(fmt.Errorf("listen for requests: %w", err), listener.Close())
 	}
-	c := &control{listener: listener, conns: map[net.Conn]bool{}}
-	c.over, c.finished = context.WithCancel(context.Background())
-	return c, nil
+	return &control{listener: listener, conns: map[net.Conn]bool{}}, nil
 }
 
 // close takes no more callers; those who are there are still answered.
 func (c *control) close() error { return c.listener.Close() }
 
-// finish ends waiting for requests.
-func (c *control) finish() {
-	c.finished()
+// hangUp ends waiting for requests.
+func (c *control) hangUp() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for conn := range c.conns {
@@ -77,30 +73,31 @@ func (c *control) finish() {
 	}
 }
 
-// serve answers until close and finish.
-func (c *control) serve(answer func(context.Context, request) reply) {
+// serve takes callers until close, and answers them until ctx is done.
+func (c *control) serve(ctx context.Context, answer func(context.Context, request) reply) {
 	var callers sync.WaitGroup
 	defer callers.Wait()
+	context.AfterFunc(ctx, c.hangUp)
 	for {
 		conn, err := c.listener.Accept()
 		if err != nil {
 			return
 		}
-		if !c.enter(conn) {
+		if !c.enter(ctx, conn) {
 			conn.Close()
 			continue
 		}
 		callers.Go(func() {
 			defer c.leave(conn)
-			c.talk(conn, answer)
+			c.talk(ctx, conn, answer)
 		})
 	}
 }
 
-func (c *control) enter(conn net.Conn) bool {
+func (c *control) enter(ctx context.Context, conn net.Conn) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.conns) >= maxCallers || c.over.Err() != nil {
+	if len(c.conns) >= maxCallers || ctx.Err() != nil {
 		return false
 	}
 	c.conns[conn] = true
@@ -114,7 +111,7 @@ func (c *control) leave(conn net.Conn) {
 	conn.Close()
 }
 
-func (c *control) talk(conn net.Conn, answer func(context.Context, request) reply) {
+func (c *control) talk(ctx context.Context, conn net.Conn, answer func(context.Context, request) reply) {
 	lines := bufio.NewReaderSize(conn, maxRequest)
 	for {
 		line, err := lines.ReadSlice('\n')
@@ -126,7 +123,7 @@ func (c *control) talk(conn net.Conn, answer func(context.Context, request) repl
 		if err := json.Unmarshal(line, &r); err != nil {
 			out.Error = fmt.Sprintf("request %.80q: want one JSON object a line, as {\"verb\":\"status\"}", line)
 		} else {
-			out = answer(c.over, r)
+			out = answer(ctx, r)
 		}
 		_ = conn.SetWriteDeadline(time.Now().Add(5 * time.Second))
 		if json.NewEncoder(conn).Encode(out) != nil {
@@ -194,20 +191,24 @@ func (f *fleet) awaitReady(ctx context.Context, atMost time.Duration) {
 
 // ask sends one request to the supervisor of a run folder. It fails with a
 // *notRunningError when there is none.
-func (p *place) ask(r request, patience time.Duration) (reply, error) {
+func (p *place) ask(ctx context.Context, r request, patience time.Duration) (reply, error) {
 	conn, err := net.Dial("unix", filepath.Join(p.RunDir, controlName))
 	if err != nil {
-		return reply{}, &notRunningError{*p, err}
+		return reply{}, worker.Unavailable(&notRunningError{*p, err})
 	}
 	defer conn.Close()
 	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
 		return reply{}, fmt.Errorf("ask the supervisor: %w", err)
 	}
+	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
 	if err := json.NewEncoder(conn).Encode(r); err != nil {
 		return reply{}, fmt.Errorf("ask the supervisor: %w", err)
 	}
 	var out reply
 	if err := json.NewDecoder(io.LimitReader(conn, maxReply)).Decode(&out); err != nil {
+		if ctx.Err() != nil { // and not its error, which would be a success
+			err = errors.New("told to stop waiting")
+		}
 		return reply{}, fmt.Errorf("ask the supervisor in %s to %s: no answer: %w", p.RunDir, r.Verb, err)
 	}
 	if !out.OK {

@@ -1,13 +1,16 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"time"
 
 	"github.com/perch-edge/perch/internal/lockfile"
+	"github.com/perch-edge/perch/pkg/worker"
 )
 
 type downCmd struct {
@@ -17,41 +20,44 @@ type downCmd struct {
 
 // Run stops the fleet. Where no supervisor runs any more, it removes what one
 // has left.
-func (c *downCmd) Run(con *console) error {
+func (c *downCmd) Run(ctx context.Context, to worker.Streams) error {
 	if err := c.find(); err != nil {
 		return err
 	}
-	_, err := c.ask(request{Verb: "down"}, c.Timeout)
+	_, err := c.ask(ctx, request{Verb: "down"}, c.Timeout)
 	if absent := (*notRunningError)(nil); errors.As(err, &absent) {
-		return c.sweep(con)
+		return c.sweep(to.Out)
 	}
 	if err == nil {
-		fmt.Fprintln(con.out, "stopped")
+		_, err = fmt.Fprintln(to.Out, "stopped")
 	}
 	return err
 }
 
-func (c *downCmd) sweep(con *console) error {
+func (c *downCmd) sweep(out io.Writer) error {
 	root, err := os.OpenRoot(c.RunDir)
 	if errors.Is(err, fs.ErrNotExist) {
-		fmt.Fprintf(con.out, "nothing runs in %s\n", c.RunDir)
+		fmt.Fprintf(out, "nothing runs in %s\n", c.RunDir)
 		return nil
 	}
 	if err != nil {
 		return err
 	}
 	defer root.Close()
+	if err := usable(c.RunDir, "run_dir", 0o022); err != nil { // what others could have written says whom to kill
+		return fmt.Errorf("sweep %s: %w", c.RunDir, err)
+	}
 	lock, err := lockfile.Acquire(root, lockName)
 	if err != nil {
 		return fmt.Errorf("a supervisor does not answer: %w", err)
 	}
-	found, err := sweep(root, c.RunDir, c.node.ShmDir, nothing)
+	found, err := sweep(root, c.RunDir, c.node.ShmDir, nil)
 	err = errors.Join(err, lock.Release())
 	if found.any() {
-		fmt.Fprintf(con.out, "no supervisor runs in %s; swept %d processes, %d rings, %d files that one left\n",
+		fmt.Fprintf(out, "no supervisor runs in %s; swept %d processes, %d rings, %d files that one left\n",
 			c.RunDir, len(found.Processes), len(found.Rings), len(found.Files))
 	} else if err == nil {
-		fmt.Fprintf(con.out, "nothing runs in %s\n", c.RunDir)
+		fmt.Fprintf(out, "nothing runs in %s\n", c.RunDir)
 	}
 	return err
 }

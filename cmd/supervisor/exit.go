@@ -23,12 +23,6 @@ type Exit struct {
 	RanS    float64  `json:"ran_s"`
 }
 
-// fromOutside says whether somebody else has ended the process, by kill -9 or
-// by asking it to stop.
-func (e Exit) fromOutside() bool {
-	return e.Why == "" && (e.Signal == "SIGKILL" || e.Code == worker.ExitDone)
-}
-
 func exitOf(state *os.ProcessState, words []string) Exit {
 	e := Exit{Code: state.ExitCode(), Message: lastWords(words), Time: msg.Time{Time: time.Now()}}
 	if ws, ok := state.Sys().(syscall.WaitStatus); ok && ws.Signaled() {

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/perch-edge/perch/internal/private"
 	"github.com/perch-edge/perch/pkg/msg"
 	"github.com/perch-edge/perch/pkg/shm"
 	"github.com/perch-edge/perch/pkg/topology"
@@ -131,7 +132,7 @@ func (p *plan) checkFolders() (ps topology.Problems) {
 		if f.path == "" {
 			continue // has been reported
 		}
-		if err := usable(f.path, f.forbidden); err != nil {
+		if err := usable(f.path, f.key, f.forbidden); err != nil {
 			ps = append(ps, p.top.NodeProblem(f.key, "%v", err))
 		}
 	}
@@ -139,7 +140,7 @@ func (p *plan) checkFolders() (ps topology.Problems) {
 }
 
 // usable says why this user cannot make files in a folder, or make the folder.
-func usable(path string, forbidden uint32) error {
+func usable(path, key string, forbidden uint32) error {
 	there := nearestFolder(path)
 	st, err := os.Stat(there)
 	if err != nil {
@@ -150,14 +151,16 @@ func usable(path string, forbidden uint32) error {
 	}
 	if err := unix.Faccessat(unix.AT_FDCWD, there, unix.W_OK|unix.X_OK, unix.AT_EACCESS); err != nil {
 		if there == path {
-			return fmt.Errorf("user %d cannot write in it: %w", os.Geteuid(), err)
+			return fmt.Errorf("cannot write in it: %w%s", err, private.Whose(path, key))
 		}
-		return fmt.Errorf("user %d cannot make it in %s: %w", os.Geteuid(), there, err)
+		return fmt.Errorf("cannot make it in %s: %w; make it once: sudo install -d -o %d -m 0700 %s, or choose another %s", there, err, os.Geteuid(), path, key)
 	}
 	sys, ok := st.Sys().(*syscall.Stat_t)
 	if there == path && forbidden != 0 && ok && (int(sys.Uid) != os.Geteuid() || sys.Mode&forbidden != 0) {
-		return fmt.Errorf("it belongs to user %d with mode %#o: want user %d and none of the rights %#o (chmod 700 %s, or another folder)",
-			sys.Uid, sys.Mode&0o777, os.Geteuid(), forbidden, path)
+		if whose := private.Whose(path, key); whose != "" {
+			return fmt.Errorf("belongs to another user%s", whose)
+		}
+		return fmt.Errorf("has mode %#o, which lets others in: chmod 700 %s, or choose another %s", sys.Mode&0o777, path, key)
 	}
 	return nil
 }

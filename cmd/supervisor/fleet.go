@@ -45,7 +45,7 @@ type fleet struct {
 }
 
 // openFleet prepares all that children need. It fails when another supervisor
-// has the run folder (*lockfile.HeldError). Close it in any case.
+// has the run folder (*lockfile.HeldError), and then leaves nothing open.
 func openFleet(p *plan, t timing, show func(entry)) (f *fleet, err error) {
 	f = &fleet{plan: p, timing: t, began: clock.Boot(), book: newLogbook(show),
 		kill: make(chan struct{}), over: make(chan struct{}), changed: make(chan struct{})}
@@ -115,9 +115,13 @@ func (f *fleet) sweepEarlier() error {
 	n := f.plan.top.Node
 	found, err := sweep(f.root, n.RunDir, n.ShmDir, undrained(n.ShmDir, f.plan.top))
 	if found.any() {
-		f.log.Warn("swept what an earlier run left", "processes", found.Processes, "rings", found.Rings, "files", found.Files)
+		f.log.Warn("swept what an earlier run left", "what", found.String())
 	}
-	f.later(func() error { _, err := sweep(f.root, n.RunDir, n.ShmDir, nothing); return err })
+	f.later(func() error {
+		_, err := sweep(f.root, n.RunDir, n.ShmDir, nil)
+		_ = os.Remove(n.ShmDir) // where it is empty: the next one to use it may be another user
+		return err
+	})
 	return err
 }
 
@@ -144,7 +148,9 @@ func (f *fleet) openBus() (err error) {
 		return err
 	}
 	f.later(f.bus.Close)
-	f.observer, err = newObserver(f.bus, f.plan.top)
+	if f.observer, err = newObserver(f.plan.top); err == nil {
+		f.later(f.observer.close)
+	}
 	return err
 }
 
@@ -197,7 +203,8 @@ func (f *fleet) run(ctx context.Context, killed <-chan struct{}, started func())
 	defer f.stop()
 	watching, unwatch := context.WithCancel(context.Background())
 	var children, watchers, requests sync.WaitGroup
-	requests.Go(func() { f.control.serve(f.answer) })
+	asked, hangUp := context.WithCancel(context.Background())
+	requests.Go(func() { f.control.serve(asked, f.answer) })
 	watchers.Go(func() { f.observer.listen(watching, f.log) })
 	watchers.Go(func() { f.publish(watching) })
 	watchers.Go(func() {
@@ -221,7 +228,7 @@ func (f *fleet) run(ctx context.Context, killed <-chan struct{}, started func())
 	f.log.Info("stopped")
 	err := f.close()
 	close(f.over)
-	f.control.finish()
+	hangUp()
 	requests.Wait()
 	return err
 }

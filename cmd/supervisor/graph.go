@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -8,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/perch-edge/perch/pkg/msg"
+	"github.com/perch-edge/perch/pkg/worker"
 )
 
 type graphCmd struct {
@@ -25,9 +27,7 @@ type link struct {
 
 // Run prints who reads whom. A topology with problems has a graph too, as far
 // as it can be read; its problems are told as well.
-func (c *graphCmd) Run(con *console) error {
-	ctx, _, done := interrupts()
-	defer done()
+func (c *graphCmd) Run(ctx context.Context, to worker.Streams) error {
 	p, problems := inspect(ctx, c.Topology)
 	if p == nil {
 		return problems
@@ -35,11 +35,11 @@ func (c *graphCmd) Run(con *console) error {
 	var err error
 	switch c.Output {
 	case "json":
-		err = printJSON(con.out, p.links())
+		err = printJSON(to.Out, p.links())
 	case "dot":
-		_, err = io.WriteString(con.out, p.dot())
+		_, err = io.WriteString(to.Out, p.dot())
 	default:
-		_, err = io.WriteString(con.out, p.tree())
+		_, err = io.WriteString(to.Out, p.tree())
 	}
 	return errors.Join(err, problems)
 }

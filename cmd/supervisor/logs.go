@@ -31,9 +31,10 @@ type logbook struct {
 	done    chan struct{}
 	closing sync.Once
 	quit    chan struct{}
-	dropped atomic.Uint64
+	dropped atomic.Uint64 // lines so far
 
 	// Of the writer's goroutine:
+	told  uint64   // of dropped
 	dir   *os.Root // nil keeps nothing
 	show  func(entry)
 	files map[string]*rotating
@@ -128,8 +129,10 @@ func (b *logbook) take(e entry) {
 }
 
 func (b *logbook) enter(e entry) {
-	if n := b.dropped.Swap(0); n > 0 {
-		b.enter(ownEntry("log lines were dropped", attr{"lines", strconv.FormatUint(n, 10)}))
+	if n := b.dropped.Load(); n > b.told {
+		lines := strconv.FormatUint(n-b.told, 10)
+		b.told = n
+		b.enter(ownEntry("log lines were dropped", attr{"lines", lines}))
 	}
 	b.show(e)
 	if b.dir == nil {

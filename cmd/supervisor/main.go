@@ -44,6 +44,8 @@
 // when the topology or the command line is wrong.
 package main
 
-import "os"
+import "github.com/perch-edge/perch/pkg/worker"
 
-func main() { os.Exit(command(os.Args[1:], newConsole(os.Stdout, os.Stderr))) }
+func main() {
+	worker.Tool{Name: ownName, Summary: "Runs the sensors and workers of a topology.", Verbs: &commandLine{}}.Main()
+}

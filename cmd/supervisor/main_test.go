@@ -132,7 +132,7 @@ func (b *box) up(flags ...string) *running {
 	})
 	b.until("the supervisor answers", 10*time.Second, func() bool {
 		at := place{RunDir: b.run}
-		answer, err := at.ask(request{Verb: "status"}, 10*time.Second)
+		answer, err := at.ask(b.t.Context(), request{Verb: "status"}, 10*time.Second)
 		return err == nil && answer.Box.Supervisor.PID == r.Process.Pid
 	})
 	return r
@@ -154,7 +154,7 @@ func (r *running) ended(atMost time.Duration) {
 func (b *box) state() *Box {
 	b.t.Helper()
 	at := place{RunDir: b.run}
-	answer, err := at.ask(request{Verb: "status"}, 10*time.Second)
+	answer, err := at.ask(b.t.Context(), request{Verb: "status"}, 10*time.Second)
 	if err != nil {
 		b.t.Fatal(err)
 	}

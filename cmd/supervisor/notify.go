@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -42,29 +43,19 @@ func listenForNotes(runDir string) (*notifier, error) {
 	if err == nil {
 		var set error
 		err = raw.Control(func(fd uintptr) { set = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PASSCRED, 1) })
-		err = firstError(err, set)
+		err = errors.Join(err, set)
 	}
 	if err != nil {
-		conn.Close()
-		return nil, fmt.Errorf("listen for readiness: %w", err)
+		return nil, errors.Join(fmt.Errorf("listen for readiness: %w", err), conn.Close())
 	}
 	go n.listen()
 	return n, nil
 }
 
-func firstError(errs ...error) error {
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 func (n *notifier) close() error {
 	err := n.conn.Close()
 	<-n.done
-	return firstError(err, os.Remove(n.path))
+	return errors.Join(err, os.Remove(n.path))
 }
 
 func (n *notifier) listen() {

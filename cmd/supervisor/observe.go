@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -47,7 +49,7 @@ func (s *series) rate() float64 {
 
 // observer listens to what all workers say of themselves on the bus.
 type observer struct {
-	sub *msg.Subscriber
+	ear *msg.Listener
 
 	mu   sync.Mutex
 	seen map[string]*sight
@@ -73,22 +75,31 @@ type intake struct {
 	rates series // of got
 }
 
-func newObserver(bus *msg.Bus, top *topology.Topology) (*observer, error) {
-	o := &observer{seen: map[string]*sight{}}
-	want := msg.Subscription{Kinds: []msg.Kind{msg.KindState}, Live: true}
+func newObserver(top *topology.Topology) (*observer, error) {
+	ear, err := msg.Listen(string(msg.KindState) + "/")
+	if err != nil {
+		return nil, err
+	}
+	o := &observer{ear: ear, seen: map[string]*sight{}}
 	for _, e := range top.StartOrder() {
 		o.seen[e.Name] = &sight{published: map[msg.Topic]*series{}, reads: map[msg.Topic]*intake{}}
-		want.Sources = append(want.Sources, msg.Address{Source: msg.Source(e.Name)})
+		endpoint, err := msg.Endpoint(top.Node.RunDir, msg.Source(e.Name), "")
+		if err == nil {
+			err = ear.Connect(endpoint)
+		}
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("listen to %s: %w", e.Name, err), ear.Close())
+		}
 	}
-	var err error
-	o.sub, err = bus.Subscribe(want)
-	return o, err
+	return o, nil
 }
+
+func (o *observer) close() error { return o.ear.Close() }
 
 // listen takes in states until ctx is done.
 func (o *observer) listen(ctx context.Context, log *slog.Logger) {
 	for {
-		m, ok, err := o.sub.Next(ctx, time.Time{})
+		m, ok, err := o.ear.Next(ctx, time.Time{})
 		if ctx.Err() != nil && !ok {
 			return
 		}

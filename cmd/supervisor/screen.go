@@ -47,14 +47,14 @@ func (s *screen) take(e entry) {
 	if e.Level < s.least {
 		return
 	}
-	if s.table && s.con.outTerm {
+	if s.table && s.con.outTerm != nil {
 		s.recent = append(s.recent, e)
 		s.recent = s.recent[max(0, len(s.recent)-below):]
 		return
 	}
 	line := string(e.json())
-	if s.con.errTerm || s.least == slog.LevelWarn {
-		line = e.text(s.con.colour && s.con.errTerm)
+	if s.con.errTerm != nil || s.least == slog.LevelWarn {
+		line = e.text(s.con.colour && s.con.errTerm != nil)
 	}
 	fmt.Fprintln(s.con.err, line)
 }
@@ -80,7 +80,7 @@ func (s *screen) begin(ctx context.Context, f *fleet) {
 		return
 	}
 	every := 5 * time.Second
-	if s.con.outTerm {
+	if s.con.outTerm != nil {
 		every = time.Second
 	}
 	ctx, s.stop = context.WithCancel(ctx)
@@ -135,7 +135,7 @@ func (s *screen) paint(b *Box) {
 		out.WriteString(paint(s.con.colour, levelColour(e.Level), cut(e.text(false), columns)) + "\n")
 	}
 	out.WriteString(places(b.Folders) + s.tips())
-	if !s.con.outTerm {
+	if s.con.outTerm == nil {
 		_, _ = io.WriteString(s.con.out, out.String()+"\n")
 		return
 	}

@@ -48,10 +48,11 @@ type Folders struct {
 
 // Supervisor is what the supervisor says of itself.
 type Supervisor struct {
-	PID         int    `json:"pid"`
-	Version     string `json:"version"`
-	SinceBootNS int64  `json:"since_boot_ns"`
-	RSSBytes    uint64 `json:"rss_bytes"`
+	PID             int    `json:"pid"`
+	Version         string `json:"version"`
+	SinceBootNS     int64  `json:"since_boot_ns"`
+	RSSBytes        uint64 `json:"rss_bytes"`
+	DroppedLogLines uint64 `json:"dropped_log_lines"` // neither kept nor shown: a disk or terminal was too slow
 }
 
 // Worker is one sensor or worker.
@@ -118,8 +119,9 @@ func (f *fleet) box() *Box {
 	own, _ := memoryOf(os.Getpid())
 	b := &Box{Version: boxVersion, Node: n.Name, Time: msg.Time{Time: now.Wall}, BootNS: int64(now.Boot), BootID: f.clock.BootID(),
 		Synced: now.Synced, Topology: f.plan.file, Ready: true, Workers: []Worker{}, Edges: []Edge{},
-		Folders:    Folders{Run: n.RunDir, Shm: n.ShmDir, Cache: n.CacheDir, Store: n.StoreDir, Logs: logsOf(n)},
-		Supervisor: Supervisor{PID: os.Getpid(), Version: version.String(), SinceBootNS: int64(f.began), RSSBytes: own},
+		Folders: Folders{Run: n.RunDir, Shm: n.ShmDir, Cache: n.CacheDir, Store: n.StoreDir, Logs: logsOf(n)},
+		Supervisor: Supervisor{PID: os.Getpid(), Version: version.String(), SinceBootNS: int64(f.began), RSSBytes: own,
+			DroppedLogLines: f.book.dropped.Load()},
 		Memory: Memory{AvailableBytes: procKB("/proc/meminfo")["MemAvailable"],
 			ShmFreeBytes: freeBytes(n.ShmDir), StoreFreeBytes: freeBytes(n.StoreDir)}}
 	for _, c := range slices.Backward(f.children) { // as the data flows

@@ -23,7 +23,7 @@ func TestStateIsPublished(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer bus.Close()
-	sub, err := bus.Subscribe(msg.Subscription{Sources: []msg.Address{{Source: ownName}}, Kinds: []msg.Kind{msg.KindState}, Live: true})
+	sub, err := bus.Subscribe(msg.Subscription{Sources: []msg.Address{{Source: ownName}}, Kinds: []msg.Kind{msg.KindState}})
 	if err != nil {
 		t.Fatal(err)
 	}

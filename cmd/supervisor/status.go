@@ -1,12 +1,15 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/perch-edge/perch/pkg/worker"
 )
 
 type statusCmd struct {
@@ -15,22 +18,23 @@ type statusCmd struct {
 }
 
 // Run prints the state; the exit code says whether all is well.
-func (c *statusCmd) Run(con *console) error {
+func (c *statusCmd) Run(ctx context.Context, to worker.Streams) error {
 	if err := c.find(); err != nil {
 		return err
 	}
-	answer, err := c.ask(request{Verb: "status"}, 10*time.Second)
+	answer, err := c.ask(ctx, request{Verb: "status"}, 10*time.Second)
 	if err != nil {
 		return err
 	}
 	if c.Output == "json" {
-		err = printJSON(con.out, answer.Box)
+		err = printJSON(to.Out, answer.Box)
 	} else {
+		con := newConsole(to)
 		_, err = io.WriteString(con.out, con.table(answer.Box))
 		con.troubles(con.out, answer.Box)
 	}
 	if err == nil && !answer.Box.Ready {
-		return errNotWell
+		return notWell()
 	}
 	return err
 }
@@ -54,7 +58,7 @@ type column struct {
 
 // table is the box as people want to see it.
 func (c *console) table(b *Box) string {
-	on := c.colour && c.outTerm
+	on := c.colour && c.outTerm != nil
 	width, _ := c.size()
 	var out strings.Builder
 	clock := "clock synced"
@@ -167,6 +171,11 @@ func (b *Box) lost(w *Worker) (n uint64) {
 	for _, dropped := range w.Dropped {
 		n += dropped
 	}
+	for name, count := range w.Counters {
+		if strings.HasPrefix(name, "lost_") {
+			n += count
+		}
+	}
 	return n
 }
 
@@ -191,7 +200,7 @@ func (b *Box) count() string {
 
 // troubles says in full what the table has no room for.
 func (c *console) troubles(out io.Writer, b *Box) {
-	on := c.colour && (out == c.out && c.outTerm || out == c.err && c.errTerm)
+	on := c.colour && (out == c.out && c.outTerm != nil || out == c.err && c.errTerm != nil)
 	for _, w := range b.Workers {
 		if w.Trouble == "" {
 			continue

@@ -103,10 +103,31 @@ type swept struct {
 
 func (s swept) any() bool { return len(s.Processes)+len(s.Rings)+len(s.Files) > 0 }
 
+// String is one line for people.
+func (s swept) String() string {
+	var parts []string
+	for _, p := range []struct {
+		what  string
+		names []string
+	}{{"processes", s.Processes}, {"rings", texts(s.Rings)}, {"files", s.Files}} {
+		if len(p.names) > 0 {
+			parts = append(parts, p.what+" "+strings.Join(p.names, ", "))
+		}
+	}
+	return strings.Join(parts, "; ")
+}
+
+func texts[S ~string](list []S) (out []string) {
+	for _, s := range list {
+		out = append(out, string(s))
+	}
+	return out
+}
+
 // sweep removes what a killed supervisor and its killed workers left: first
 // the processes, then what they held. Whoever calls it holds the supervisor's
 // lock. shmDir may be empty, and is then what the record says. Rings that keep
-// wants are left: see undrained.
+// wants are left: see undrained; nil wants none.
 func sweep(root *os.Root, runDir, shmDir string, keep func(shm.Name) bool) (s swept, err error) {
 	rec := readRecord(root)
 	if shmDir == "" {
@@ -147,7 +168,7 @@ func (s *swept) processes(rec recorded, runDir string) error {
 // awaitGone waits until all of the processes have ended; it does not matter
 // whether somebody has reaped them.
 func awaitGone(left map[int]string) error {
-	for deadline := time.Now().Add(sweepPatience); ; time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(sweepPatience); ; time.Sleep(2 * time.Millisecond) { //nolint:forbidigo // of no child of ours the kernel tells the end
 		for pid := range left {
 			if st, err := statOf(pid); err != nil || st.zombie {
 				delete(left, pid)
@@ -170,11 +191,9 @@ func (s *swept) rings(shmDir string, keep func(shm.Name) bool) error {
 	if err != nil {
 		return err
 	}
-	s.Rings, err = dir.SweepBut(keep)
+	s.Rings, err = dir.Sweep(keep)
 	return errors.Join(err, dir.Close())
 }
-
-func nothing(shm.Name) bool { return false }
 
 // undrained keeps the histories of this fleet's own publishers: a reader that
 // was killed along with them goes on there, and loses nothing. The publisher
@@ -182,7 +201,7 @@ func nothing(shm.Name) bool { return false }
 func undrained(shmDir string, top *topology.Topology) func(shm.Name) bool {
 	streams, err := msg.Streams(shmDir)
 	if err != nil && len(streams) == 0 {
-		return nothing
+		return nil
 	}
 	keep := map[shm.Name]bool{}
 	for _, s := range streams {

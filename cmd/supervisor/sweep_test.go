@@ -112,7 +112,7 @@ func TestSweepTakesOnlyWhatWasLeft(t *testing.T) {
 		}
 	}
 
-	s, err := sweep(root, run, "", nothing)
+	s, err := sweep(root, run, "", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

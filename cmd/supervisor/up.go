@@ -30,14 +30,15 @@ type upCmd struct {
 }
 
 // Run brings the fleet up, and keeps it until it is told to stop.
-func (c *upCmd) Run(con *console) error {
+func (c *upCmd) Run(ctx context.Context, to worker.Streams) error {
 	if c.StartDeadline <= 0 || c.Watchdog < time.Second || c.Grace < 0 || c.For < 0 {
 		return worker.BadConfig(fmt.Errorf("--start-deadline, --grace and --for: want a time; --watchdog: want 1s at least"))
 	}
+	con := newConsole(to)
 	if c.Detach {
-		return c.detach(con)
+		return c.detach(ctx, con)
 	}
-	ctx, killed, done := interrupts()
+	ctx, killed, done := interrupts(ctx)
 	defer done()
 	plan, err := inspect(ctx, c.Topology)
 	if err != nil {
@@ -66,7 +67,7 @@ func (c *upCmd) Run(con *console) error {
 	})
 	screen.end(f)
 	if err == nil && unwell.Load() {
-		return errNotWell
+		return notWell()
 	}
 	return err
 }
@@ -76,16 +77,14 @@ func (c *upCmd) timing() timing {
 }
 
 // interrupts is a context that the first SIGINT, SIGTERM or SIGHUP cancels; the
-// second closes killed. A reader of our output that goes away (SIGPIPE) must
-// not take the fleet down.
-func interrupts() (ctx context.Context, killed <-chan struct{}, done func()) {
-	ctx, cancel := context.WithCancel(context.Background())
-	signals, pipes, kill := make(chan os.Signal, 4), make(chan os.Signal, 1), make(chan struct{})
+// second closes killed, where it would otherwise end this process.
+func interrupts(parent context.Context) (ctx context.Context, killed <-chan struct{}, done func()) {
+	ctx, cancel := context.WithCancel(parent)
+	signals, kill := make(chan os.Signal, 4), make(chan struct{})
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
 	if !signal.Ignored(syscall.SIGHUP) { // nohup(1)
 		signal.Notify(signals, syscall.SIGHUP)
 	}
-	signal.Notify(pipes, syscall.SIGPIPE)
 	quit := make(chan struct{})
 	go func() {
 		for count := 1; ; count++ {
@@ -102,7 +101,6 @@ func interrupts() (ctx context.Context, killed <-chan struct{}, done func()) {
 	}()
 	return ctx, kill, func() {
 		signal.Stop(signals)
-		signal.Stop(pipes)
 		close(quit)
 		cancel()
 	}
@@ -111,7 +109,7 @@ func interrupts() (ctx context.Context, killed <-chan struct{}, done func()) {
 // detach starts the supervisor again in a session of its own and waits until
 // it lets go of its standard error: then all workers have been started. Until
 // then what it says goes to this terminal.
-func (c *upCmd) detach(con *console) error {
+func (c *upCmd) detach(ctx context.Context, con *console) error {
 	self, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("detach: %w", err)
@@ -130,12 +128,13 @@ func (c *upCmd) detach(con *console) error {
 	if err != nil {
 		return fmt.Errorf("detach: %w", err)
 	}
+	defer context.AfterFunc(ctx, func() { _ = said.SetReadDeadline(time.Unix(1, 0)) })()
 	_, _ = io.Copy(con.err, said) // until its end
 	at := place{Topology: c.Topology}
 	if err := at.find(); err != nil {
 		return err
 	}
-	answer, askErr := at.ask(request{Verb: "status"}, 10*time.Second)
+	answer, askErr := at.ask(ctx, request{Verb: "status"}, 10*time.Second)
 	if askErr != nil || answer.Box.Supervisor.PID != cmd.Process.Pid {
 		return notDetached(cmd, askErr)
 	}
@@ -143,7 +142,7 @@ func (c *upCmd) detach(con *console) error {
 	fmt.Fprintf(con.out, "%s: %s; process %d, log in %s\n", b.Node, b.summary(), b.Supervisor.PID, b.Folders.Logs)
 	if !b.Ready {
 		con.troubles(con.err, b)
-		return errNotWell
+		return notWell()
 	}
 	return nil
 }
@@ -157,7 +156,7 @@ func notDetached(cmd *exec.Cmd, err error) error {
 	if cmd.Wait() == nil {
 		return errors.New("told to stop before all was started")
 	}
-	return saidError(cmd.ProcessState.ExitCode())
+	return worker.Said(cmd.ProcessState.ExitCode())
 }
 
 // letGo moves standard error from who started it to a file, for what the Go

@@ -61,7 +61,7 @@ func (e *ear) hear(ctx context.Context, each func(m *msg.Message, at time.Durati
 		}
 		m, ok, err := e.lis.Next(ctx, until)
 		if errors.Is(err, context.DeadlineExceeded) && e.heard == 0 {
-			return worker.Temporary(fmt.Errorf("no message within %v: %s", time.Since(began).Round(time.Millisecond), e.where()))
+			return worker.Temporary(fmt.Errorf("no message within %v: %s", time.Since(began).Round(100*time.Millisecond), e.where()))
 		}
 		if err != nil {
 			return err
@@ -125,7 +125,11 @@ func (e *ear) whereOf(t target) (at []string) {
 	if err != nil {
 		return []string{err.Error()}
 	}
+	live := 0
 	for _, end := range found {
+		if t.at(end) && end.Live {
+			live++
+		}
 		switch {
 		case !t.at(end) || !e.connected[end.Endpoint]:
 		case end.Live:
@@ -137,6 +141,8 @@ func (e *ear) whereOf(t target) (at []string) {
 	switch {
 	case len(at) > 0:
 		return at
+	case live > 0:
+		return []string{fmt.Sprintf("of %d publishers in %s none can have such a topic", live, t.runDir)}
 	case t.endpoint != "":
 		return []string{"nobody publishes at " + t.endpoint}
 	case t.source == "":

@@ -3,9 +3,9 @@
 //
 //	New(t, entries) --> Start("csvwriter", …) --> States(…).Until(…) --> Stop, Kill --> nothing is left
 //
-// A test binary is its programs: TestMain calls testscript.Main, which puts
-// them on the PATH. Everything fails the test by itself, and what still runs
-// or lies about at its end is an error of the test.
+// A test binary is its programs: TestMain calls Main, which puts them on the
+// PATH. Everything fails the test by itself. At its end what still runs is
+// killed, and what was left in the run folder is an error of the test.
 package boxtest
 
 import (
@@ -28,6 +28,18 @@ import (
 
 	"github.com/perch-edge/perch/pkg/msg"
 )
+
+// Main is what TestMain calls: the test binary is these programs as well. Tests
+// that wait for processes run eight at a time, as long as nobody says -parallel.
+func Main(m *testing.M, programs map[string]func()) {
+	if programs[filepath.Base(os.Args[0])] == nil {
+		os.Args = slices.Insert(os.Args, 1, "-test.parallel=8")
+		if os.Getenv("GORACE") == "" { // for the programs: by default each sleeps a second at its end
+			_ = os.Setenv("GORACE", "atexit_sleep_ms=10")
+		}
+	}
+	testscript.Main(m, programs)
+}
 
 // Limit bounds every wait for another process.
 const Limit = 30 * time.Second
@@ -169,9 +181,23 @@ func (p *Process) Wait() int {
 	return p.cmd.ProcessState.ExitCode()
 }
 
-// Stop tells it to end, and wants code 0.
+// Ready waits until a worker has said that it is ready.
+func (p *Process) Ready() {
+	p.t.Helper()
+	Poll(p.t, fmt.Sprintf("process %d to be ready", p.PID()), func() bool {
+		select {
+		case <-p.done:
+			p.t.Fatalf("process %d has ended; it wrote:\n%s", p.PID(), p.Log())
+		default:
+		}
+		return strings.Contains(p.Log(), `"msg":"ready"`)
+	})
+}
+
+// Stop tells a worker to end when it is ready, and wants code 0.
 func (p *Process) Stop() {
 	p.t.Helper()
+	p.Ready()
 	p.Signal(syscall.SIGTERM)
 	if code := p.Wait(); code != 0 {
 		p.t.Fatalf("process %d ended with code %d; want 0; it wrote:\n%s", p.PID(), code, p.Log())
@@ -202,14 +228,14 @@ type Feed struct {
 	sub *msg.Subscriber
 }
 
-// Follow listens to some workers' messages of these kinds from now on.
+// Follow subscribes to some workers' messages of these kinds.
 func (b *Box) Follow(bus *msg.Bus, kinds []msg.Kind, workers ...msg.Source) *Feed {
 	b.t.Helper()
 	var from []msg.Address
 	for _, w := range workers {
 		from = append(from, msg.Address{Source: w})
 	}
-	sub, err := bus.Subscribe(msg.Subscription{Sources: from, Kinds: kinds, Live: !slices.Contains(kinds, msg.KindFile)})
+	sub, err := bus.Subscribe(msg.Subscription{Sources: from, Kinds: kinds})
 	if err != nil {
 		b.t.Fatal(err)
 	}

@@ -54,10 +54,16 @@ func (c *Clock) Now() Stamp { return c.now() }
 func (c *Clock) BootID() string { return c.bootID }
 
 // Boot is the time since boot, time asleep included (CLOCK_BOOTTIME).
-func Boot() time.Duration {
+func Boot() time.Duration { return read(unix.CLOCK_BOOTTIME) }
+
+// Monotonic is the time since boot without the time asleep (CLOCK_MONOTONIC):
+// what drivers stamp frames with.
+func Monotonic() time.Duration { return read(unix.CLOCK_MONOTONIC) }
+
+func read(id int32) time.Duration {
 	var ts unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
-		panic("clock_gettime(CLOCK_BOOTTIME): " + err.Error()) // Linux has had it since 2.6.39
+	if err := unix.ClockGettime(id, &ts); err != nil {
+		panic("clock_gettime: " + err.Error()) // Linux has had both since 2.6.39
 	}
 	return time.Duration(ts.Nano())
 }

@@ -268,7 +268,7 @@ func (c *camera) streamOff(h *handle) syscall.Errno {
 
 // release undoes whatever h had: the descriptor was closed.
 func (c *camera) release(h *handle) {
-	c.streamOff(h)
+	_ = c.streamOff(h) // it may never have streamed
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.stats.Open--

@@ -86,7 +86,7 @@ func (d *Device) awaitFirst(ctx context.Context) error {
 	if err := d.pipe.SetReadDeadline(time.Now().Add(answerLimit)); err != nil {
 		return err
 	}
-	release := context.AfterFunc(ctx, func() { d.pipe.SetReadDeadline(time.Now()) })
+	release := context.AfterFunc(ctx, func() { _ = d.pipe.SetReadDeadline(time.Now()) })
 	_, err := d.answer()
 	if !release() {
 		return ctx.Err()
@@ -133,7 +133,7 @@ func sweep() {
 	for _, dir := range stale {
 		if _, err := os.Stat(dir); errors.Is(err, syscall.ENOTCONN) {
 			if unmountLazily(dir) == nil {
-				os.Remove(dir)
+				_ = os.Remove(dir) // the next sweep tries again
 			}
 		}
 	}
@@ -242,7 +242,7 @@ func (d *Device) Close() error {
 	}
 	d.closed = true
 	err := d.commands.Close()
-	overdue := time.AfterFunc(answerLimit, func() { d.child.Process.Kill() })
+	overdue := time.AfterFunc(answerLimit, func() { _ = d.child.Process.Kill() })
 	err = errors.Join(err, d.child.Wait(), d.pipe.Close())
 	overdue.Stop()
 	if _, gone := os.Lstat(d.dir); gone == nil || errors.Is(gone, syscall.ENOTCONN) {

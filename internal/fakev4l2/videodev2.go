@@ -13,7 +13,7 @@ const (
 	ior  = 2<<30 | 'V'<<8
 	iowr = iow | ior
 
-	vidiocQuerycap           = ior | sizeofCapability<<16 | 0
+	vidiocQuerycap           = ior | sizeofCapability<<16 // number 0
 	vidiocEnumFmt            = iowr | sizeofFmtdesc<<16 | 2
 	vidiocGFmt               = iowr | sizeofFormat<<16 | 4
 	vidiocSFmt               = iowr | sizeofFormat<<16 | 5

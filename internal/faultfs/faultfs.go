@@ -5,9 +5,8 @@
 //	program --> mount point --(tmpfs of a few pages)--> ENOSPC
 //
 // Mount shows a backing folder at another path, keeps a list of the calls that
-// decide what outlives a power cut, and fails syncs when asked to. A sync that
-// fails loses what was written since the last good one, as a disk does: the
-// next one succeeds, and the data are gone (fsync(2), "EIO").
+// decide what outlives a power cut, and fails syncs when asked to: the next one
+// succeeds, and what was written before is lost all the same (fsync(2), "EIO").
 //
 // It fails with ErrUnavailable where the machine does not let us mount: that
 // takes root, and /dev/fuse for Mount.
@@ -59,6 +58,7 @@ type FS struct {
 	calls  []string
 	fail   int
 	suffix string
+	keep   bool
 	left   int // calls until one breaks
 	do     func()
 	broken bool
@@ -75,10 +75,7 @@ func Mount(backing, at string) (*FS, error) {
 	if err := syscall.Stat(backing, &st); err != nil {
 		return nil, fmt.Errorf("stat %s: %w", backing, err)
 	}
-	root := &fs.LoopbackRoot{Path: backing, Dev: uint64(st.Dev)}
-	root.NewNode = func(r *fs.LoopbackRoot, _ *fs.Inode, _ string, _ *syscall.Stat_t) fs.InodeEmbedder {
-		return &node{LoopbackNode: fs.LoopbackNode{RootData: r}, fs: f}
-	}
+	root := &fs.LoopbackRoot{Path: backing, Dev: st.Dev}
 	top := &node{LoopbackNode: fs.LoopbackNode{RootData: root}, fs: f}
 	root.RootNode = top
 	if _, err := fs.Mount(at, top, &fs.Options{
@@ -91,11 +88,13 @@ func Mount(backing, at string) (*FS, error) {
 }
 
 // FailSyncs makes the next n syncs of files with that end of their names fail
-// with EIO; "" is any file.
-func (f *FS) FailSyncs(n int, suffix string) {
+// with EIO; "" is any file. What was written since the last good sync is lost
+// to zeros at once, as a power cut would show it, or with keep stays to be read, as
+// long as there is none.
+func (f *FS) FailSyncs(n int, suffix string, keep bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.fail, f.suffix = n, suffix
+	f.fail, f.suffix, f.keep = n, suffix, keep
 }
 
 // Failing is how many syncs are still to fail.
@@ -194,6 +193,9 @@ func (f *FS) syncOrFail(path string) error {
 	safe := min(f.synced[path], st.Size())
 	if f.fail > 0 && strings.HasSuffix(path, f.suffix) {
 		f.fail--
+		if f.keep {
+			return syscall.EIO
+		}
 		if _, err := file.WriteAt(slices.Repeat([]byte{0}, int(st.Size()-safe)), safe); err != nil {
 			return err
 		}
@@ -209,7 +211,13 @@ type node struct {
 	fs *FS
 }
 
+// WrapChild makes what is found below a node of this kind too.
+func (n *node) WrapChild(context.Context, fs.InodeEmbedder) fs.InodeEmbedder {
+	return &node{LoopbackNode: fs.LoopbackNode{RootData: n.RootData}, fs: n.fs}
+}
+
 var (
+	_ fs.NodeWrapChilder    = (*node)(nil)
 	_ fs.NodeCreater        = (*node)(nil)
 	_ fs.NodeRenamer        = (*node)(nil)
 	_ fs.NodeUnlinker       = (*node)(nil)

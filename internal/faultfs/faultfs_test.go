@@ -76,7 +76,7 @@ func TestFailedSyncLosesWhatWasNotSafe(t *testing.T) {
 	if err := file.Sync(); err != nil {
 		t.Fatal(err)
 	}
-	f.FailSyncs(1, "")
+	f.FailSyncs(1, "", false)
 	write("lost")
 	if err := file.Sync(); !errors.Is(err, syscall.EIO) {
 		t.Errorf("Sync() = %v; want EIO", err)

@@ -12,15 +12,19 @@ import (
 // root may have by default (pipe(7), /proc/sys/fs/pipe-max-size).
 const wantPipe = 1 << 20
 
-// enlarge makes a pipe as large as it may be. One that stays small costs more
-// wake-ups, nothing else.
-func enlarge(pipe *os.File) {
+// resize makes a pipe as large as it may be, or as that many bytes need, in whole
+// pages. One that is small costs more wake-ups, nothing else.
+func resize(pipe *os.File, bytes int) {
 	conn, err := pipe.SyscallConn() // and not Fd, which would end its deadlines
 	if err != nil {
 		return
 	}
 	_ = conn.Control(func(fd uintptr) {
-		if _, err := unix.FcntlInt(fd, unix.F_SETPIPE_SZ, wantPipe); err != nil {
+		want := wantPipe
+		if bytes > 0 {
+			want = min(want, bytes)
+		}
+		if _, err := unix.FcntlInt(fd, unix.F_SETPIPE_SZ, want); err != nil {
 			_, _ = unix.FcntlInt(fd, unix.F_SETPIPE_SZ, mostPipe())
 		}
 	})

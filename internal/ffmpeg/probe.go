@@ -114,3 +114,31 @@ func seconds(text string) time.Duration {
 	}
 	return time.Duration(math.Round(s*1e6)) * time.Microsecond
 }
+
+// CountFrames decodes a file and returns how many pictures its video has. It
+// fails when anything in it is broken.
+func CountFrames(ctx context.Context, in Input) (int, error) {
+	fail := func(err error) (int, error) { return 0, fmt.Errorf("count pictures of %s: %w", in, err) }
+	argv := append([]string{"ffprobe", "-hide_banner", "-loglevel", "error", "-of", "csv=p=0", "-select_streams", "v:0", "-count_frames",
+		"-show_entries", "stream=nb_read_frames"}, in.args...)
+	p, err := Start(ctx, Command{Argv: argv, Stdout: true, Hide: in.hide})
+	if err != nil {
+		return fail(err)
+	}
+	answer, err := io.ReadAll(io.LimitReader(p.Stdout, maxAnswer))
+	exit := p.Wait(defaultGrace)
+	if ctx.Err() != nil {
+		return fail(fmt.Errorf("no answer: %w", ctx.Err()))
+	}
+	if err := errors.Join(err, exit); err != nil {
+		return fail(err)
+	}
+	if words := p.Words(); len(words) > 0 {
+		return fail(errors.New(strings.Join(words, " | ")))
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(answer)))
+	if err != nil {
+		return fail(fmt.Errorf("read the answer of ffprobe: %w", err))
+	}
+	return n, nil
+}

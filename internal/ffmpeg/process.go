@@ -18,6 +18,7 @@ import (
 type Command struct {
 	Argv   []string      // the program, a path or a name in PATH, and its arguments
 	Stdin  bool          // connect Process.Stdin; otherwise it reads /dev/null
+	Small  int           // bytes that wait in the pipe to Stdin at most, about; 0 is as many as may be
 	Stdout bool          // connect Process.Stdout; otherwise it writes to /dev/null
 	Grace  time.Duration // from SIGTERM to SIGKILL; 0 is 1 s
 	Hide   []string      // what its errors must not show, in pairs: what, and what to show instead
@@ -103,7 +104,7 @@ func (p *Process) connect(c Command) error {
 			return err
 		}
 		p.cmd.Stdin, p.Stdin, p.theirs = read, write, append(p.theirs, read)
-		enlarge(write)
+		resize(write, c.Small)
 	}
 	if c.Stdout {
 		read, write, err := os.Pipe()
@@ -111,7 +112,7 @@ func (p *Process) connect(c Command) error {
 			return err
 		}
 		p.cmd.Stdout, p.Stdout, p.theirs = write, read, append(p.theirs, write)
-		enlarge(read)
+		resize(read, 0)
 	}
 	return nil
 }

@@ -74,8 +74,7 @@ func Acquire(root *os.Root, name string) (*Lock, error) {
 		}
 		lock := &Lock{root: root, name: name, file: file}
 		if err := lock.writePID(); err != nil {
-			lock.Release()
-			return nil, err
+			return nil, errors.Join(err, lock.Release())
 		}
 		return lock, nil
 	}

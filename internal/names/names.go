@@ -8,17 +8,29 @@ package names
 
 import (
 	"fmt"
-	"regexp"
+	"strings"
 )
 
-var (
-	workerRE = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,31}$`)
-	streamRE = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,31}$`)
-)
+// most is how many bytes a name can have.
+const most = 32
+
+// is says whether name is made of a-z, 0-9 and the other bytes, a letter or
+// digit first. Names are checked with each message: a regular expression would
+// take a tenth of a reader's time.
+func is(name, other string) bool {
+	for i := range len(name) {
+		c := name[i]
+		letter := 'a' <= c && c <= 'z' || '0' <= c && c <= '9'
+		if !letter && (i == 0 || strings.IndexByte(other, c) < 0) {
+			return false
+		}
+	}
+	return 0 < len(name) && len(name) <= most
+}
 
 // Worker checks the name of a sensor, worker or job.
 func Worker(name string) error {
-	if !workerRE.MatchString(name) {
+	if !is(name, "-") {
 		return fmt.Errorf("name %.60q: want 1 to 32 of a-z, 0-9 and -, a letter or digit first", name)
 	}
 	return nil
@@ -26,7 +38,7 @@ func Worker(name string) error {
 
 // Stream checks the name of a stream, or of a column.
 func Stream(name string) error {
-	if !streamRE.MatchString(name) {
+	if !is(name, "-_") {
 		return fmt.Errorf("name %.60q: want 1 to 32 of a-z, 0-9, - and _, a letter or digit first", name)
 	}
 	return nil

@@ -11,8 +11,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/perch-edge/perch/pkg/pixel"
 	"github.com/perch-edge/perch/internal/turbojpeg"
+	"github.com/perch-edge/perch/pkg/pixel"
 )
 
 func rawFormats() []pixel.Format {

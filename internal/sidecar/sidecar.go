@@ -70,6 +70,21 @@ type Event struct {
 	Reason string   `json:"reason"` // why, for people
 }
 
+// Frames says what became of the frames from the end of the last video of the
+// same run of their publisher to the end of this one.
+type Frames struct {
+	Repeated uint64 `json:"repeated"`          // pictures in the file that show a frame again
+	Skipped  uint64 `json:"skipped"`           // frames left out on purpose
+	Lost     uint64 `json:"lost"`              // frames that are in no file
+	Missing  []Span `json:"missing,omitempty"` // which are lost, ascending; the first ones where they are many
+}
+
+// Span is a range of sequence numbers, both ends included.
+type Span struct {
+	First msg.Seq `json:"first"`
+	Last  msg.Seq `json:"last"`
+}
+
 // Sidecar is all that is known of a file.
 type Sidecar struct {
 	Version          int              `json:"v"`
@@ -84,7 +99,8 @@ type Sidecar struct {
 	Device           *topology.Device `json:"device,omitempty"`
 	Start            Moment           `json:"start"`
 	End              Moment           `json:"end"`
-	Items            uint64           `json:"items"` // rows or frames
+	Items            uint64           `json:"items"`            // rows or frames
+	Frames           *Frames          `json:"frames,omitempty"` // of a video
 	Bytes            int64            `json:"bytes"`
 	SHA256           string           `json:"sha256"` // lower-case hexadecimal
 	History          []Event          `json:"history"`

@@ -107,11 +107,11 @@ func (c *Chip) Close() error {
 
 // Tx writes w, then reads r, as one transaction (6.2). Its error is flat text, as that of a real bus.
 func (c *Chip) Tx(addr uint16, w, r []byte) error {
-	time.Sleep(c.wireTime(len(w), len(r)))
+	time.Sleep(c.wireTime(len(w), len(r))) //nolint:forbidigo // the wire takes its time
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err := c.fault(addr); err != nil {
-		return fmt.Errorf("sim-i2c: %v", err)
+		return fmt.Errorf("sim-i2c: %v", err) //nolint:errorlint // flat text, as from a real bus
 	}
 	now := c.opts.Now()
 	c.settle(now)

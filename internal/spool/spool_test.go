@@ -133,7 +133,7 @@ func TestCompleteSyncsBeforeItRelies(t *testing.T) {
 	side := sideOf(1)
 	f := create(t, s, side.Name, "rows")
 	faults.Calls()
-	faults.FailSyncs(1, "")
+	faults.FailSyncs(1, "", false)
 	if err := s.Complete(f, Ready, side); !errors.Is(err, syscall.EIO) {
 		t.Fatalf("Complete() with a failing sync = %v; want EIO", err)
 	}

@@ -12,6 +12,8 @@ import (
 
 	"github.com/vladimirvivien/go4vl/v4l2"
 	"golang.org/x/sys/unix"
+
+	"github.com/perch-edge/perch/internal/clock"
 )
 
 // Errors that a caller may want to act on.
@@ -285,11 +287,7 @@ func (c *Camera) missed(sequence uint32) uint32 {
 // captured is the driver's time stamp where that is of CLOCK_MONOTONIC and not
 // in the future (uvcvideo's clock=REALTIME is flagged as monotonic), else now.
 func captured(buffer v4l2.Buffer) time.Duration {
-	var ts unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
-		return 0 // cannot fail on Linux
-	}
-	now := time.Duration(ts.Nano())
+	now := clock.Monotonic()
 	stamp := time.Duration(buffer.Timestamp.Nano())
 	if buffer.Flags&v4l2.BufFlagTimestampMask != v4l2.BufFlagTimestampMonotonic || stamp > now || stamp <= 0 {
 		return now

@@ -52,7 +52,7 @@ func explainAbsent(path string, err error) error {
 		}
 		names = append(names, p)
 	}
-	return fmt.Errorf("%w: %w; nearest is %s; here are %s: %s", ErrNoDevice, err, nearest(path, there), strings.Join(names, ", "), advice)
+	return fmt.Errorf("%w: %w; nearest is %s; here are %s: %s", ErrNoDevice, err, mostAlike(path, there), strings.Join(names, ", "), advice)
 }
 
 // cameras lists the device files and links of cameras in the folders of Linux
@@ -73,8 +73,9 @@ func cameras(dir string) []string {
 	return slices.Compact(found)
 }
 
-// nearest is the path that begins most like want.
-func nearest(want string, paths []string) string {
+// mostAlike is the path that begins most like want: names in by-id begin with the
+// maker.
+func mostAlike(want string, paths []string) string {
 	common := func(path string) int {
 		n := 0
 		for n < min(len(path), len(want)) && path[n] == want[n] {

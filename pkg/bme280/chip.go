@@ -82,7 +82,7 @@ func (s *Sensor) identify() error {
 		if err == nil || errors.Is(err, errCut) {
 			break
 		}
-		time.Sleep(5 * time.Millisecond)
+		time.Sleep(5 * time.Millisecond) //nolint:forbidigo // under watch, which bounds it
 		err = s.line.read(regID, 1)
 	}
 	if errors.Is(err, errCut) {
@@ -138,7 +138,7 @@ func (s *Sensor) reset() error {
 		return err
 	}
 	for {
-		time.Sleep(startUp)
+		time.Sleep(startUp) //nolint:forbidigo // the data sheet says how long; under watch
 		if err := s.line.read(regStatus, 1); err != nil {
 			return err
 		}

@@ -8,13 +8,13 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/pebbe/zmq4"
 
 	"github.com/perch-edge/perch/internal/clock"
 	"github.com/perch-edge/perch/internal/lockfile"
+	"github.com/perch-edge/perch/internal/private"
 	"github.com/perch-edge/perch/pkg/shm"
 )
 
@@ -75,7 +75,7 @@ func Open(cfg Config) (*Bus, error) {
 	if err != nil {
 		return nil, err
 	}
-	run, err := openPrivate(cfg.RunDir)
+	run, err := openRun(cfg.RunDir)
 	if err != nil {
 		return nil, errors.Join(err, dir.Close())
 	}
@@ -84,30 +84,6 @@ func Open(cfg Config) (*Bus, error) {
 		return nil, errors.Join(fmt.Errorf("open ZeroMQ: %w", err), dir.Close(), run.Close())
 	}
 	return &Bus{cfg: cfg, ctx: ctx, dir: dir, run: run}, nil
-}
-
-// openPrivate opens a folder of sockets: whoever may enter it may speak on the bus.
-func openPrivate(path string) (*os.Root, error) {
-	if !filepath.IsAbs(path) {
-		return nil, fmt.Errorf("run folder %q: want an absolute path", path)
-	}
-	if err := os.MkdirAll(path, 0o700); err != nil {
-		return nil, fmt.Errorf("make run folder: %w", err)
-	}
-	root, err := os.OpenRoot(path)
-	if err != nil {
-		return nil, fmt.Errorf("open run folder: %w", err)
-	}
-	info, err := root.Stat(".") // of the folder we hold, whatever its path names by now
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("stat run folder: %w", err), root.Close())
-	}
-	st, ok := info.Sys().(*syscall.Stat_t)
-	if !ok || int(st.Uid) != os.Geteuid() || st.Mode&0o022 != 0 {
-		return nil, errors.Join(fmt.Errorf("run folder %s belongs to user %d with mode %#o: want user %d and writable by nobody else (chmod 700 %s, or another run_dir)",
-			path, st.Uid, st.Mode&0o777, os.Geteuid(), path), root.Close())
-	}
-	return root, nil
 }
 
 // closeLater registers how to close what was opened.
@@ -145,4 +121,13 @@ func (b *Bus) Close() error {
 		errs = append(errs, e.lock.Release())
 	}
 	return errors.Join(append(errs, b.dir.Close(), b.run.Close())...)
+}
+
+// openRun opens the folder of sockets. Its path is absolute, since it becomes
+// part of endpoints.
+func openRun(path string) (*os.Root, error) {
+	if !filepath.IsAbs(path) {
+		return nil, fmt.Errorf("run_dir %q: want an absolute path", path)
+	}
+	return private.Open(path, "run_dir", 0o022)
 }

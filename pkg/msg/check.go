@@ -142,6 +142,9 @@ func (d *Detection) check() error {
 		return fmt.Errorf("frame %s/%d at %d ns, covered until %d ns: want an epoch, a number under 2^53, and times since boot",
 			d.FrameEpoch, d.FrameSeq, d.FrameBootNS, d.CoveredUntil)
 	}
+	if len(d.Gate) > maxLabel {
+		return fmt.Errorf("gate %.80q: want at most %d bytes", d.Gate, maxLabel)
+	}
 	for i, o := range d.Objects {
 		if err := o.check(); err != nil {
 			return fmt.Errorf("object %d: %w", i, err)

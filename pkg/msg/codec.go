@@ -25,9 +25,10 @@ func (m *Message) Raw() json.RawMessage { return m.raw }
 // Reading reads the body of a reading.
 func (m *Message) Reading() (Reading, error) {
 	r := Reading{Header: m.Header}
-	err := m.has(KindReading)
+	var buf [24]field
+	all, err := m.has(KindReading, buf[:0])
 	if err == nil {
-		err = r.decode(m.raw)
+		err = r.decode(all)
 	}
 	if err == nil {
 		err = r.check()
@@ -58,7 +59,7 @@ func body[T any, P interface {
 	checked
 }](m *Message, want Kind) (T, error) {
 	var b T
-	err := m.has(want)
+	_, err := m.has(want, nil)
 	if err == nil {
 		err = json.Unmarshal(m.raw, &b)
 	}
@@ -69,23 +70,23 @@ func body[T any, P interface {
 	return b, m.malformed(err)
 }
 
-// has says whether the message is of that kind, with all of its keys.
-func (m *Message) has(want Kind) error {
+// has says whether the message is of that kind, with all of its keys, and
+// appends its fields to buf.
+func (m *Message) has(want Kind, buf []field) ([]field, error) {
 	if m.Kind != want {
-		return fmt.Errorf("it is a %s: want a %s", m.Kind, want)
+		return nil, fmt.Errorf("it is a %s: want a %s", m.Kind, want)
 	}
-	var buf [24]field
-	all, err := fields(m.raw, buf[:0])
+	all, err := fields(m.raw, buf)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, key := range bodyKeys(want) {
 		i := slices.IndexFunc(all, func(f field) bool { return string(f.key) == key })
 		if i < 0 || (string(all[i].value) == "null" && key != "sidecar") {
-			return fmt.Errorf("without %s", key)
+			return nil, fmt.Errorf("without %s", key)
 		}
 	}
-	return nil
+	return all, nil
 }
 
 func (m *Message) malformed(err error) error {
@@ -97,13 +98,8 @@ func (m *Message) malformed(err error) error {
 
 // decode reads what a reading adds to its header. Readings are the messages
 // that come by the ten thousand: nothing else of them is parsed twice.
-func (r *Reading) decode(raw []byte) error {
-	var buf [24]field
-	all, err := fields(raw, buf[:0])
+func (r *Reading) decode(all []field) (err error) {
 	for _, f := range all {
-		if err != nil {
-			break
-		}
 		switch string(f.key) {
 		case "columns":
 			err = json.Unmarshal(f.value, &r.Columns)
@@ -112,8 +108,11 @@ func (r *Reading) decode(raw []byte) error {
 		case "bad":
 			err = json.Unmarshal(f.value, &r.Bad)
 		}
+		if err != nil {
+			return err
+		}
 	}
-	return err
+	return nil
 }
 
 // Decode reads a message's parts. It fails with ErrVersion or ErrMalformed and
@@ -170,7 +169,7 @@ func (h *Header) decode(raw []byte) error {
 			known++
 		}
 	}
-	if known < len(headerKeys()) {
+	if known < commonKeys {
 		return fmt.Errorf("%w: header without %s", ErrMalformed, missing(all))
 	}
 	return nil
@@ -193,8 +192,11 @@ func (h *Header) version(all []field) error {
 	return fmt.Errorf("%w: header without v", ErrMalformed)
 }
 
+// commonKeys is how many headerKeys there are.
+const commonKeys = 11
+
 // headerKeys are what a header of any kind must have, bodyKeys what each adds.
-func headerKeys() [11]string {
+func headerKeys() [commonKeys]string {
 	return [...]string{"v", "kind", "node", "source", "stream", "epoch", "boot_id", "seq", "time", "boot_ns", "synced"}
 }
 

@@ -75,6 +75,7 @@
 //	           [sources]   list of accounts {topic, epoch, sent, received, repaired, lost, skipped}
 //	           [published] object: topic -> messages; [dropped] the same, for want of a slot
 //	           [subscribers]  names of those who read it, as far as they said
+//	           [box]       object, of state/supervisor/box: the supervisor's word on the whole box
 //
 // # Endpoints
 //

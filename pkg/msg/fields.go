@@ -26,11 +26,11 @@ type field struct{ key, value []byte }
 // stand once: encoding/json would take "Seq" for "seq" and the last of two,
 // other languages would not, and no two readers may read one message differently.
 func fields(raw []byte, all []field) ([]field, error) {
-	rest := bytes.TrimLeft(raw, space)
+	rest := skip(raw, 0)
 	if len(rest) == 0 || rest[0] != '{' {
 		return nil, fmt.Errorf("%w: header is no JSON object", ErrMalformed)
 	}
-	for rest = bytes.TrimLeft(rest[1:], space); rest[0] != '}'; rest = bytes.TrimLeft(rest, space+",") {
+	for rest = skip(rest[1:], 0); rest[0] != '}'; rest = skip(rest, ',') {
 		n := valueEnd(rest)
 		key := rest[1 : n-1]
 		if bytes.IndexByte(key, '\\') >= 0 {
@@ -40,7 +40,7 @@ func fields(raw []byte, all []field) ([]field, error) {
 			}
 			key = []byte(text)
 		}
-		rest = bytes.TrimLeft(rest[n:], space+":")
+		rest = skip(rest[n:], ':')
 		n = valueEnd(rest)
 		if err := plainKey(key, all); err != nil {
 			return nil, err
@@ -51,7 +51,15 @@ func fields(raw []byte, all []field) ([]field, error) {
 	return all, nil
 }
 
-const space = " \t\r\n" // of JSON, RFC 8259 section 2
+// skip leaves out space (RFC 8259 section 2), and the mark if it is not 0.
+func skip(text []byte, mark byte) []byte {
+	for i, c := range text {
+		if c != ' ' && c != '\t' && c != '\r' && c != '\n' && (c != mark || mark == 0) {
+			return text[i:]
+		}
+	}
+	return nil
+}
 
 func plainKey(key []byte, before []field) error {
 	if len(key) == 0 {

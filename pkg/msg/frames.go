@@ -84,7 +84,7 @@ func (b *Bus) Frames(from FrameSource) (*Frames, error) {
 		return nil, fmt.Errorf("subscribe to frames: %w", err)
 	}
 	from.Pins = max(from.Pins, 1)
-	in, err := b.newInbox(doorbells)
+	in, err := newInbox(b.ctx, doorbells)
 	if err != nil {
 		return nil, err
 	}
@@ -141,6 +141,14 @@ func (f *Frames) Next(ctx context.Context, until time.Time) (Frame, bool, error)
 			f.next = next
 		}
 	})
+}
+
+// Tend throws away the doorbells that have rung. A reader that wants no frame
+// for a while calls it now and then: ZeroMQ sends a subscription to a publisher
+// that came back only when its socket is used.
+func (f *Frames) Tend() error {
+	_, err := f.in.discard()
+	return err
 }
 
 func (f *Frames) take(ctx context.Context, until time.Time, pick func() (shm.Lease, error)) (Frame, bool, error) {

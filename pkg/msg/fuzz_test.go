@@ -18,7 +18,7 @@ func addVectors(f *testing.F, names ...string) {
 	for _, name := range names {
 		for _, v := range vectors(f, name) {
 			if parts := v.parts(); len(parts) >= 2 && len(parts[1]) < 4096 {
-				f.Add([]byte(parts[0]), []byte(parts[1]))
+				f.Add(parts[0], parts[1])
 			}
 		}
 	}

@@ -1,6 +1,7 @@
 package msg
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -109,17 +110,28 @@ type Values []float64
 // MarshalJSON writes the shortest decimals that read back as the same numbers.
 func (v Values) MarshalJSON() ([]byte, error) { return appendValues(nil, v), nil }
 
-// UnmarshalJSON reads numbers and nulls.
+// UnmarshalJSON reads numbers and nulls. Like every such method it is given
+// valid JSON: what stands between two commas is one value, or part of one that
+// is no number.
 func (v *Values) UnmarshalJSON(text []byte) error {
-	var boxed []*float64
-	if err := json.Unmarshal(text, &boxed); err != nil {
-		return err
+	inner, opened := bytes.CutPrefix(text, []byte("["))
+	inner, closed := bytes.CutSuffix(inner, []byte("]"))
+	if !opened || !closed {
+		return fmt.Errorf("values %.80s: want a list of numbers", text)
 	}
-	*v = make(Values, len(boxed))
-	for i, b := range boxed {
-		if (*v)[i] = math.NaN(); b != nil {
-			(*v)[i] = *b
+	*v = Values{}
+	if len(skip(inner, 0)) == 0 {
+		return nil
+	}
+	for one := range bytes.SplitSeq(inner, []byte(",")) {
+		number := math.NaN()
+		if one = bytes.TrimSpace(one); string(one) != "null" {
+			var err error
+			if number, err = strconv.ParseFloat(string(one), 64); err != nil {
+				return fmt.Errorf("values %.80s: %w", text, err)
+			}
 		}
+		*v = append(*v, number)
 	}
 	return nil
 }
@@ -193,6 +205,9 @@ type Detection struct {
 	FrameBootNS  int64    `json:"frame_boot_ns"`
 	CoveredUntil int64    `json:"covered_until"` // CLOCK_BOOTTIME ns: nothing before it is still to come
 	Objects      []Object `json:"objects"`
+	// Gate says why the model did not look at this frame: "still", since nothing
+	// had moved. Objects is then what it saw when it looked last.
+	Gate string `json:"gate,omitempty"`
 }
 
 // FileStates lists the states that a file can be said to have reached: born is

@@ -29,8 +29,8 @@ type inbox struct {
 }
 
 // newInbox makes a socket that its owner closes.
-func (b *Bus) newInbox(hwm int) (*inbox, error) {
-	soc, err := b.ctx.NewSocket(zmq4.SUB)
+func newInbox(ctx *zmq4.Context, hwm int) (*inbox, error) {
+	soc, err := ctx.NewSocket(zmq4.SUB)
 	if err != nil {
 		return nil, fmt.Errorf("subscribe: %w", err)
 	}
@@ -96,7 +96,7 @@ func (in *inbox) close() error {
 // poll takes a message that has arrived; nil when there is none.
 func (in *inbox) poll() ([][]byte, error) {
 	first, err := in.soc.RecvBytes(zmq4.DONTWAIT)
-	if err == zmq4.Errno(syscall.EAGAIN) {
+	if errors.Is(err, zmq4.Errno(syscall.EAGAIN)) {
 		return nil, nil
 	}
 	if err != nil {
@@ -122,7 +122,7 @@ func (in *inbox) poll() ([][]byte, error) {
 func (in *inbox) discard() (bool, error) {
 	for n := range 8 * queue { // a peer that sends without end must not hold the reader
 		_, err := in.soc.RecvBytes(zmq4.DONTWAIT)
-		if err == zmq4.Errno(syscall.EAGAIN) {
+		if errors.Is(err, zmq4.Errno(syscall.EAGAIN)) {
 			return n > 0, nil
 		}
 		if err != nil {

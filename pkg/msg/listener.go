@@ -18,7 +18,7 @@ import (
 // endpoint's high-water mark at most. Who cannot be sure to be quick takes the
 // messages off the socket and throws them away himself.
 type Listener struct {
-	bus *Bus // a ZeroMQ context, and no more
+	ctx *zmq4.Context
 	in  *inbox
 	bad Refused
 }
@@ -30,8 +30,8 @@ func Listen(prefixes ...string) (*Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open ZeroMQ: %w", err)
 	}
-	l := &Listener{bus: &Bus{ctx: ctx}}
-	if l.in, err = l.bus.newInbox(queue); err != nil {
+	l := &Listener{ctx: ctx}
+	if l.in, err = newInbox(ctx, queue); err != nil {
 		return nil, errors.Join(err, ctx.Term())
 	}
 	for _, prefix := range prefixes {
@@ -88,4 +88,4 @@ func (l *Listener) Next(ctx context.Context, until time.Time) (Message, bool, er
 func (l *Listener) Refused() Refused { return l.bad }
 
 // Close ends the listening.
-func (l *Listener) Close() error { return errors.Join(l.in.close(), l.bus.ctx.Term()) }
+func (l *Listener) Close() error { return errors.Join(l.in.close(), l.ctx.Term()) }

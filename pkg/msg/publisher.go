@@ -100,7 +100,7 @@ func (p *Publisher) Counts() (published, dropped map[Topic]uint64) {
 	for _, o := range p.streams {
 		o.mu.Lock()
 		published[o.topic] = o.seq
-		if o.ring != nil && !p.closing {
+		if o.ring != nil {
 			dropped[o.topic] = o.ring.Dropped()
 		}
 		o.mu.Unlock()
@@ -160,7 +160,7 @@ func (r Retention) ring(meta ringMeta) shm.Options {
 
 // newOutlet opens a stream; its ring, if any, is made by the caller's options.
 // Frames have an endpoint of their own, bound last: what fails leaves nothing.
-func (p *Publisher) newOutlet(kind Kind, stream Stream, ring func(ringMeta) *shm.Options) (*outlet, error) {
+func (p *Publisher) newOutlet(kind Kind, stream Stream, ring func(ringMeta) shm.Options) (*outlet, error) {
 	if err := stream.Check(); err != nil {
 		return nil, err
 	}
@@ -175,7 +175,7 @@ func (p *Publisher) newOutlet(kind Kind, stream Stream, ring func(ringMeta) *shm
 		started: clock.Boot()}
 	if ring != nil {
 		opts := ring(ringMeta{Kind: kind, Topic: o.topic, Node: cfg.Node, BootID: cfg.Clock.BootID()})
-		w, err := shm.Create(p.bus.dir, ringName(cfg.Name, stream), p.epoch, *opts)
+		w, err := shm.Create(p.bus.dir, ringName(cfg.Name, stream), p.epoch, opts)
 		if err != nil {
 			return nil, fmt.Errorf("publish %s: %w", o.topic, err)
 		}
@@ -200,7 +200,7 @@ func (o *outlet) bindOwn() error {
 }
 
 func (p *Publisher) lossless(kind Kind, stream Stream, keep Retention) (*outlet, error) {
-	o, err := p.newOutlet(kind, stream, func(m ringMeta) *shm.Options { r := keep.ring(m); return &r })
+	o, err := p.newOutlet(kind, stream, keep.ring)
 	if err == nil {
 		o.expect = keep.Expect
 	}
@@ -399,9 +399,9 @@ func (p *Publisher) Frames(stream Stream, g Geometry, slots, slotBytes int) (*Fr
 	if err != nil {
 		return nil, fmt.Errorf("publish frames %s: geometry: %w", stream, err)
 	}
-	o, err := p.newOutlet(KindFrame, stream, func(m ringMeta) *shm.Options {
+	o, err := p.newOutlet(KindFrame, stream, func(m ringMeta) shm.Options {
 		m.Geometry = &g
-		return &shm.Options{Slots: slots, SlotBytes: slotBytes, Meta: m.encode()}
+		return shm.Options{Slots: slots, SlotBytes: slotBytes, Meta: m.encode()}
 	})
 	if err != nil {
 		return nil, err

@@ -251,7 +251,7 @@ func TestOpenRefuses(t *testing.T) {
 		cfg  Config
 		text string
 	}{
-		{Config{Node: "box", Name: "air", RunDir: run, ShmDir: shm}, "writable by nobody else"},
+		{Config{Node: "box", Name: "air", RunDir: run, ShmDir: shm}, "lets others in"},
 		{Config{Node: "box", Name: "air", RunDir: "run", ShmDir: shm}, "absolute"},
 		{Config{Node: "", Name: "air", RunDir: run + "2", ShmDir: shm}, "node"},
 		{Config{Node: "a\nb", Name: "air", RunDir: run + "2", ShmDir: shm}, "control"},

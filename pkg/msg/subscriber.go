@@ -28,9 +28,6 @@ type Cursor struct {
 type Subscription struct {
 	Sources []Address
 	Kinds   []Kind
-	// Live asks for what is sent from now on only, without repair: for those
-	// who look on and must not take part.
-	Live bool
 	// Resume tells what the subscriber holds of a stream from before its own
 	// start, so that it goes on exactly there. It may be nil.
 	Resume func(Topic) (Cursor, bool)
@@ -73,10 +70,10 @@ const (
 
 // Subscribe connects to the sources. Sources may start later.
 func (b *Bus) Subscribe(want Subscription) (*Subscriber, error) {
-	if !want.Live && slices.Contains(want.Kinds, KindFrame) {
-		return nil, errors.New("subscribe: descriptors of frames can be followed Live only; the frames themselves are read by Bus.Frames")
+	if slices.Contains(want.Kinds, KindFrame) {
+		return nil, errors.New("subscribe: frames are read by Bus.Frames; Listen hears their descriptors")
 	}
-	in, err := b.newInbox(queue)
+	in, err := newInbox(b.ctx, queue)
 	if err != nil {
 		return nil, err
 	}
@@ -234,7 +231,7 @@ func (s *Subscriber) arrived(parts [][]byte) {
 		s.bad.Malformed++
 		return
 	}
-	s.enter(t, m.Epoch, m.Seq)
+	s.enter(t, m.Epoch)
 	if m.Epoch != t.epoch || uint64(m.Seq) < t.next {
 		s.bad.Duplicate++
 		return
@@ -271,8 +268,8 @@ func (s *Subscriber) track(topic Topic) *track {
 }
 
 // enter moves a track to a later epoch: what the earlier ones still hold comes
-// first. seq is the message that showed the epoch.
-func (s *Subscriber) enter(t *track, epoch Epoch, seq Seq) {
+// first.
+func (s *Subscriber) enter(t *track, epoch Epoch) {
 	if t.known && epoch == t.epoch {
 		s.attach(t)
 		return
@@ -281,10 +278,6 @@ func (s *Subscriber) enter(t *track, epoch Epoch, seq Seq) {
 		return // a straggler of a run that has been drained
 	}
 	switch {
-	case s.want.Live:
-		t.start(epoch, uint64(seq))
-		t.count.Skipped = uint64(seq)
-		return
 	case t.known:
 		t.tried = time.Time{} // the last occasion
 		s.attach(t)
@@ -331,7 +324,7 @@ func (s *Subscriber) goOn(t *track) (after Epoch) {
 // that is out of reach is not asked for with each message: to be refused as a
 // reader takes 50 ms.
 func (s *Subscriber) attach(t *track) {
-	if t.ring != nil || s.want.Live || time.Since(t.tried) < lookEvery {
+	if t.ring != nil || time.Since(t.tried) < lookEvery {
 		return
 	}
 	if t.ring, t.why = shm.OpenEpoch(s.bus.dir, t.name, t.epoch, string(s.bus.cfg.Name), 1); t.why != nil {
@@ -385,9 +378,6 @@ func (s *Subscriber) repair(t *track, before uint64) {
 // last look, since later messages may still be on their way.
 func (s *Subscriber) look(all bool) {
 	s.looked = time.Now()
-	if s.want.Live {
-		return
-	}
 	s.discover()
 	for _, t := range s.order {
 		s.compare(t, all)
@@ -398,7 +388,7 @@ func (s *Subscriber) compare(t *track, all bool) {
 	fresh := !t.known // its whole history is taken at once
 	if fresh || t.ring == nil || t.ring.Ended() {
 		if current, err := s.bus.dir.Current(t.name); err == nil {
-			s.enter(t, current, 0)
+			s.enter(t, current)
 		}
 	}
 	if t.ring == nil {
@@ -463,6 +453,19 @@ func (s *Subscriber) Totals() (sum Account) {
 		sum = sum.plus(t.past.plus(t.count))
 	}
 	return sum
+}
+
+// Waiting says which histories are out of reach, and why: as long as they are,
+// what is missed is lost. It is nil when all can be read, also where a publisher
+// keeps none.
+func (s *Subscriber) Waiting() error {
+	var errs []error
+	for _, t := range s.order {
+		if t.ring == nil && t.why != nil && !errors.Is(t.why, shm.ErrNoRing) {
+			errs = append(errs, fmt.Errorf("history of %s: %w", t.topic, t.why))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Refused tells what was not accepted.

@@ -2,6 +2,7 @@ package msg
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -140,35 +141,6 @@ func TestStreamsThatBeginAlike(t *testing.T) {
 	quiet(t, s)
 	if r := s.Refused(); len(s.Accounts()) != 1 || r.Malformed+r.Version != 0 || r.Duplicate > 10 {
 		t.Errorf("Accounts() = %+v, Refused() = %+v; want one stream", s.Accounts(), r)
-	}
-}
-
-func TestLiveTakesNoPart(t *testing.T) {
-	run, shm := folders(t)
-	c := startCounter(t, run, shm, Retention{})
-	defer c.bus.Close()
-	c.publish(t, 10)
-	b := openBus(t, run, shm, "look")
-	defer b.Close()
-	s, err := b.Subscribe(Subscription{Sources: []Address{{Source: "air"}}, Kinds: []Kind{KindReading}, Live: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.hears(t, "look")
-	c.publish(t, 5)
-	expect(t, s, soon(t), 10, 15)
-	end := c.out.out.end
-	c.deafen(t)
-	c.publish(t, 5)
-	c.out.out.end = end
-	c.publish(t, 1)
-	expect(t, s, soon(t), 20, 21)
-	want := Account{Topic: "reading/air/count", Epoch: c.pub.Epoch(), Sent: 21, Received: 6, Lost: 5, Skipped: 10}
-	if diff := cmp.Diff([]Account{want}, s.Accounts()); diff != "" || !sums(want) {
-		t.Errorf("Accounts(): %s", diff)
-	}
-	if readers := c.out.out.ring.Readers(); len(readers) != 0 {
-		t.Errorf("readers of the history = %v; want none", readers)
 	}
 }
 
@@ -359,6 +331,32 @@ func TestResumeNeverGoesBack(t *testing.T) {
 	expect(t, s, soon(t), 4, 6)
 }
 
+// A history with one place for a reader, which somebody else has: nothing can be
+// repaired, and that is said until it is over.
+func TestWaitingSaysWhatIsOutOfReach(t *testing.T) {
+	run, rings := folders(t)
+	c := startCounter(t, run, rings, Retention{Messages: 3})
+	defer c.bus.Close()
+	c.publish(t, 1)
+	other := openBus(t, run, rings, "other")
+	expect(t, subscribe(t, other, nil), soon(t), 0, 1)
+	b := openBus(t, run, rings, "csv")
+	defer b.Close()
+	s := subscribe(t, b, nil)
+	quiet(t, s)
+	if got := fmt.Sprint(s.Waiting()); !strings.Contains(got, "history of reading/air/count: ") || !strings.Contains(got, "no room for 1 more") {
+		t.Errorf("Waiting() = %s; want the stream, and that there is no room", got)
+	}
+	if err := other.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for s.Waiting() != nil && t.Context().Err() == nil {
+		if _, _, err := s.Next(soon(t), time.Now().Add(lookEvery)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestSubscribeRefuses(t *testing.T) {
 	run, shm := folders(t)
 	b := openBus(t, run, shm, "csv")
@@ -367,7 +365,7 @@ func TestSubscribeRefuses(t *testing.T) {
 		want Subscription
 		text string
 	}{
-		{Subscription{Kinds: []Kind{KindFrame}}, "Live only"},
+		{Subscription{Kinds: []Kind{KindFrame}}, "Bus.Frames"},
 		{Subscription{Sources: []Address{{Source: "Air"}}}, `name "Air"`},
 		{Subscription{Sources: []Address{{Source: "air", Stream: "a/b"}}, Kinds: []Kind{KindReading}}, `name "a/b"`},
 		{Subscription{Sources: []Address{{Source: "air"}}, Kinds: []Kind{"sound"}}, `kind "sound"`},
@@ -394,7 +392,7 @@ func TestNextEndsWithItsContext(t *testing.T) {
 	cancel()
 	select {
 	case err := <-done:
-		if err != context.Canceled {
+		if !errors.Is(err, context.Canceled) {
 			t.Errorf("Next() = %v; want context.Canceled", err)
 		}
 	case <-time.After(5 * time.Second):

@@ -1,6 +1,9 @@
 package shm
 
-import "testing"
+import (
+	"errors"
+	"testing"
+)
 
 // The bar of each of these is 100 ns and no allocation.
 
@@ -78,7 +81,7 @@ func BenchmarkMiss(b *testing.B) {
 	publish(b, w, 1025)
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := r.At(0); err != ErrGone {
+		if _, err := r.At(0); !errors.Is(err, ErrGone) {
 			b.Fatal(err)
 		}
 	}

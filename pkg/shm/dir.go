@@ -10,9 +10,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 
 	"github.com/perch-edge/perch/internal/lockfile"
+	"github.com/perch-edge/perch/internal/private"
 )
 
 // Name is the name of a ring: words of a-z, 0-9, _ and - joined by dots, as
@@ -60,23 +60,9 @@ type Dir struct{ root *os.Root }
 // another user, or one that others may enter, is refused: who can truncate a
 // mapped file can kill its readers.
 func OpenDir(path string) (*Dir, error) {
-	if err := os.MkdirAll(path, 0o700); err != nil {
-		return nil, fmt.Errorf("make ring folder: %w", err)
-	}
-	root, err := os.OpenRoot(path)
+	root, err := private.Open(path, "shm_dir", 0o077)
 	if err != nil {
-		return nil, fmt.Errorf("open ring folder: %w", err)
-	}
-	info, err := root.Stat(".") // of the folder we hold, whatever its path names by now
-	if err != nil {
-		root.Close()
-		return nil, fmt.Errorf("stat ring folder: %w", err)
-	}
-	st, ok := info.Sys().(*syscall.Stat_t)
-	if !ok || int(st.Uid) != os.Geteuid() || st.Mode&0o077 != 0 {
-		root.Close()
-		return nil, fmt.Errorf("ring folder %s belongs to user %d with mode %#o: want user %d and mode 0700 (chmod 700 %s, or another shm_dir)",
-			path, st.Uid, st.Mode&0o777, os.Geteuid(), path)
+		return nil, err
 	}
 	return &Dir{root}, nil
 }
@@ -143,21 +129,17 @@ func (d *Dir) Current(name Name) (Epoch, error) {
 // HasWriter says whether a live process writes the ring.
 func (d *Dir) HasWriter(name Name) bool { return lockfile.Held(d.root, string(name)+".lock") }
 
-// Sweep removes every ring whose writer is gone and returns their names. A
-// supervisor calls it after its fleet has stopped.
-func (d *Dir) Sweep() ([]Name, error) { return d.SweepBut(func(Name) bool { return false }) }
-
-// SweepBut is Sweep but for the rings that keep says are still wanted: those
-// whose readers have yet to drain them. A supervisor calls it before its fleet
-// starts.
-func (d *Dir) SweepBut(keep func(Name) bool) ([]Name, error) {
+// Sweep removes every ring whose writer is gone and returns their names, but for
+// those that keep says are still wanted, since a reader has yet to drain them; nil
+// keeps none. A supervisor calls it before its fleet starts and after it stopped.
+func (d *Dir) Sweep(keep func(Name) bool) ([]Name, error) {
 	entries, err := fs.ReadDir(d.root.FS(), ".")
 	if err != nil {
 		return nil, fmt.Errorf("list rings: %w", err)
 	}
 	byRing := map[Name][]string{}
 	for _, e := range entries {
-		if name, ok := ringOf(e.Name()); ok && e.Type().IsRegular() && !keep(name) {
+		if name, ok := ringOf(e.Name()); ok && e.Type().IsRegular() && (keep == nil || !keep(name)) {
 			byRing[name] = append(byRing[name], e.Name())
 		}
 	}

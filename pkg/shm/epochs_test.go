@@ -216,7 +216,7 @@ func TestSweepRemovesDeadRingsOnly(t *testing.T) {
 	}
 	defer r.Close()
 
-	swept, err := dir.Sweep()
+	swept, err := dir.Sweep(nil)
 	if d := cmp.Diff([]Name{"gone", "killed", "retired", "stale"}, swept); err != nil || d != "" {
 		t.Errorf("Sweep() = %v, %v; (-want +got):\n%s", swept, err, d)
 	}

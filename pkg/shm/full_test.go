@@ -39,7 +39,7 @@ func free(t *testing.T, dir *Dir) int64 {
 	if err := unix.Statfs(dir.Path(), &st); err != nil {
 		t.Fatal(err)
 	}
-	return int64(st.Bavail) * int64(st.Bsize)
+	return int64(st.Bavail) * int64(st.Bsize) //nolint:unconvert // int32 on 32-bit machines
 }
 
 func wantFull(t *testing.T, dir *Dir, o Options, need, free, total int64) {

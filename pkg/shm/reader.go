@@ -82,13 +82,12 @@ func OpenEpoch(dir *Dir, name Name, epoch Epoch, who string, pins int) (*Reader,
 		return nil, fmt.Errorf("open ring %s: a reader needs at least one pin, got %d", name, pins)
 	}
 	r := &Reader{name: name, epoch: epoch}
-	if err := r.open(dir); err != nil {
-		r.release()
-		return nil, err
+	err := r.open(dir)
+	if err == nil {
+		err = r.register(who, pins)
 	}
-	if err := r.register(who, pins); err != nil {
-		r.release()
-		return nil, err
+	if err != nil {
+		return nil, errors.Join(err, r.release())
 	}
 	return r, nil
 }
@@ -213,7 +212,7 @@ func (r *Reader) register(who string, pins int) error {
 		if time.Since(start) > patience {
 			return err
 		}
-		time.Sleep(200 * time.Microsecond)
+		time.Sleep(200 * time.Microsecond) //nolint:forbidigo // a lock of another process: nothing tells when it is free
 	}
 }
 

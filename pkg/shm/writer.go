@@ -156,7 +156,7 @@ func (w *Writer) orFull(err error) error {
 	if statErr := unix.Fstatfs(int(at.Fd()), &st); statErr != nil {
 		return errors.Join(err, fmt.Errorf("statfs %s: %w", w.dir.Path(), statErr))
 	}
-	block := int64(st.Bsize)
+	block := int64(st.Bsize) //nolint:unconvert // int32 on 32-bit machines
 	full := &FullError{Ring: w.name, Dir: w.dir.Path(), Slots: w.opts.Slots, SlotBytes: w.opts.SlotBytes,
 		NeedBytes: int64(Footprint(w.opts.Slots, w.opts.SlotBytes)) + 2*block,
 		FreeBytes: int64(st.Bavail) * block, TotalBytes: int64(st.Blocks) * block}
@@ -412,8 +412,7 @@ func (w *Writer) end(unlink bool) error {
 
 func (w *Writer) release() {
 	w.closed = true
-	_ = w.ctl.unmap()
-	_ = w.dat.unmap()
+	_, _ = w.ctl.unmap(), w.dat.unmap() // a failed munmap leaves the memory mapped, nothing worse
 	w.ctl, w.dat = nil, nil
 	if w.file != nil {
 		w.file.Close()

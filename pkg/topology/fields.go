@@ -125,6 +125,8 @@ func tomlValue(v reflect.Value) string {
 			items[i] = tomlValue(v.Index(i))
 		}
 		return "[" + strings.Join(items, ", ") + "]"
+	case reflect.Map:
+		return "{}" // a default that is not empty would be a table of its own
 	case reflect.Float64, reflect.Float32:
 		text := fmt.Sprint(v.Float())
 		if !strings.ContainsAny(text, ".e") {

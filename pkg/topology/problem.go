@@ -54,6 +54,11 @@ func (ps Problems) Sort() {
 	})
 }
 
+// about says whether one of the problems is with that key.
+func (ps Problems) about(key string) bool {
+	return slices.ContainsFunc(ps, func(p Problem) bool { return p.Key == key })
+}
+
 // orNil is the problems as an error, nil when there are none.
 func (ps Problems) orNil() error {
 	if len(ps) == 0 {

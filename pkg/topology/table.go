@@ -57,7 +57,7 @@ func newTable(md *toml.MetaData, path []string, at place, prims map[string]toml.
 	for k, p := range prims {
 		it := item{md: md, prim: p, at: place{at.file, lineOf(md, p)}}
 		if it.at.line == 0 { // a table that only its own tables name
-			it.at.line = at.line
+			it.at.line = max(at.line, firstLine(md, p))
 		}
 		t.keys[k] = it
 	}
@@ -76,6 +76,27 @@ func lineOf(md *toml.MetaData, p toml.Primitive) int {
 	var bad toml.ParseError
 	errors.As(md.PrimitiveDecode(p, &refusal{}), &bad)
 	return bad.Position.Line
+}
+
+// firstLine is where the first of a table's own tables stands.
+func firstLine(md *toml.MetaData, p toml.Primitive) (first int) {
+	if !(item{md: md, prim: p}).isTable() {
+		return 0
+	}
+	prims := map[string]toml.Primitive{}
+	if err := md.PrimitiveDecode(p, &prims); err != nil {
+		return 0
+	}
+	for _, sub := range prims {
+		line := lineOf(md, sub)
+		if line == 0 {
+			line = firstLine(md, sub)
+		}
+		if line > 0 && (first == 0 || line < first) {
+			first = line
+		}
+	}
+	return first
 }
 
 // Path is the table's name, as "sensor.air".
@@ -184,8 +205,13 @@ func (t *Table) over(other *Table) {
 func (t *Table) Bind(cfg any, except ...string) Problems {
 	v := reflect.ValueOf(cfg).Elem()
 	ps := t.bindStruct(v, except)
-	if len(ps) == 0 {
-		ps = append(ps, t.validate(v)...)
+	whole := len(ps) == 0
+	for _, p := range t.validate(v) {
+		// Beside other problems only those of values that stand there count: a
+		// default may be wrong just because of them.
+		if whole || p.Value != "" && !ps.about(p.Key) {
+			ps = append(ps, p)
+		}
 	}
 	ps.Sort()
 	return ps

@@ -204,6 +204,9 @@ func build(path, base string, root *Table, settings Settings) (*Topology, error)
 	}
 	if path != "" { // by hand, sources are elsewhere
 		ps = append(ps, t.checkGraph()...)
+		if len(t.Entries) == 0 && len(ps) == 0 {
+			ps = append(ps, Problem{File: path, Message: "nothing to run: no [sensor.NAME], no [worker.NAME]"})
+		}
 	}
 	return t, ps.orNil()
 }
@@ -259,7 +262,7 @@ func (e *Entry) readCommon() (ps Problems) {
 		ps = own(&k)
 		e.Program, e.Sources, e.LogLevel, e.Every = k.Program, k.Source, k.LogLevel, k.Every
 		if _, has := e.Table.keys["source"]; !has {
-			ps = append(ps, e.Table.Problem("", "no source: every worker has one, as source = \"air\""))
+			ps = append(ps, e.Table.Problem("", "no source: every worker has one, as source = \"air\", or --source air on the command line"))
 		} else if len(k.Source) == 0 && len(ps) == 0 {
 			ps = append(ps, e.Table.Problem("source", "an empty list: every worker has a source"))
 		}

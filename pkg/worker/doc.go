@@ -7,7 +7,9 @@
 // A program is a Program value and a run function. The runtime alone touches
 // the command line, signals, exit codes, the log's set-up, readiness and the
 // heartbeat. It opens the bus under the worker's name, publishes the worker's
-// state each second, and counts what becomes of every message.
+// state each second, and counts what becomes of every message: by its accounts,
+// and by the counters refused_malformed, refused_unknown_version and
+// refused_duplicate, which are there once there was one.
 //
 // run returns nil when it is done, ctx's error when it was told to stop, and
 // anything else when it failed. It must not return before what it started has

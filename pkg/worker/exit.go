@@ -25,11 +25,23 @@ type exitError struct {
 	err  error
 }
 
-func (e *exitError) Error() string { return e.err.Error() }
+func (e *exitError) Error() string {
+	if e.err == nil {
+		return CodeText(e.code)
+	}
+	return e.err.Error()
+}
+
 func (e *exitError) Unwrap() error { return e.err }
 
 // NoDevice marks an error as a missing device: exit 69.
 func NoDevice(err error) error { return &exitError{ExitNoDevice, err} }
+
+// Unavailable marks an error as a service that is not there: exit 69 as well.
+func Unavailable(err error) error { return &exitError{ExitNoDevice, err} }
+
+// Said is the end with that code of a Tool that has said all there is to say.
+func Said(code int) error { return &exitError{code, nil} }
 
 // Temporary marks an error that time may mend: exit 75.
 func Temporary(err error) error { return &exitError{ExitTemporary, err} }
@@ -47,7 +59,7 @@ func stopped(err error) bool {
 	if inner := errors.Unwrap(err); inner != nil {
 		return stopped(inner)
 	}
-	return err == context.Canceled
+	return errors.Is(err, context.Canceled)
 }
 
 // ExitCode is how a process ends that stopped with this error.
@@ -69,6 +81,12 @@ func ExitCode(err error) int {
 	default:
 		return ExitFailed
 	}
+}
+
+// said tells whether nothing is to be added to an error.
+func said(err error) bool {
+	marked := (*exitError)(nil)
+	return errors.As(err, &marked) && marked.err == nil
 }
 
 // CodeText says what an exit code means.

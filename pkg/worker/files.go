@@ -30,6 +30,18 @@ func (w *Worker) PublishFiles() (*Files, error) {
 	return &Files{w: w, out: out}, err
 }
 
+// DetectionHistory is the ring of what a detector saw: a minute and more at 5 Hz,
+// with room for 100 objects in each message.
+func DetectionHistory() Ring {
+	return Ring{Stream: "objects", Kind: msg.KindDetection, Slots: 512, SlotBytes: 16 << 10}
+}
+
+// PublishDetections opens the stream of what the worker sees.
+func (w *Worker) PublishDetections() (*msg.DetectionStream, error) {
+	h := DetectionHistory()
+	return w.pub.Detections(msg.Stream(h.Stream), w.retention(h.Slots, h.SlotBytes))
+}
+
 // NewID names the worker's next file, whose data begin at that moment.
 func (f *Files) NewID(start sidecar.Moment) sidecar.ID {
 	f.n++

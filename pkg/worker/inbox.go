@@ -14,33 +14,59 @@ import (
 // step is how long a work loop may wait before it shows that it is alive.
 const step = 500 * time.Millisecond
 
-// snapshot keeps a copy of an inbox's accounts for the state, which another
+// ledger keeps a copy of what an inbox counts, for the state, which another
 // goroutine publishes.
-type snapshot struct {
-	last atomic.Pointer[[]msg.Account]
-	at   time.Time
+type ledger struct {
+	w     *Worker
+	count func() tally
+	last  atomic.Pointer[tally]
+	at    time.Time
 }
 
-func (s *snapshot) accounts() []msg.Account {
-	if list := s.last.Load(); list != nil {
-		return *list
+// tally is what an inbox has counted.
+type tally struct {
+	accounts []msg.Account
+	refused  msg.Refused
+	waiting  error // why gaps cannot be repaired
+}
+
+func (l *ledger) tally() tally {
+	if t := l.last.Load(); t != nil {
+		return *t
 	}
-	return nil
+	return tally{}
 }
 
-func (s *snapshot) take(now time.Time, accounts func() []msg.Account) {
-	if now.Sub(s.at) >= step {
-		list := accounts()
-		s.last.Store(&list)
-		s.at = now
+func (l *ledger) keep(now time.Time) {
+	if now.Sub(l.at) >= step {
+		t := l.count()
+		l.last.Store(&t)
+		l.at = now
+	}
+}
+
+// attend waits for the next thing that an inbox brings, shows all the while
+// that the loop is alive, and keeps the ledger.
+func attend[T any](ctx context.Context, l *ledger, until time.Time, next func(context.Context, time.Time) (T, bool, error)) (T, bool, error) {
+	for {
+		l.w.Progress()
+		now := time.Now()
+		l.keep(now)
+		got, ok, err := next(ctx, sooner(until, now.Add(step)))
+		if err != nil { // perhaps the last word
+			l.at = time.Time{}
+			l.keep(now)
+		}
+		if ok || err != nil || (!until.IsZero() && !time.Now().Before(until)) {
+			return got, ok, err
+		}
 	}
 }
 
 // Inbox is the messages of a worker's sources, in order, gaps repaired and
 // counted. It is for one goroutine.
 type Inbox struct {
-	snapshot
-	w   *Worker
+	ledger
 	sub *msg.Subscriber
 }
 
@@ -55,34 +81,23 @@ func (w *Worker) Messages(resume func(msg.Topic) (msg.Cursor, bool)) (*Inbox, er
 	if err != nil {
 		return nil, err
 	}
-	in := &Inbox{w: w, sub: sub}
-	w.register(in)
+	in := &Inbox{sub: sub}
+	w.keepLedger(&in.ledger, func() tally { return tally{sub.Accounts(), sub.Refused(), sub.Waiting()} })
 	return in, nil
 }
 
-func (w *Worker) register(in accounted) {
+func (w *Worker) keepLedger(l *ledger, count func() tally) {
+	l.w, l.count = w, count
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.inboxes = append(w.inboxes, in)
+	w.ledgers = append(w.ledgers, l)
 }
 
 // Next waits for the next message. It returns false when until passes without
 // one; the zero time is never. When ctx is done it first hands out what had
 // been published by then, and then returns ctx's error.
 func (in *Inbox) Next(ctx context.Context, until time.Time) (msg.Message, bool, error) {
-	for {
-		in.w.Progress()
-		now := time.Now()
-		in.take(now, in.sub.Accounts)
-		m, ok, err := in.sub.Next(ctx, sooner(until, now.Add(step)))
-		if err != nil {
-			in.at = time.Time{}
-			in.take(now, in.sub.Accounts)
-		}
-		if ok || err != nil || (!until.IsZero() && !time.Now().Before(until)) {
-			return m, ok, err
-		}
-	}
+	return attend(ctx, &in.ledger, until, in.sub.Next)
 }
 
 // sooner is the earlier of two times, where zero is never.
@@ -117,8 +132,7 @@ func (w *Worker) addresses() (list []msg.Address, err error) {
 
 // FrameInbox is the frames of a worker's source. It is for one goroutine.
 type FrameInbox struct {
-	snapshot
-	w      *Worker
+	ledger
 	frames *msg.Frames
 	topic  msg.Topic
 }
@@ -135,8 +149,8 @@ func (w *Worker) Frames(pins int) (*FrameInbox, error) {
 	if err != nil {
 		return nil, err
 	}
-	in := &FrameInbox{w: w, frames: frames, topic: msg.TopicOf(msg.KindFrame, from.Source, from.Stream)}
-	w.register(in)
+	in := &FrameInbox{frames: frames, topic: msg.TopicOf(msg.KindFrame, from.Source, from.Stream)}
+	w.keepLedger(&in.ledger, func() tally { return tally{accounts: []msg.Account{frames.Account()}} })
 	return in, nil
 }
 
@@ -181,32 +195,32 @@ func (w *Worker) badSource(format string, args ...any) error {
 // Newest waits for a frame newer than the last, and takes the newest. It
 // returns false when until passes without one.
 func (in *FrameInbox) Newest(ctx context.Context, until time.Time) (msg.Frame, bool, error) {
-	return in.take(ctx, until, in.frames.Newest)
+	return attend(ctx, &in.ledger, until, in.frames.Newest)
 }
 
 // Next waits for the next frame in order; it fails with msg.ErrEnded when the
 // source has ended its stream.
 func (in *FrameInbox) Next(ctx context.Context, until time.Time) (msg.Frame, bool, error) {
-	return in.take(ctx, until, in.frames.Next)
+	return attend(ctx, &in.ledger, until, in.frames.Next)
 }
 
-func (in *FrameInbox) take(ctx context.Context, until time.Time, next func(context.Context, time.Time) (msg.Frame, bool, error)) (msg.Frame, bool, error) {
+// tendEvery is how soon a source that came back hears of a reader that is
+// waiting for its own next moment.
+const tendEvery = 100 * time.Millisecond
+
+// Wait waits for a moment, as Worker.Wait does, and stays subscribed meanwhile.
+func (in *FrameInbox) Wait(ctx context.Context, until time.Time) error {
 	for {
-		in.w.Progress()
-		now := time.Now()
-		in.snapshot.take(now, in.account)
-		f, ok, err := next(ctx, sooner(until, now.Add(step)))
-		if err != nil { // perhaps the last word
-			in.at = time.Time{}
-			in.snapshot.take(now, in.account)
+		if err := in.frames.Tend(); err != nil {
+			return err
 		}
-		if ok || err != nil || (!until.IsZero() && !time.Now().Before(until)) {
-			return f, ok, err
+		in.keep(time.Now())
+		next := sooner(until, time.Now().Add(tendEvery))
+		if err := in.w.Wait(ctx, next); err != nil || next.Equal(until) {
+			return err
 		}
 	}
 }
-
-func (in *FrameInbox) account() []msg.Account { return []msg.Account{in.frames.Account()} }
 
 // Topic is the stream that is read.
 func (in *FrameInbox) Topic() msg.Topic { return in.topic }

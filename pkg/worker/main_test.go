@@ -8,8 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rogpeppe/go-internal/testscript"
-
 	"github.com/perch-edge/perch/internal/boxtest"
 	"github.com/perch-edge/perch/pkg/msg"
 	"github.com/perch-edge/perch/pkg/topology"
@@ -18,7 +16,7 @@ import (
 // TestMain lets the test binary be two programs: a sensor that counts, and a
 // worker that adds up what it reads.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){
+	boxtest.Main(m, map[string]func(){
 		"ticker": func() {
 			Main(Program[tickerConfig]{Name: "ticker", Summary: "Counts.", Publishes: []msg.Kind{msg.KindReading}, Stream: "count",
 				Config: tickerDefaults, Run: runTicker})

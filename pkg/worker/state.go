@@ -49,8 +49,18 @@ func (w *Worker) state() msg.State {
 	for name, c := range w.counters {
 		s.Counters[name] = c.Value()
 	}
-	for _, in := range w.inboxes {
-		s.Sources = append(s.Sources, in.accounts()...)
+	for _, l := range w.ledgers {
+		t := l.tally()
+		s.Sources = append(s.Sources, t.accounts...)
+		if t.waiting != nil && s.Trouble == "" {
+			s.Trouble = t.waiting.Error()
+		}
+		for name, n := range map[string]uint64{"refused_malformed": t.refused.Malformed,
+			"refused_unknown_version": t.refused.Version, "refused_duplicate": t.refused.Duplicate} {
+			if n > 0 {
+				s.Counters[name] += n
+			}
+		}
 	}
 	return s
 }

@@ -11,9 +11,11 @@ import (
 	"syscall"
 
 	"github.com/alecthomas/kong"
+	"golang.org/x/sys/unix"
 
 	"github.com/perch-edge/perch/internal/nearest"
 	"github.com/perch-edge/perch/internal/version"
+	"github.com/perch-edge/perch/pkg/topology"
 )
 
 // Tool is a program that is no worker: it has verbs, for people and scripts.
@@ -30,10 +32,14 @@ type Tool struct {
 type Streams struct {
 	Out io.Writer // the answer
 	Err io.Writer // what people should know beside it
+	// The terminals behind them; nil where they are none.
+	OutTerm, ErrTerm *os.File
 }
 
 // Main runs the verb that the command line asks for and ends the process, with
-// the codes of all programs.
+// the codes of all programs. Its context ends with the first SIGINT or SIGTERM.
+// Problems of a topology are printed as they are, FILE:LINE first, and every
+// other error with the tool's name before it; of Said, nothing.
 func (t Tool) Main() {
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) // a write then fails with EPIPE, os/signal
 	os.Exit(t.main(os.Args[1:], os.Stdout, os.Stderr))
@@ -61,15 +67,31 @@ func (t Tool) main(args []string, stdout, stderr io.Writer) int {
 	ctx, stop := signals()
 	defer stop()
 	call.BindTo(ctx, (*context.Context)(nil))
-	err = call.Run(Streams{Out: answer{stdout}, Err: stderr})
+	err = call.Run(Streams{Out: answer{stdout}, Err: stderr, OutTerm: terminal(stdout), ErrTerm: terminal(stderr)})
 	if errors.Is(err, errUnread) {
 		return ExitDone
 	}
-	code := ExitCode(err)
-	if code != ExitDone {
+	code, problems := ExitCode(err), topology.Problems(nil)
+	switch {
+	case code == ExitDone || said(err):
+	case errors.As(err, &problems):
+		fmt.Fprintln(stderr, problems)
+	default:
 		fmt.Fprintf(stderr, "%s: %v\n", t.Name, err)
 	}
 	return code
+}
+
+// terminal is the terminal behind a writer; nil where it is none.
+func terminal(w io.Writer) *os.File {
+	file, ok := w.(*os.File)
+	if !ok {
+		return nil
+	}
+	if _, err := unix.IoctlGetTermios(int(file.Fd()), unix.TCGETS); err != nil {
+		return nil
+	}
+	return file
 }
 
 // unknownVerb says of a mistyped verb which one was meant.

@@ -10,11 +10,13 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/perch-edge/perch/pkg/topology"
 )
 
 // greet is a verb that ends as its flag says.
 type greet struct {
-	End string `enum:"well,gone,later,told,badly" default:"well"`
+	End string `enum:"well,gone,later,told,badly,said,wrong" default:"well"`
 }
 
 func (g *greet) Run(ctx context.Context, to Streams) error {
@@ -28,6 +30,12 @@ func (g *greet) Run(ctx context.Context, to Streams) error {
 		return context.Canceled
 	case "badly":
 		return errors.New("it broke")
+	case "said":
+		return Said(ExitFailed)
+	case "gone":
+		return Unavailable(errors.New("nobody is here"))
+	case "wrong":
+		return topology.Problems{{File: "box.toml", Line: 3, Message: "bad"}}
 	}
 	return nil
 }
@@ -50,6 +58,9 @@ func TestTool(t *testing.T) {
 		{"greet --end later", 75, "hello\n", "box: nobody is there\n"},
 		{"greet --end told", 0, "hello\n", ""},
 		{"greet --end badly", 1, "hello\n", "box: it broke\n"},
+		{"greet --end said", 1, "hello\n", ""},
+		{"greet --end gone", 69, "hello\n", "box: nobody is here\n"},
+		{"greet --end wrong", 78, "hello\n", "box.toml:3: bad\n"},
 		{"greet --end so", 78, "", `--end must be one of`},
 		{"greeet", 78, "", `box: unknown verb "greeet"; did you mean "greet"?; box --help lists the verbs and flags`},
 		{"greet it", 78, "", "unexpected argument it"},
@@ -65,7 +76,7 @@ func TestTool(t *testing.T) {
 		if code := tool.main(strings.Fields(c.args), &stdout, &stderr); code != c.code {
 			t.Errorf("box %s: exit code %d; want %d", c.args, code, c.code)
 		}
-		if !strings.HasPrefix(stdout.String(), c.stdout) || !strings.Contains(stderr.String(), c.stderr) {
+		if !strings.HasPrefix(stdout.String(), c.stdout) || !strings.Contains(stderr.String(), c.stderr) || c.stderr == "" && stderr.Len() > 0 {
 			t.Errorf("box %s: printed %q and %q; want %q and %q", c.args, &stdout, &stderr, c.stdout, c.stderr)
 		}
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -36,6 +35,7 @@ type Worker struct {
 
 	progress atomic.Int64 // boot time of the work loop's last step
 	ready    atomic.Bool
+	awaited  atomic.Bool // the readers
 
 	mu       sync.Mutex
 	status   string
@@ -44,12 +44,9 @@ type Worker struct {
 	loggedAt time.Duration
 	counters map[string]*Counter
 	gauges   map[string]float64
-	inboxes  []accounted
+	ledgers  []*ledger
 	gates    []gate
 }
-
-// accounted is an inbox: its accounts are a copy that the work loop made.
-type accounted interface{ accounts() []msg.Account }
 
 type gate func(names []string, atMost time.Duration, done <-chan struct{}) []string
 
@@ -101,15 +98,10 @@ func (w *Worker) open() (err error) {
 // newLog writes text for people on a terminal, and JSON for whoever else reads it.
 func newLog(stderr io.Writer, entry *topology.Entry) *slog.Logger {
 	opts := &slog.HandlerOptions{Level: slog.Level(entry.LogLevel)}
-	if file, ok := stderr.(*os.File); ok && isTerminal(file) {
+	if terminal(stderr) != nil {
 		return slog.New(slog.NewTextHandler(stderr, opts)).With("worker", entry.Name)
 	}
 	return slog.New(slog.NewJSONHandler(stderr, opts)).With("worker", entry.Name)
-}
-
-func isTerminal(f *os.File) bool {
-	st, err := f.Stat()
-	return err == nil && st.Mode()&os.ModeCharDevice != 0 && st.Mode()&os.ModeDevice != 0 && f.Name() != os.DevNull
 }
 
 // Name is the entry's name.
@@ -136,18 +128,27 @@ func (w *Worker) BootID() string { return w.clock.BootID() }
 // Epoch names this run of the worker.
 func (w *Worker) Epoch() msg.Epoch { return w.pub.Epoch() }
 
-// Ready says that the worker does its work: READY=1. A sensor then waits, up
-// to start_gate, until the workers that the topology names as its readers have
-// subscribed, so that they get its first message.
+// Ready says that the worker does its work: READY=1. A sensor that has not
+// done so before then waits for its readers.
 func (w *Worker) Ready(ctx context.Context) {
-	w.ready.Store(true)
-	w.notify(daemon.SdNotifyReady)
-	w.Log.Info("ready")
-	readers := w.top.Readers(w.entry.Name)
-	if len(w.reads) > 0 || len(readers) == 0 {
+	if w.ready.Swap(true) {
 		return
 	}
-	if missing := w.await(ctx, readers); len(missing) > 0 {
+	w.notify(daemon.SdNotifyReady)
+	w.Log.Info("ready")
+	w.AwaitReaders(ctx)
+}
+
+// AwaitReaders waits, up to start_gate and once, until the workers that the
+// topology names as a sensor's readers have subscribed, so that they get its
+// first message. Ready does it by itself; a sensor that is ready only with its
+// first message calls it before that.
+func (w *Worker) AwaitReaders(ctx context.Context) {
+	readers := w.top.Readers(w.entry.Name)
+	if len(w.reads) > 0 || len(readers) == 0 || w.awaited.Swap(true) {
+		return
+	}
+	if missing := w.await(ctx, readers); len(missing) > 0 && ctx.Err() == nil {
 		w.Log.Warn("starting without some readers", "missing", missing, "waited", w.top.Node.StartGate.String())
 	}
 }
