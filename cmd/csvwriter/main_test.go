@@ -13,11 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
-
-	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/perch-edge/perch/internal/boxtest"
 	"github.com/perch-edge/perch/internal/clock"
@@ -27,7 +24,7 @@ import (
 
 // TestMain lets the test binary be csvwriter, and a sensor that can be killed.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"csvwriter": main, "counter": counter})
+	boxtest.Main(m, map[string]func(){"csvwriter": main, "counter": counter})
 }
 
 func TestScripts(t *testing.T) { boxtest.Scripts(t) }
@@ -263,6 +260,16 @@ func waitRows(t *testing.T, store string, n int) {
 	})
 }
 
+// ready counts the files in ready/. A sidecar is there before its file.
+func ready(t *testing.T, store string) int {
+	t.Helper()
+	paths, err := filepath.Glob(store + "/ready/*.csv")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(paths)
+}
+
 // readySidecars reads the sidecars in ready/ by the order of their files, and
 // checks each against its file.
 func readySidecars(t *testing.T, store string) []*sidecar.Sidecar {
@@ -337,5 +344,3 @@ func otherBoot(t *testing.T, b *boxtest.Box) *msg.Bus {
 	})
 	return bus
 }
-
-func kill(p *boxtest.Process) { _ = syscall.Kill(p.PID(), syscall.SIGKILL) }

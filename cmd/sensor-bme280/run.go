@@ -22,12 +22,12 @@ func run(ctx context.Context, w *worker.Worker, cfg Config) error {
 	if err != nil {
 		return fmt.Errorf("open sensor: %w", err)
 	}
-	defer chip.Close()
+	defer func() { _ = chip.Close() }() // only read from: nothing can be lost by it
 	out, err := w.PublishReadings(name, stream.Columns, stream.history())
 	if err != nil {
 		return err
 	}
-	w.Status("%s, %g readings a second", chip, stream.CaptureHz)
+	w.Status("%s at %g Hz", chip, stream.CaptureHz)
 	w.Ready(ctx)
 	s := &sampler{w: w, chip: chip, out: out, cfg: stream,
 		retry: backoff.Backoff{First: 200 * time.Millisecond, Most: 30 * time.Second}}
@@ -127,6 +127,8 @@ func badValues(err error) map[string]string {
 			for _, e := range joined.Unwrap() {
 				walk(e)
 			}
+		} else if inner := errors.Unwrap(err); inner != nil {
+			walk(inner) // there may be several within
 		} else if v := (*bme280.ValueError)(nil); errors.As(err, &v) {
 			if bad == nil {
 				bad = map[string]string{}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -92,15 +93,15 @@ func TestFailedSyncLosesWhatWasNotSafe(t *testing.T) {
 
 func TestBreakStopsBeforeACall(t *testing.T) {
 	f, backing, at := mount(t)
-	did := false
-	f.Break(3, func() { did = true })
+	var did atomic.Bool
+	f.Break(3, func() { did.Store(true) })
 	if err := os.WriteFile(at+"/a", []byte("one\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if did || f.Broken() {
+	if did.Load() || f.Broken() {
 		t.Error("it broke before the third call")
 	}
-	if err := os.Rename(at+"/a", at+"/b"); !errors.Is(err, syscall.EIO) || !did || !f.Broken() {
+	if err := os.Rename(at+"/a", at+"/b"); !errors.Is(err, syscall.EIO) || !did.Load() || !f.Broken() {
 		t.Errorf("Rename() as the third call = %v; want EIO", err)
 	}
 	if err := os.Remove(at + "/a"); !errors.Is(err, syscall.EIO) {

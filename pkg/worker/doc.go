@@ -12,7 +12,8 @@
 // refused_duplicate, which are there once there was one.
 //
 // run returns nil when it is done, ctx's error when it was told to stop, and
-// anything else when it failed. It must not return before what it started has
+// anything else when it failed; what is joined to ctx's error, such as rows that
+// could not be written at the end, is a failure too. It must not return before what it started has
 // ended. The first SIGINT or SIGTERM cancels ctx, the second ends the process.
 //
 // # Exit codes
