@@ -175,6 +175,8 @@ def check_detection(h):
         box = o.get("box")
         want(type(box) is list and len(box) == 4 and all(number(x) for x in box), "box")
         want(box[0] <= box[2] and box[1] <= box[3], "box")
+    gate = h.get("gate")
+    want(gate is None or type(gate) is str and len(gate.encode()) <= 64, "gate")
 
 
 def check_file(h):

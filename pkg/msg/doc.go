@@ -61,6 +61,8 @@
 //	           covered_until  ns of CLOCK_BOOTTIME: nothing about a frame before it is still to come
 //	           objects     list, empty when nothing was seen, of {label, score, box}: 1 to 64 bytes,
 //	                       0 to 1, [x0, y0, x1, y1] in pixels with x0 <= x1 and y0 <= y1
+//	           gate        may be absent, 64 bytes at most: why the model did not look ("still": nothing
+//	                       had moved); objects is then what it saw when it looked last
 //	file       id          1 to 128 of a-z A-Z 0-9 . _ - + , = @, no . first; never a path
 //	           state       born, ready, sent, rejected, quarantine or gone
 //	           sidecar     object: what the file's sidecar says; or null

@@ -309,23 +309,23 @@ func (r *Reader) Closed() bool {
 }
 
 // Latest leases the newest message. It fails with ErrNotYet before the first.
-func (r *Reader) Latest() (Lease, error) {
+func (r *Reader) Latest() (l Lease, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closing {
-		return Lease{}, ErrClosed
+		return l, ErrClosed
 	}
 	for {
 		next := r.ctl.u64(offPublished).Load()
 		if next == 0 {
-			return Lease{}, ErrNotYet
+			return l, ErrNotYet
 		}
 		// Where latest points, if the writer was not killed just before it set it.
 		if slot := uint32(r.ctl.u64(offLatest).Load()); slot < uint32(r.slots) {
 			r.hint = int(slot)
 		}
-		l, err := r.at(next - 1)
-		if errors.Is(err, ErrGone) && r.ctl.u64(offPublished).Load() != next {
+		err = r.at(next-1, &l)
+		if err != nil && errors.Is(err, ErrGone) && r.ctl.u64(offPublished).Load() != next {
 			continue // overwritten between the two: there is a newer one
 		}
 		return l, err
@@ -334,41 +334,47 @@ func (r *Reader) Latest() (Lease, error) {
 
 // At leases the message with that sequence number. It fails with ErrNotYet
 // where it is to come and with ErrGone where it has been overwritten.
-func (r *Reader) At(seq uint64) (Lease, error) {
+func (r *Reader) At(seq uint64) (l Lease, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closing {
-		return Lease{}, ErrClosed
+		return l, ErrClosed
 	}
-	return r.at(seq)
+	err = r.at(seq, &l)
+	return l, err
 }
 
-// at looks for the message from the hint on; r.mu is held.
-func (r *Reader) at(seq uint64) (Lease, error) {
+// at looks for the message from the hint on, and leases it into l; r.mu is held.
+func (r *Reader) at(seq uint64, l *Lease) error {
 	if seq >= r.ctl.u64(offPublished).Load() {
-		return Lease{}, ErrNotYet
+		return ErrNotYet
 	}
 	i := r.hint
 	for range r.slots {
 		if r.ctl.seq(i).Load() == seq {
 			word := r.ctl.word(i).Load()
-			l, err := r.lease(i, uint32(word>>32))
-			if err != nil || l.seq == seq {
-				r.hint = (i + 1) % r.slots
-				return l, err
+			if err := r.lease(i, uint32(word>>32), l); err != nil {
+				return err
 			}
-			r.drop(l.place) // rewritten between the look and the pin
-			return Lease{}, ErrGone
+			if l.seq != seq {
+				r.drop(l.place) // rewritten between the look and the pin
+				*l = Lease{}
+				return ErrGone
+			}
+			if r.hint = i + 1; r.hint == r.slots {
+				r.hint = 0
+			}
+			return nil
 		}
 		if i++; i == r.slots {
 			i = 0
 		}
 	}
-	return Lease{}, ErrGone
+	return ErrGone
 }
 
 // lease pins a slot; r.mu is held.
-func (r *Reader) lease(slot int, gen uint32) (Lease, error) {
+func (r *Reader) lease(slot int, gen uint32, l *Lease) error {
 	place := -1
 	for p := range r.leases {
 		if !r.leases[p].used {
@@ -377,10 +383,10 @@ func (r *Reader) lease(slot int, gen uint32) (Lease, error) {
 		}
 	}
 	if place < 0 {
-		return Lease{}, ErrTooManyLeases
+		return ErrTooManyLeases
 	}
 	if !r.pin(slot, gen) {
-		return Lease{}, ErrGone
+		return ErrGone
 	}
 	n, info := getInfo(r.ctl.record(slot))
 	seq := r.ctl.seq(slot).Load()
@@ -390,10 +396,11 @@ func (r *Reader) lease(slot int, gen uint32) (Lease, error) {
 	r.held++
 	if n < 0 || n > r.slotBytes || seq == noSeq {
 		r.drop(place)
-		return Lease{}, ErrGone // an abandoned slot, or a record somebody spoiled
+		return ErrGone // an abandoned slot, or a record somebody spoiled
 	}
 	binary.LittleEndian.PutUint64(r.ctl.reader(r.number)[readerSeq:], seq) // for people: no barrier
-	return Lease{r: r, place: place, serial: h.serial, seq: seq, slot: slot, gen: gen, n: n, info: info}, nil
+	*l = Lease{r: r, place: place, serial: h.serial, seq: seq, slot: slot, gen: gen, n: n, info: info}
+	return nil
 }
 
 func (r *Reader) pin(slot int, gen uint32) bool {
