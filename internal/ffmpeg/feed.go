@@ -29,19 +29,27 @@ const feedStep = 250 * time.Millisecond
 // for as long as patience (os.ErrDeadlineExceeded), and when it is gone (EPIPE);
 // after a failure it is not known what the child has. alive is called while
 // it waits.
+//
+// With Command.Lend a part that is larger than the pipe is not copied into it,
+// but its pages are lent (vmsplice(2)): the child reads them where they are.
+// Such a part must stay as it is until the next such one has been fed whole,
+// which then fills the pipe, or until the child is gone.
 func (p *Process) Feed(parts [][]byte, patience time.Duration, alive func()) error {
 	conn, err := p.Stdin.SyscallConn()
 	if err != nil {
 		return fmt.Errorf("feed %s: %w", p.name, err)
 	}
-	for waited := time.Duration(0); len(parts) > 0; {
+	for waited, lent := time.Duration(0), false; len(parts) > 0; {
 		if err := p.Stdin.SetWriteDeadline(time.Now().Add(feedStep)); err != nil {
 			return fmt.Errorf("feed %s: %w", p.name, err)
 		}
-		n, err := writev(conn.Write, parts)
+		lent = lent || p.Lends(len(parts[0]))
+		n, err := p.put(conn.Write, parts, lent)
+		left := len(parts)
 		if parts = rest(parts, n); n > 0 {
 			waited = 0
 		}
+		lent = lent && len(parts) == left // the whole of a part is lent, its end too
 		if err == nil {
 			continue
 		}
@@ -53,12 +61,26 @@ func (p *Process) Feed(parts [][]byte, patience time.Duration, alive func()) err
 	return nil
 }
 
-// writev writes some of the parts, waiting for room in the pipe if there is none.
-func writev(whenWritable func(func(fd uintptr) bool) error, parts [][]byte) (n int, err error) {
+// Lends says whether Feed lends a part of that many bytes.
+func (p *Process) Lends(bytes int) bool { return p.lend > 0 && bytes >= p.lend }
+
+// put lends some of the first part, or writes some of those before the next one
+// that is to be lent, waiting for room in the pipe if there is none.
+func (p *Process) put(whenWritable func(func(fd uintptr) bool) error, parts [][]byte, lent bool) (n int, err error) {
 	const most = 1024 // IOV_MAX, limits.h
+	count := 1
+	for !lent && count < min(len(parts), most) && !p.Lends(len(parts[count])) {
+		count++
+	}
 	waitErr := whenWritable(func(fd uintptr) bool {
 		for {
-			n, err = unix.Writev(int(fd), parts[:min(len(parts), most)])
+			if lent {
+				pages := unix.Iovec{Base: &parts[0][0]}
+				pages.SetLen(len(parts[0]))
+				n, err = unix.Vmsplice(int(fd), []unix.Iovec{pages}, unix.SPLICE_F_NONBLOCK)
+			} else {
+				n, err = unix.Writev(int(fd), parts[:count])
+			}
 			if !errors.Is(err, unix.EINTR) {
 				return !errors.Is(err, unix.EAGAIN)
 			}

@@ -13,11 +13,12 @@ import (
 const wantPipe = 1 << 20
 
 // resize makes a pipe as large as it may be, or as that many bytes need, in whole
-// pages. One that is small costs more wake-ups, nothing else.
-func resize(pipe *os.File, bytes int) {
+// pages, and returns its size. One that is small costs more wake-ups, nothing
+// else.
+func resize(pipe *os.File, bytes int) (size int) {
 	conn, err := pipe.SyscallConn() // and not Fd, which would end its deadlines
 	if err != nil {
-		return
+		return wantPipe
 	}
 	_ = conn.Control(func(fd uintptr) {
 		want := wantPipe
@@ -27,7 +28,11 @@ func resize(pipe *os.File, bytes int) {
 		if _, err := unix.FcntlInt(fd, unix.F_SETPIPE_SZ, want); err != nil {
 			_, _ = unix.FcntlInt(fd, unix.F_SETPIPE_SZ, mostPipe())
 		}
+		if size, err = unix.FcntlInt(fd, unix.F_GETPIPE_SZ, 0); err != nil {
+			size = wantPipe
+		}
 	})
+	return size
 }
 
 // mostPipe is what an administrator allows, where that is less than we want.

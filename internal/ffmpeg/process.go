@@ -19,6 +19,7 @@ type Command struct {
 	Argv   []string      // the program, a path or a name in PATH, and its arguments
 	Stdin  bool          // connect Process.Stdin; otherwise it reads /dev/null
 	Small  int           // bytes that wait in the pipe to Stdin at most, about; 0 is as many as may be
+	Lend   bool          // Feed lends large parts to the pipe: see there
 	Stdout bool          // connect Process.Stdout; otherwise it writes to /dev/null
 	Grace  time.Duration // from SIGTERM to SIGKILL; 0 is 1 s
 	Hide   []string      // what its errors must not show, in pairs: what, and what to show instead
@@ -57,6 +58,7 @@ type Process struct {
 	Stdout *os.File
 
 	name   string
+	lend   int // bytes of the smallest part that is lent; 0 is none
 	cmd    *exec.Cmd
 	theirs []*os.File // the child's ends, until it has them
 	words  tail
@@ -104,7 +106,10 @@ func (p *Process) connect(c Command) error {
 			return err
 		}
 		p.cmd.Stdin, p.Stdin, p.theirs = read, write, append(p.theirs, read)
-		resize(write, c.Small)
+		size := resize(write, c.Small)
+		if c.Lend {
+			p.lend = size + 1
+		}
 	}
 	if c.Stdout {
 		read, write, err := os.Pipe()

@@ -1,0 +1,253 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/perch-edge/perch/internal/sidecar"
+	"github.com/perch-edge/perch/pkg/msg"
+	"github.com/perch-edge/perch/pkg/pixel"
+)
+
+// What is written is what other readers of Matroska see in it.
+func TestMatroska(t *testing.T) {
+	needFFmpeg(t)
+	head, err := streamHead(msg.Geometry{Format: "yuv420", Width: 16, Height: 16, Hz: 30})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file bytes.Buffer
+	file.Write(head)
+	for _, at := range []time.Duration{0, 33 * time.Millisecond, 100*time.Hour + 7*time.Microsecond} {
+		file.Write(frameHead(nil, at, 384))
+		file.Write(make([]byte, 384))
+	}
+	path := filepath.Join(t.TempDir(), "raw.mkv")
+	if err := os.WriteFile(path, file.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command("ffprobe", "-v", "warning", "-of", "csv=p=0", "-show_entries", "stream=codec_name,width,height,pix_fmt,r_frame_rate:packet=pts_time,size", path).CombinedOutput()
+	if err != nil {
+		t.Fatalf("ffprobe: %v: %s", err, out)
+	}
+	want := "0.000000,384\n0.033000,384\n360000.000007,384\nrawvideo,16,16,yuv420p,30/1\n"
+	if diff := cmp.Diff(want, strings.ReplaceAll(string(out), ",\n", "\n")); diff != "" {
+		t.Errorf("ffprobe sees (-want +got):\n%s", diff)
+	}
+	if _, err := streamHead(msg.Geometry{Format: "h265"}); err == nil {
+		t.Error("streamHead of h265 = nil; want an error")
+	}
+}
+
+// video makes a fragmented MP4 as h264writer has it made: 20 pictures, a
+// fragment every five.
+func video(t testing.TB) []byte {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "v.mp4")
+	text, err := exec.Command("ffmpeg", "-v", "error", "-f", "lavfi", "-i", "testsrc=s=64x48:r=25:d=0.8", "-c:v", "libx264", "-preset", "ultrafast",
+		"-tune", "zerolatency", "-movflags", "+frag_keyframe+empty_moov+default_base_moof", "-frag_duration", "200000", path).CombinedOutput()
+	if err != nil {
+		t.Fatalf("ffmpeg: %v: %s", err, text)
+	}
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return whole
+}
+
+// Wherever a file is cut, the whole fragments are found, and they play.
+func TestReadFilmCutAnywhere(t *testing.T) {
+	needFFmpeg(t)
+	whole := video(t)
+	all, err := readFilm(bytes.NewReader(whole), int64(len(whole)))
+	if err != nil || len(all.shown) != 20 || all.shown[19] != 760*time.Millisecond {
+		t.Fatalf("readFilm = %v, %v; want 20 pictures, the last at 760ms", all.shown, err)
+	}
+	dir := t.TempDir()
+	played := map[int64]bool{}
+	for cut := range whole {
+		m, err := readFilm(bytes.NewReader(whole[:cut]), int64(cut))
+		if err != nil || m.whole > int64(cut) || !slices.Equal(m.shown, all.shown[:len(m.shown)]) {
+			t.Fatalf("readFilm of %d bytes = %+v, %v; want the first pictures", cut, m, err)
+		}
+		if len(m.shown)%5 != 0 {
+			t.Fatalf("readFilm of %d bytes has %d pictures; want whole fragments of 5", cut, len(m.shown))
+		}
+		if m.whole == 0 || played[m.whole] {
+			continue
+		}
+		played[m.whole] = true
+		path := filepath.Join(dir, fmt.Sprint(cut, ".mp4"))
+		if err := os.WriteFile(path, whole[:m.whole], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := plays(t.Context(), path, len(m.shown)); err != nil {
+			t.Errorf("cut behind fragment %d: %v", len(m.shown)/5, err)
+		}
+	}
+	if len(played) != 4 {
+		t.Errorf("%d fragments were found; want 4", len(played))
+	}
+	if err := plays(t.Context(), filepath.Join(dir, "absent.mp4"), 1); err == nil {
+		t.Error("plays of a file that is not there = nil; want an error")
+	}
+}
+
+func FuzzReadFilm(f *testing.F) {
+	f.Add([]byte("\x00\x00\x00\x08ftyp\x00\x00\x00\x01mdat\x00\x00\x00\x00\x00\x00\x00\x10"))
+	f.Add([]byte("\x00\x00\x00\x20moof\x00\x00\x00\x18traf\x00\x00\x00\x10tfhd\x00\x00\x00\x00\x00\x00\x00\x01"))
+	if _, err := exec.LookPath("ffmpeg"); err == nil {
+		f.Add(video(f))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		m, err := readFilm(bytes.NewReader(text), int64(len(text)))
+		if err == nil && m.whole > int64(len(text)) {
+			t.Errorf("readFilm of %d bytes: whole up to %d", len(text), m.whole)
+		}
+	})
+}
+
+func FuzzJournal(f *testing.F) {
+	f.Add([]byte(`{"head":{"source":"frame/porch/video","epoch":"0000000000000001","boot_id":"b","index":3,"expect":9}}
+{"fed":{"seq":9,"time":"2026-03-01T12:00:00.000000000Z","boot_ns":5,"synced":true,"at_ns":0}}
+{"fed":{"seq":10,"time":"2026-03-01T12:00:00.000000000Z","boot_ns":6,"synced":true,"at_ns":1000}}
+{"unfed":10}
+{"filing":{"index":3,"id":"x","next":10}}
+{"fed":{"seq":11,`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		r := &reel{}
+		r.replay(bytes.NewReader(text))
+		for _, each := range r.filings {
+			if slices.ContainsFunc(r.fed, func(s shot) bool { return s.Seq < each.Next }) && len(r.filings) == 1 && !bytes.Contains(text, []byte(`"next"`)) {
+				t.Errorf("frames before %d are left: %+v", each.Next, r.fed)
+			}
+		}
+	})
+}
+
+// A journal is read up to where it is torn.
+func TestReplay(t *testing.T) {
+	text := `{"head":{"source":"frame/porch/video","epoch":"0000000000000001","boot_id":"b","index":3}}
+{"fed":{"seq":9,"time":"2026-03-01T12:00:00.000000000Z","boot_ns":5,"synced":true,"at_ns":0}}
+{"fed":{"seq":10,"time":"2026-03-01T12:00:00.000000000Z","boot_ns":6,"synced":true,"at_ns":1000}}
+{"unfed":10}
+{"fed":{"seq":11,"time":"2026-03-01T12:00:00.000000000Z","boot_ns":7,"synced":true,"at_ns":2000}}
+{"filing":{"index":3,"id":"x","next":10}}
+{"fed":{"seq":12,"ti`
+	r := &reel{}
+	r.replay(strings.NewReader(text))
+	if len(r.fed) != 1 || r.fed[0].Seq != 11 || r.head.Index != 4 || *r.head.Expect != 10 || len(r.filings) != 1 {
+		t.Errorf("replay = fed %+v, head %+v; want frame 11, file 4, expecting 10", r.fed, r.head)
+	}
+}
+
+// Frames are known by their times, also where an encoder left one out.
+func TestMatch(t *testing.T) {
+	ms := func(list ...int) (times []time.Duration) {
+		for _, n := range list {
+			times = append(times, time.Duration(n)*time.Millisecond)
+		}
+		return times
+	}
+	for _, tt := range []struct {
+		name    string
+		fed     []time.Duration
+		shown   []time.Duration
+		start   time.Duration
+		in      []msg.Seq
+		left    int
+		strange uint64
+	}{
+		{"all", ms(0, 40, 80), ms(0, 40, 80), 0, []msg.Seq{0, 1, 2}, 0, 0},
+		{"the next segment's stay", ms(0, 40, 80, 120), ms(0, 40), -1, []msg.Seq{0, 1}, 2, 0},
+		{"one left out", ms(0, 40, 80, 120), ms(0, 80), 0, []msg.Seq{0, 2}, 1, 0},
+		{"the first left out", ms(0, 40, 80), ms(0, 40), 40 * time.Millisecond, []msg.Seq{1, 2}, 0, 0},
+		{"one that is nobody's", ms(0, 40), ms(0, 20, 40), 0, []msg.Seq{0, 1}, 0, 1},
+		{"rounded", ms(0, 40), []time.Duration{0, 39_988_888}, 0, []msg.Seq{0, 1}, 0, 0},
+		{"none", nil, ms(0, 40), -1, nil, 0, 2},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := &reel{}
+			for i, at := range tt.fed {
+				r.fed = append(r.fed, shot{Seq: msg.Seq(i), At: at})
+			}
+			in, strange := r.match(tt.shown, tt.start)
+			var got []msg.Seq
+			for _, s := range in {
+				got = append(got, s.Seq)
+			}
+			if !slices.Equal(got, tt.in) || len(r.fed) != tt.left || strange != tt.strange {
+				t.Errorf("match = %v, %d strange, %d left; want %v, %d, %d", got, strange, len(r.fed), tt.in, tt.strange, tt.left)
+			}
+		})
+	}
+}
+
+func TestAccount(t *testing.T) {
+	shots := func(list ...msg.Seq) (s []shot) {
+		for _, n := range list {
+			s = append(s, shot{Seq: n})
+		}
+		return s
+	}
+	a := &archive{}
+	r := &reel{head: reelHead{Epoch: 7}}
+	for _, tt := range []struct {
+		in, tail []shot
+		next     msg.Seq
+		missing  []sidecar.Span
+	}{
+		{in: shots(5, 6, 7), next: 8}, // what was before the first segment is not ours
+		{in: shots(9, 12), next: 13, missing: []sidecar.Span{{First: 8, Last: 8}, {First: 10, Last: 11}}},
+		{in: shots(13), tail: shots(14, 16), next: 17, missing: []sidecar.Span{{First: 14, Last: 16}}},
+	} {
+		next, got := a.account(r, tt.in, tt.tail)
+		if diff := cmp.Diff(tt.missing, got.Missing); next != tt.next || diff != "" {
+			t.Errorf("account(%v, %v) = next %d; want %d; missing (-want +got):\n%s", tt.in, tt.tail, next, tt.next, diff)
+		}
+	}
+	r.head.Epoch = 8
+	if next, got := a.account(r, shots(2), nil); next != 3 || got.Lost != 2 {
+		t.Errorf("a new epoch that begins with 2: next %d, lost %d; want 3 and 2", next, got.Lost)
+	}
+}
+
+func TestParseListed(t *testing.T) {
+	if i, at, err := parseListed("000012.mp4,48.000011,51.966667"); i != 12 || at != 48000011*time.Microsecond || err != nil {
+		t.Errorf("parseListed = %d, %v, %v; want 12 and 48.000011s", i, at, err)
+	}
+	for _, bad := range []string{"", "000012.mp4", "000012.mp4,1", "../12.mp4,0,1", "00001x.mp4,0,1", "000012.mp4,NaN,1", "000012.mp4,soon,1"} {
+		if _, _, err := parseListed(bad); err == nil {
+			t.Errorf("parseListed(%q) = nil; want an error", bad)
+		}
+	}
+}
+
+// No argument but those that are meant gets to ffmpeg.
+func TestEncodeArguments(t *testing.T) {
+	cfg := DefaultConfig()
+	cfg.Segment, cfg.Extra = 25e9, []string{"profile=high", "maxrate=2M"}
+	got := strings.Join(cfg.encode(x264, msg.Geometry{Format: string(pixel.RGB24), Width: 63, Height: 48, Hz: 30}, "/x/%06d.mp4"), " ")
+	want := "-map 0:v:0 -fps_mode passthrough -enc_time_base 1:90000 -c:v libx264 -preset superfast -tune zerolatency -threads 2 -crf 23 " +
+		"-profile:v high -maxrate:v 2M -vf crop=trunc(iw/2)*2:trunc(ih/2)*2:0:0 -pix_fmt yuv420p -g 100000 " +
+		"-force_key_frames expr:if(isnan(prev_forced_t),1,gt(floor(t*3/25+1e-5),floor(prev_forced_t*3/25+1e-5))) " +
+		"-f segment -segment_format mp4 -segment_time 25 -segment_time_delta 0.0005 -reset_timestamps 1 -segment_list pipe:1 -segment_list_type csv " +
+		"-segment_format_options movflags=+frag_keyframe+empty_moov+default_base_moof:frag_duration=500000:flush_packets=1 file:/x/%06d.mp4"
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("encode (-want +got):\n%s", diff)
+	}
+	hardware := strings.Join(cfg.encode("h264_v4l2m2m", msg.Geometry{Width: 640, Height: 480, Hz: 10}, "/x/%06d.mp4"), " ")
+	if strings.Contains(hardware, "preset") || strings.Contains(hardware, "crf") || !strings.Contains(hardware, "-b:v 307200 ") {
+		t.Errorf("encode for h264_v4l2m2m = %s; want a bitrate of 307200 and nothing of libx264's", hardware)
+	}
+}

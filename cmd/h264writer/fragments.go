@@ -1,0 +1,238 @@
+package main
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"time"
+
+	"github.com/perch-edge/perch/internal/ffmpeg"
+)
+
+// film is what stands in a fragmented MP4 file (ISO/IEC 14496-12): which of its
+// fragments are whole, and when each of their pictures is shown.
+type film struct {
+	whole     int64           // bytes up to the end of the last whole fragment
+	end       int64           // bytes up to the end of the last whole box: all of a file that is closed
+	shown     []time.Duration // since the beginning of the file, ascending
+	fragments []fragment
+}
+
+// fragment is where one ends.
+type fragment struct {
+	bytes    int64
+	pictures int
+}
+
+// drop forgets the last fragment, and says whether there is one before it.
+func (m *film) drop() bool {
+	n := len(m.fragments) - 1
+	if n < 1 {
+		return false
+	}
+	m.fragments = m.fragments[:n]
+	m.whole, m.shown = m.fragments[n-1].bytes, m.shown[:m.fragments[n-1].pictures]
+	return true
+}
+
+// Limits on what is believed of a file.
+const (
+	maxBox     = 16 << 20 // bytes of a moov or moof
+	maxSamples = 1 << 22  // more than an hour at 1000 Hz
+)
+
+var errNoFilm = errors.New("not a fragmented MP4")
+
+// readFilm reads the boxes of a file up to the first one that is not whole. It
+// fails when it is no fragmented MP4 with one track of ours; a file without a
+// whole fragment has no pictures.
+func readFilm(f io.ReaderAt, size int64) (film, error) {
+	var m film
+	scale, pending := uint32(0), []time.Duration(nil)
+	for at := int64(0); ; {
+		kind, head, length, err := boxAt(f, at, size)
+		if err != nil || length == 0 {
+			return m, err
+		}
+		switch kind {
+		case "moov", "moof":
+			if length > maxBox {
+				return m, fmt.Errorf("%w: %s of %d bytes", errNoFilm, kind, length)
+			}
+			body := make([]byte, length-head)
+			if _, err := f.ReadAt(body, at+head); err != nil {
+				return m, fmt.Errorf("read %s: %w", kind, err)
+			}
+			if kind == "moov" {
+				scale, err = timescaleOf(body)
+			} else {
+				pending, err = samplesOf(body, scale)
+			}
+			if err != nil {
+				return m, err
+			}
+		case "mdat":
+			m.shown, pending = append(m.shown, pending...), nil
+			m.whole = at + length
+			m.fragments = append(m.fragments, fragment{m.whole, len(m.shown)})
+			if len(m.shown) > maxSamples {
+				return m, fmt.Errorf("%w: more than %d pictures", errNoFilm, maxSamples)
+			}
+		}
+		at += length
+		m.end = at
+	}
+}
+
+// boxAt reads the head of the box at an offset. Its length is 0 where the file
+// ends before the box does.
+func boxAt(f io.ReaderAt, at, size int64) (kind string, head, length int64, err error) {
+	var b [16]byte
+	head = 8
+	if size-at < head {
+		return "", 0, 0, nil
+	}
+	if _, err := f.ReadAt(b[:8], at); err != nil {
+		return "", 0, 0, fmt.Errorf("read box: %w", err)
+	}
+	length, kind = int64(binary.BigEndian.Uint32(b[:])), string(b[4:8])
+	if length == 1 {
+		head = 16
+		if size-at < head {
+			return "", 0, 0, nil
+		}
+		if _, err := f.ReadAt(b[8:], at+8); err != nil {
+			return "", 0, 0, fmt.Errorf("read box: %w", err)
+		}
+		length = int64(binary.BigEndian.Uint64(b[8:]))
+	}
+	if length < head {
+		if at == 0 {
+			return "", 0, 0, fmt.Errorf("%w: a box of %d bytes", errNoFilm, length)
+		}
+		return "", 0, 0, nil // zeros: what a power cut leaves of a file's end
+	}
+	if length > size-at {
+		return "", 0, 0, nil
+	}
+	return kind, head, length, nil
+}
+
+// child finds a box within the body of another.
+func child(body []byte, kind string) []byte {
+	for len(body) >= 8 {
+		length := binary.BigEndian.Uint32(body)
+		if length < 8 || int(length) > len(body) {
+			return nil
+		}
+		if string(body[4:8]) == kind {
+			return body[8:length]
+		}
+		body = body[length:]
+	}
+	return nil
+}
+
+// timescaleOf is how many ticks a second the film's one track has (8.4.2, mdhd).
+func timescaleOf(moov []byte) (uint32, error) {
+	mdhd := child(child(child(moov, "trak"), "mdia"), "mdhd")
+	at := 12 // after version, flags, and two times of 4 bytes
+	if len(mdhd) > 0 && mdhd[0] == 1 {
+		at = 20
+	}
+	if len(mdhd) < at+4 {
+		return 0, fmt.Errorf("%w: no mdhd", errNoFilm)
+	}
+	scale := binary.BigEndian.Uint32(mdhd[at:])
+	if scale == 0 {
+		return 0, fmt.Errorf("%w: a timescale of 0", errNoFilm)
+	}
+	return scale, nil
+}
+
+// The flags of tfhd and trun that say which fields there are (8.8.7, 8.8.8).
+const (
+	tfhdBase, tfhdDescription, tfhdDuration = 0x1, 0x2, 0x8
+	trunOffset, trunFirst, trunDuration     = 0x1, 0x4, 0x100
+	trunSize, trunFlags, trunComposition    = 0x200, 0x400, 0x800
+)
+
+// samplesOf are the decoding times of a fragment's samples, which are those of
+// showing: the encoders here make no B pictures.
+func samplesOf(moof []byte, scale uint32) ([]time.Duration, error) {
+	traf := child(moof, "traf")
+	tfhd, tfdt, trun := child(traf, "tfhd"), child(traf, "tfdt"), child(traf, "trun")
+	if scale == 0 || len(tfhd) < 8 || len(tfdt) < 8 || len(trun) < 8 {
+		return nil, fmt.Errorf("%w: a fragment without its boxes", errNoFilm)
+	}
+	now := uint64(binary.BigEndian.Uint32(tfdt[4:]))
+	if tfdt[0] == 1 && len(tfdt) >= 12 {
+		now = binary.BigEndian.Uint64(tfdt[4:])
+	}
+	usual := defaultDuration(tfhd)
+	flags, count := binary.BigEndian.Uint32(trun)&0xffffff, binary.BigEndian.Uint32(trun[4:])
+	rows, stride := trun[8:], 0
+	for _, field := range []uint32{trunDuration, trunSize, trunFlags, trunComposition} {
+		if flags&field != 0 {
+			stride += 4
+		}
+	}
+	for _, field := range []uint32{trunOffset, trunFirst} {
+		if flags&field != 0 && len(rows) >= 4 {
+			rows = rows[4:]
+		}
+	}
+	if count > maxSamples || int(count)*stride > len(rows) {
+		return nil, fmt.Errorf("%w: a fragment of %d samples in %d bytes", errNoFilm, count, len(rows))
+	}
+	times := make([]time.Duration, count)
+	for i := range times {
+		times[i] = ticks(now, scale)
+		if flags&trunDuration != 0 {
+			now += uint64(binary.BigEndian.Uint32(rows[i*stride:]))
+		} else {
+			now += uint64(usual)
+		}
+	}
+	return times, nil
+}
+
+func defaultDuration(tfhd []byte) uint32 {
+	flags, rest := binary.BigEndian.Uint32(tfhd)&0xffffff, tfhd[8:]
+	if flags&tfhdBase != 0 && len(rest) >= 8 {
+		rest = rest[8:]
+	}
+	if flags&tfhdDescription != 0 && len(rest) >= 4 {
+		rest = rest[4:]
+	}
+	if flags&tfhdDuration == 0 || len(rest) < 4 {
+		return 0
+	}
+	return binary.BigEndian.Uint32(rest)
+}
+
+// ticks is a number of them as time, without overflow for any that is sane.
+func ticks(n uint64, scale uint32) time.Duration {
+	whole, part := n/uint64(scale), n%uint64(scale)
+	return time.Duration(whole)*time.Second + time.Duration(part*uint64(time.Second)/uint64(scale))
+}
+
+// playPatience is how long the decoding of a segment may take.
+const playPatience = 5 * time.Minute
+
+// plays decodes a file and says why it does not play.
+func plays(ctx context.Context, path string, pictures int) error {
+	ctx, cancel := context.WithTimeout(ctx, playPatience)
+	defer cancel()
+	n, err := ffmpeg.CountFrames(ctx, ffmpeg.File(path))
+	switch {
+	case errors.Is(err, exec.ErrNotFound): // no ffprobe: its boxes are right, and that is all we know
+		return nil
+	case err == nil && n != pictures:
+		return fmt.Errorf("it has %d pictures and shows %d", pictures, n)
+	}
+	return err
+}

@@ -1,0 +1,287 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/perch-edge/perch/internal/boxtest"
+	"github.com/perch-edge/perch/internal/sidecar"
+	"github.com/perch-edge/perch/pkg/msg"
+	"github.com/perch-edge/perch/pkg/pixel"
+)
+
+// children are the processes that a process has started.
+func children(pid int) (list []int) {
+	paths, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid)) // the pattern is a good one
+	for _, path := range paths {
+		text, _ := os.ReadFile(path) // a thread may have ended
+		for _, word := range strings.Fields(string(text)) {
+			if n, err := strconv.Atoi(word); err == nil {
+				list = append(list, n)
+			}
+		}
+	}
+	return list
+}
+
+// The frames of the tests that kill: 100 a second in real time, a segment a
+// second, a fragment a tenth.
+const (
+	killHz       = 100
+	killSettings = "segment = \"1s\"\nfragment = \"100ms\""
+	// A fragment, the frame that would have ended it, one in the pipe, and one
+	// for what the timer is late.
+	mostMissing = killHz/10 + 3
+)
+
+// shoot publishes frames in real time until stop is called.
+func (c *camera) shoot() (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(time.Second / killHz)
+		defer tick.Stop()
+		for ctx.Err() == nil {
+			<-tick.C
+			c.publish(c.bus.Clock().Now())
+		}
+	}()
+	return func() { cancel(); <-done }
+}
+
+// wait lets some time pass: a moment of chance.
+func wait(d time.Duration) { <-time.After(d) }
+
+// wantAccounted checks that each frame from the first segment's first to the
+// last that was sent is in one segment, or missing in one.
+func wantAccounted(t *testing.T, list []*sidecar.Sidecar, sent int) {
+	t.Helper()
+	spoken := make([]int, sent)
+	for _, s := range list {
+		missing := map[msg.Seq]bool{}
+		for _, m := range s.Frames.Missing {
+			for seq := m.First; seq <= m.Last; seq++ {
+				missing[seq] = true
+				spoken[seq]++
+			}
+		}
+		if uint64(len(missing)) != s.Frames.Lost {
+			t.Errorf("%s: lost %d; its spans have %d", brief(s), s.Frames.Lost, len(missing))
+		}
+		in := uint64(0)
+		for seq := s.Start.Seq; seq <= s.End.Seq; seq++ {
+			if !missing[seq] {
+				in++
+				spoken[seq]++
+			}
+		}
+		if in != s.Items {
+			t.Errorf("%s has %d pictures; want %d", brief(s), s.Items, in)
+		}
+	}
+	for seq := int(list[0].Start.Seq); seq < sent; seq++ {
+		if spoken[seq] != 1 {
+			t.Errorf("frame %d of %d is spoken of %d times; want once", seq, sent, spoken[seq])
+		}
+	}
+}
+
+// tail is how many frames a segment says are missing after its end.
+func tail(s *sidecar.Sidecar) (n int) {
+	for _, m := range s.Frames.Missing {
+		if m.First > s.End.Seq {
+			n += int(m.Last-m.First) + 1
+		}
+	}
+	return n
+}
+
+func kills(t *testing.T) int {
+	if testing.Short() {
+		return 3
+	}
+	return 20
+}
+
+func TestKillsOfFFmpeg(t *testing.T) {
+	t.Parallel()
+	needFFmpeg(t)
+	b := boxtest.New(t, fleet(killSettings))
+	c := newCamera(t, b, pixel.YUV420, small(), killHz)
+	states := b.Follow(b.Bus("watch"), []msg.Kind{msg.KindState}, "clips")
+	p := b.Start("h264writer", "clips")
+	c.ready()
+	stop := c.shoot()
+	n := kills(t)
+	for range n {
+		wait(2*time.Second/10 + rand.N(500*time.Millisecond))
+		boxtest.Poll(t, "an ffmpeg", func() bool {
+			list := children(p.PID())
+			return len(list) > 0 && syscall.Kill(list[0], syscall.SIGKILL) == nil
+		})
+	}
+	wait(time.Second)
+	stop()
+	s := states.State("the last frame", func(s msg.State) bool {
+		return len(s.Sources) == 1 && int(s.Sources[0].Received+s.Sources[0].Lost) == c.sent
+	})
+	if s.Counters["restarts"] < uint64(n)/2 {
+		t.Errorf("restarts = %d after %d kills", s.Counters["restarts"], n)
+	}
+	p.Stop()
+	list := born(t, b)
+	wantAccounted(t, list, c.sent)
+	for _, s := range list {
+		wantTrue(t, b, s)
+		if n := tail(s); n > mostMissing {
+			t.Errorf("%s: %d frames are missing at the end; want at most %d", brief(s), n, mostMissing)
+		}
+	}
+	wantNothingLeft(t, b)
+	t.Logf("%d frames, %d segments: %s", c.sent, len(list), briefs(list))
+}
+
+func TestKillsOfTheWriter(t *testing.T) {
+	t.Parallel()
+	needFFmpeg(t)
+	b := boxtest.New(t, fleet(killSettings))
+	c := newCamera(t, b, pixel.YUV420, small(), killHz)
+	stop := c.shoot()
+	p := b.Start("h264writer", "clips")
+	for range kills(t) {
+		boxtest.Poll(t, "an ffmpeg", func() bool { return len(children(p.PID())) > 0 && strings.Contains(p.Log(), "ready") })
+		wait(rand.N(700 * time.Millisecond))
+		orphans := children(p.PID())
+		p.Kill()
+		for _, pid := range orphans {
+			boxtest.Poll(t, "ffmpeg to be gone with its writer", func() bool { return syscall.Kill(pid, 0) != nil || zombie(pid) })
+		}
+		p = b.Start("h264writer", "clips")
+	}
+	boxtest.Poll(t, "the last run's ffmpeg", func() bool { return len(children(p.PID())) > 0 })
+	wait(1500 * time.Millisecond)
+	stop()
+	states := b.Follow(b.Bus("watch"), []msg.Kind{msg.KindState}, "clips")
+	states.State("the last frame", func(s msg.State) bool {
+		return len(s.Sources) == 1 && int(s.Sources[0].Sent) == c.sent
+	})
+	p.Stop()
+	list := born(t, b)
+	wantAccounted(t, list, c.sent)
+	for _, s := range list {
+		wantTrue(t, b, s)
+		if n := tail(s); n > mostMissing {
+			t.Errorf("%s: %d frames that were sent to ffmpeg are missing at the end; want at most %d", brief(s), n, mostMissing)
+		}
+	}
+	wantNothingLeft(t, b)
+	t.Logf("%d frames, %d segments: %s", c.sent, len(list), briefs(list))
+}
+
+// zombie says whether a process has ended and nobody has buried it.
+func zombie(pid int) bool {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return err != nil || strings.Contains(string(text), ") Z ")
+}
+
+// fake puts a program in ffmpeg's place that passes the trial of an encoder,
+// and then does as the script says, until the file "mend" is in the box.
+func fake(t *testing.T, b *boxtest.Box, script string) (env []string) {
+	t.Helper()
+	needFFmpeg(t)
+	real, err := exec.LookPath("ffmpeg")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(b.Dir+"/bin", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	text := fmt.Sprintf("#!/bin/sh\ncase \"$*\" in *lavfi*) exec %s \"$@\";; esac\n[ -e %s/mend ] && exec %s \"$@\"\n%s\n", real, b.Dir, real, script)
+	if err := os.WriteFile(b.Dir+"/bin/ffmpeg", []byte(text), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return []string{"PATH=" + b.Dir + "/bin:" + os.Getenv("PATH")}
+}
+
+// An ffmpeg that hangs, dies or refuses what it is told is in the state's
+// trouble with its own words, and is started again.
+func TestABadFFmpeg(t *testing.T) {
+	for _, tt := range []struct{ name, script, want string }{
+		{"hangs", "echo 'stuck at the gate' >&2; exec sleep 1000", "hangs: "},
+		{"dies", "echo 'broken bones' >&2; exit 3", "exit status 3; its last words: broken bones"},
+		{"refuses", "echo \"Unrecognized option 'fps_mode'.\" >&2; exit 1", "Unrecognized option 'fps_mode'"},
+		{"is killed", "head -c 1000 >/dev/null; kill -9 $$", "signal: killed"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			b := boxtest.New(t, fleet("segment = \"1s\"\nstall_after = \"500ms\""))
+			env := fake(t, b, tt.script)
+			c := newCamera(t, b, pixel.YUV420, pixel.Size{Width: 320, Height: 240}, killHz)
+			states := b.Follow(b.Bus("watch"), []msg.Kind{msg.KindState}, "clips")
+			p := b.StartEnv(env, "h264writer", "--topology", b.Topology, "--name", "clips")
+			c.ready()
+			stop := c.shoot()
+			states.State("trouble", func(s msg.State) bool { return strings.Contains(s.Trouble, tt.want) && s.Counters["restarts"] > 0 })
+			if err := os.WriteFile(b.Dir+"/mend", nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			states.State("the trouble gone", func(s msg.State) bool { return s.Trouble == "" && s.Counters["segments"] > 0 })
+			stop()
+			p.Stop()
+			list := born(t, b)
+			for _, s := range list {
+				wantTrue(t, b, s)
+			}
+			wantNothingLeft(t, b)
+		})
+	}
+}
+
+// A segment that does not play goes to quarantine, and work goes on.
+func TestAnUnplayableSegment(t *testing.T) {
+	t.Parallel()
+	b, c, states, p := begin(t, "segment = \"4s\"\nfragment = \"100ms\"")
+	c.film(c.bus.Clock().Now(), 50)
+	var files []string
+	boxtest.Poll(t, "some fragments", func() bool {
+		files, _ = filepath.Glob(b.Dir + "/cache/work/*.run/000000.mp4") // the pattern is a good one
+		if len(files) != 1 {
+			return false
+		}
+		st, err := os.Stat(files[0])
+		return err == nil && st.Size() > 4000
+	})
+	p.Kill()
+	text, err := os.ReadFile(files[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(files[0], append([]byte("\x00\x00\x00\x04free"), text[8:]...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(b.Dir+"/cache/work/clips_20260101T000000Z_0123456789abcdef-000007.mp4", []byte("stray"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p = b.Start("h264writer", "clips")
+	states.State("two files in quarantine", func(s msg.State) bool { return s.Counters["quarantined"] == 2 })
+	p.Stop()
+	aside, _ := filepath.Glob(b.Dir + "/cache/quarantine/*.mp4") // the pattern is a good one
+	if len(aside) != 2 {
+		t.Errorf("in quarantine: %v; want two files", aside)
+	}
+	// The newest frame is read again; the others are accounted for.
+	if got, want := briefs(born(t, b)), "49-49 -0-48"; got != want {
+		t.Errorf("segments %s; want %s", got, want)
+	}
+	wantNothingLeft(t, b)
+}
