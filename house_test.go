@@ -101,6 +101,7 @@ func fences() []struct {
 		{"unsafe", []string{"pkg/shm", "internal/turbojpeg"}, "shared memory and one C call are all that needs it"},
 		{"C", []string{"internal/turbojpeg"}, "C code is hard to review and to cross-compile"},
 		{"github.com/yalue/onnxruntime_go", []string{"internal/onnx"}, "the runtime has rules of its own about threads, memory and shutdown"},
+		{"github.com/expr-lang/expr", []string{"internal/rule"}, "one language for all rules, and one way to say what is wrong with one"},
 		{"os/signal", []string{"pkg/worker", "cmd/supervisor"}, "a worker learns of its end by its context; the supervisor stops in two steps"},
 		{"flag", nil, "kong reads all command lines"},
 		{"github.com/alecthomas/kong", []string{"pkg/worker"}, "one command line for all: worker.Program and worker.Tool"},

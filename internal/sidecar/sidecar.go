@@ -22,6 +22,9 @@ import (
 // Version of the format, the key "v".
 const Version = 1
 
+// MaxDetections is how many objects a sidecar lists.
+const MaxDetections = 500
+
 // MaxBytes bounds a sidecar that is read.
 const MaxBytes = 1 << 20
 
@@ -65,9 +68,11 @@ type Event struct {
 	State  string   `json:"state"`
 	Time   msg.Time `json:"time"`
 	BootNS int64    `json:"boot_ns"`
+	BootID string   `json:"boot_id"`
 	Synced bool     `json:"synced"`
-	By     string   `json:"by"`     // the worker that did it
-	Reason string   `json:"reason"` // why, for people
+	By     string   `json:"by"`             // the worker that did it
+	Reason string   `json:"reason"`         // why, for people
+	Rule   string   `json:"rule,omitempty"` // the expression that decided, where one did
 }
 
 // Frames says what became of the frames from the end of the last video of the
@@ -102,7 +107,12 @@ type Sidecar struct {
 	Items            uint64           `json:"items"`            // rows or frames
 	Frames           *Frames          `json:"frames,omitempty"` // of a video
 	Bytes            int64            `json:"bytes"`
-	SHA256           string           `json:"sha256"` // lower-case hexadecimal
+	SHA256           string           `json:"sha256"`                       // lower-case hexadecimal
+	Detections       []Detection      `json:"detections,omitempty"`         // that overlap the file, the first ones where they are many
+	OmittedObjects   uint64           `json:"omitted_detections,omitempty"` // how many more there were
+	TimeCorrected    *Correction      `json:"time_corrected,omitempty"`
+	Upload           *Upload          `json:"upload,omitempty"`
+	Receipt          *Receipt         `json:"receipt,omitempty"`
 	History          []Event          `json:"history"`
 }
 

@@ -27,7 +27,7 @@ func example() *Sidecar {
 		Start:  Moment{Time: at("2026-03-01T00:00:00.5Z"), BootNS: 5, BootID: "b", Synced: true, Epoch: 1, Seq: 2},
 		End:    Moment{Time: at("2026-03-01T23:59:59Z"), BootNS: 9, BootID: "b", Epoch: 1, Seq: 90},
 		Items:  89, Bytes: 1234, SHA256: strings.Repeat("0a", 32),
-		History: []Event{{State: "ready", Time: at("2026-03-02T00:00:00Z"), BootNS: 11, By: "air-csv", Reason: "the date changed"}}}
+		History: []Event{{State: "ready", Time: at("2026-03-02T00:00:00Z"), BootNS: 11, BootID: "b", By: "air-csv", Reason: "the date changed"}}}
 }
 
 // The text is the format: other programs read it.
@@ -70,6 +70,7 @@ func TestEncodeIsTheDocumentedText(t *testing.T) {
       "state": "ready",
       "time": "2026-03-02T00:00:00.000000000Z",
       "boot_ns": 11,
+      "boot_id": "b",
       "synced": false,
       "by": "air-csv",
       "reason": "the date changed"

@@ -1,17 +1,25 @@
 // Package spool keeps files through their states. A state is a folder, a
 // transition is one rename, and a file that can be seen in a state is complete.
 //
-//	work/ --Complete--> born/ (cache, in RAM) or ready/ (store, on disk) --> sent/, rejected/, quarantine/
+//	work/ --Complete--> born/ (cache, in RAM) --Held.MoveTo--> ready/ (store, on disk) --Held.Move--> sent/, rejected/
+//	                      └─Held.Move--> dropped/ --Held.Remove--> nothing
 //
-// Complete writes the sidecar first and renames the file last, never over
-// another: so a power cut leaves either an unfinished file in work/ or a
-// complete one with its sidecar. On disk, files and folders are synced before
-// the step that relies on them (fsync(2); a rename is safe only with its
-// folder synced).
+// Each step writes the sidecar where the file goes, renames the file, never over
+// another, and only then removes the sidecar where it was. From RAM to disk the
+// file is copied and hashed, and the original is removed last. On disk, files
+// and folders are synced before the step that relies on them (fsync(2); a rename
+// is safe only with its folder synced). So a power cut leaves a complete file
+// with its sidecar in one state, or traces that say what was under way: Recover
+// finishes that, or takes it back.
+//
+// Who moves a file on holds it: a lock on the file itself (flock(2)), which
+// the kernel drops with the process. Held's methods are the only ways on, so two
+// processes cannot disagree about a file, and Recover leaves alone what is held.
 //
 // All access goes through one os.Root. Names are ids of ours; what is not a
 // regular file with one link is refused, whoever put it there. It fails when
-// the disk does, and a step that failed can be tried again.
+// the disk does, and a step that failed can be tried again: nothing is synced
+// twice by the same descriptor, since the kernel forgets a failure.
 package spool
 
 import (
@@ -24,6 +32,7 @@ import (
 	"os"
 	"path"
 	"strings"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -38,14 +47,26 @@ type State string
 const (
 	Work       State = "work"       // being written
 	Born       State = "born"       // complete, in RAM
+	Dropped    State = "dropped"    // a rule does not keep it; to be removed
 	Ready      State = "ready"      // complete, on disk
 	Sent       State = "sent"       // the receiver has it
 	Rejected   State = "rejected"   // the receiver will not have it
 	Quarantine State = "quarantine" // broken, kept for a person to look at
 )
 
-// Spool is a folder of states: a node's cache or its store.
-type Spool struct{ root *os.Root }
+// Stages lists the states of complete files, in the order of a file's life.
+func Stages() []State { return []State{Born, Dropped, Ready, Sent, Rejected, Quarantine} }
+
+// Spool is a folder of states: a node's cache or its store. Its methods are
+// safe for concurrent use.
+type Spool struct {
+	root    *os.Root
+	written atomic.Int64
+}
+
+// Written is how many bytes were written into the spool by way of it, the
+// files that workers write themselves left out.
+func (s *Spool) Written() int64 { return s.written.Load() }
 
 // Open opens the folder, making it and its states where they are absent.
 func Open(dir string, states ...State) (*Spool, error) {
@@ -56,7 +77,7 @@ func Open(dir string, states ...State) (*Spool, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open spool: %w", err)
 	}
-	s := &Spool{root}
+	s := &Spool{root: root}
 	for _, state := range states {
 		err = errors.Join(err, s.makeState(state))
 	}
@@ -123,7 +144,7 @@ func checkName(name string) error {
 	return nil
 }
 
-// Create makes a new file in work/.
+// Create makes a new file in work/, and holds it as long as it is open.
 func (s *Spool) Create(name string) (*os.File, error) {
 	if err := checkName(name); err != nil {
 		return nil, fmt.Errorf("create: %w", err)
@@ -132,17 +153,19 @@ func (s *Spool) Create(name string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("create: %w", err)
 	}
+	if err := lock(f); err != nil {
+		return nil, errors.Join(fmt.Errorf("create: %w", err), f.Close())
+	}
 	return f, nil
 }
 
-// Reopen opens a file in work/ to go on with it.
-func (s *Spool) Reopen(name string) (*os.File, error) { return s.open(Work, name, os.O_RDWR) }
-
-func (s *Spool) open(state State, name string, flag int) (*os.File, error) {
+// Reopen opens a file in work/ to go on with it, and holds it as long as it is
+// open. It fails with ErrHeld where another process does.
+func (s *Spool) Reopen(name string) (*os.File, error) {
 	if err := checkName(name); err != nil {
 		return nil, fmt.Errorf("open: %w", err)
 	}
-	return s.openRegular(path.Join(string(state), name), flag)
+	return s.openHeld(path.Join(string(Work), name), os.O_RDWR)
 }
 
 // openRegular looks before it opens and again after: a FIFO would hang, a
@@ -243,12 +266,10 @@ func (s *Spool) complete(f *os.File, to State, side *sidecar.Sidecar) error {
 		return err
 	}
 	// The rename would refuse as well, but after the sidecar there is replaced.
-	if there, err := s.has(to, side.Name); err != nil {
+	if err := s.vacant(to, side.Name); err != nil {
 		return err
-	} else if there {
-		return fmt.Errorf("there is a file of that name in %s: %w", to, fs.ErrExist)
 	}
-	if side.Bytes, side.SHA256, err = hash(f); err != nil {
+	if side.Bytes, side.SHA256, err = hash(f, func() {}); err != nil {
 		return err
 	}
 	text, err := side.Encode()
@@ -279,17 +300,23 @@ func sidecarIn(state State, id sidecar.ID) string {
 // unfinishedSidecar is a sidecar's name before it is one.
 func unfinishedSidecar(id sidecar.ID) string { return sidecarIn(Work, id) + ".new" }
 
-func hash(f *os.File) (int64, string, error) {
+func hash(f *os.File, alive func()) (int64, string, error) {
 	st, err := f.Stat()
 	if err != nil {
 		return 0, "", err
 	}
 	sum := sha256.New()
-	n, err := io.Copy(sum, io.NewSectionReader(f, 0, st.Size()))
-	if err != nil {
-		return 0, "", fmt.Errorf("hash: %w", err)
+	for at := int64(0); at < st.Size(); alive() {
+		n, err := io.Copy(sum, io.NewSectionReader(f, at, min(copyStep, st.Size()-at)))
+		if err == nil && n == 0 {
+			err = io.ErrUnexpectedEOF
+		}
+		if err != nil {
+			return 0, "", fmt.Errorf("hash: %w", err)
+		}
+		at += n
 	}
-	return n, hex.EncodeToString(sum.Sum(nil)), nil
+	return st.Size(), hex.EncodeToString(sum.Sum(nil)), nil
 }
 
 // writeSidecar makes the sidecar appear whole, or not at all.
@@ -312,6 +339,7 @@ func (s *Spool) put(tmp, final string, text []byte) error {
 		return err
 	}
 	_, err = f.Write(text)
+	s.written.Add(int64(len(text)))
 	if err == nil {
 		err = f.Sync()
 	}
@@ -338,7 +366,9 @@ func (s *Spool) sync(folder string) error {
 
 // rename moves a file between states, not over another one, and makes both
 // folders durable.
-func (s *Spool) rename(from, to State, name string) error {
+func (s *Spool) rename(from, to State, name string) error { return s.renameAs(from, name, to, name) }
+
+func (s *Spool) renameAs(from State, name string, to State, newName string) error {
 	source, err := s.root.Open(string(from))
 	if err != nil {
 		return err
@@ -349,7 +379,7 @@ func (s *Spool) rename(from, to State, name string) error {
 		return err
 	}
 	defer target.Close()
-	if err := unix.Renameat2(int(source.Fd()), name, int(target.Fd()), name, unix.RENAME_NOREPLACE); err != nil {
+	if err := unix.Renameat2(int(source.Fd()), name, int(target.Fd()), newName, unix.RENAME_NOREPLACE); err != nil {
 		return fmt.Errorf("rename to %s: %w", to, err)
 	}
 	if err := target.Sync(); err != nil {

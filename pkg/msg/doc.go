@@ -64,7 +64,7 @@
 //	           gate        may be absent, 64 bytes at most: why the model did not look ("still": nothing
 //	                       had moved); objects is then what it saw when it looked last
 //	file       id          1 to 128 of a-z A-Z 0-9 . _ - + , = @, no . first; never a path
-//	           state       born, ready, sent, rejected, quarantine or gone
+//	           state       born, dropped, ready, sent, rejected, quarantine or gone
 //	           sidecar     object: what the file's sidecar says; or null
 //	state      program     the program's name
 //	           pid         process id

@@ -211,9 +211,10 @@ type Detection struct {
 }
 
 // FileStates lists the states that a file can be said to have reached: born is
-// complete and in RAM, ready is on disk, gone is deleted.
+// complete and in RAM, dropped is not to be kept by a rule, ready is on disk,
+// gone is deleted.
 func FileStates() []string {
-	return []string{"born", "ready", "sent", "rejected", "quarantine", "gone"}
+	return []string{"born", "dropped", "ready", "sent", "rejected", "quarantine", "gone"}
 }
 
 // File says that a file reached a state. The file is named by its id; where

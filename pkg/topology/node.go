@@ -18,6 +18,7 @@ type Node struct {
 	ShmDir           string   `toml:"shm_dir" doc:"rings of frames and messages, in RAM"`
 	CacheDir         string   `toml:"cache_dir" doc:"files are born here, in RAM; default: cache in shm_dir"`
 	StoreDir         string   `toml:"store_dir" doc:"files that are kept, on disk"`
+	StoreMount       string   `toml:"store_mount" doc:"mount point that store_dir must be on, such as /mnt/usb: while it is absent nothing is written there; default: whatever disk store_dir is on"`
 	StartGate        Duration `toml:"start_gate" doc:"how long a sensor waits at its start for the workers that read it"`
 }
 
@@ -54,6 +55,9 @@ func (n *Node) Validate() error {
 		if dir == "" {
 			errs = append(errs, Bad(key, "want a folder"))
 		}
+	}
+	if n.StoreMount != "" && !filepath.IsAbs(n.StoreMount) {
+		errs = append(errs, Bad("store_mount", "want an absolute path"))
 	}
 	return errors.Join(errs...)
 }

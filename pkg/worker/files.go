@@ -3,8 +3,10 @@ package worker
 import (
 	"encoding/json"
 	"fmt"
+	"path"
 
 	"github.com/perch-edge/perch/internal/sidecar"
+	"github.com/perch-edge/perch/internal/spool"
 	"github.com/perch-edge/perch/internal/version"
 	"github.com/perch-edge/perch/pkg/msg"
 	"github.com/perch-edge/perch/pkg/topology"
@@ -64,18 +66,65 @@ func (f *Files) Describe(id sidecar.ID, ext, media string, source msg.Topic, sta
 // Event is a transition that the worker makes now.
 func (f *Files) Event(state, reason string) sidecar.Event {
 	now := f.w.Now()
-	return sidecar.Event{State: state, Time: msg.Time{Time: now.Wall}, BootNS: int64(now.Boot), Synced: now.Synced,
+	return sidecar.Event{State: state, Time: msg.Time{Time: now.Wall}, BootNS: int64(now.Boot), BootID: f.w.BootID(), Synced: now.Synced,
 		By: f.w.Name(), Reason: reason}
 }
 
-// Announce says on the bus that a file has reached the last state of its history.
+// Announce says on the bus that a file has reached the last state of its
+// history. A message has less room than a sidecar: of many detections and a
+// long history it carries the ends.
 func (f *Files) Announce(side *sidecar.Sidecar) error {
-	text, err := json.Marshal(side)
+	text, err := fitting(side, FileHistory().SlotBytes-1024) // the header's own keys take less
 	if err != nil {
 		return fmt.Errorf("announce %s: %w", side.Name, err)
 	}
 	_, err = f.out.Publish(f.w.Now(), string(side.ID), side.State(), text)
 	return err
+}
+
+// fitting is a sidecar in no more than that many bytes.
+func fitting(side *sidecar.Sidecar, most int) ([]byte, error) {
+	short := *side
+	for {
+		text, err := json.Marshal(&short)
+		if err != nil || len(text) <= most {
+			return text, err
+		}
+		switch {
+		case len(short.Detections) > 0:
+			half := len(short.Detections) / 2
+			short.OmittedObjects += uint64(len(short.Detections) - half)
+			short.Detections = short.Detections[:half]
+		case len(short.History) > 1:
+			short.History = short.History[(len(short.History)+1)/2:]
+		default:
+			return nil, fmt.Errorf("its sidecar has %d bytes: a message has room for %d", len(text), most)
+		}
+	}
+}
+
+// Recovery is how a spool's recovery speaks in the worker's name.
+func (f *Files) Recovery(deep bool) spool.Recovery {
+	return spool.Recovery{Deep: deep, Alive: f.w.Progress, Event: f.Event, Describe: func(id sidecar.ID, name string) *sidecar.Sidecar {
+		n := f.w.Node()
+		return &sidecar.Sidecar{Version: sidecar.Version, ID: id, Name: name, Media: mediaOf(name), Node: n.Name,
+			ResponsibleParty: n.ResponsibleParty, Worker: id.Worker()}
+	}}
+}
+
+// mediaOf is the media type of a file of perch's, by its name.
+func mediaOf(name string) string {
+	switch path.Ext(name) {
+	case ".csv":
+		return "text/csv"
+	case ".jpg":
+		return "image/jpeg"
+	case ".mp4":
+		return "video/mp4"
+	case ".jsonl":
+		return sidecar.LossesMedia
+	}
+	return "application/octet-stream"
 }
 
 // DeviceOf is the sensor behind a topic as the topology describes it; by

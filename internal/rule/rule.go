@@ -1,0 +1,128 @@
+// Package rule is the conditions that people write in a topology: which files
+// are kept, and which may be deleted.
+//
+//	keep = 'any(detections, .label == "person" && .score >= 0.5)' --Rule--> true or false, for a file
+//
+// The language is that of github.com/expr-lang/expr: comparisons, and, or, not,
+// arithmetic, and functions over lists (any, all, filter, count, len). A rule is
+// compiled against the names that it may use and must be true or false: what
+// is wrong with it is known before anything runs, and says where. It cannot
+// loop without end, and reaches nothing but what it is given.
+//
+// It fails, for one file, where a value is not there, such as the first of an
+// empty list; then it has decided nothing.
+package rule
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+
+	"github.com/expr-lang/expr"
+	"github.com/expr-lang/expr/ast"
+	"github.com/expr-lang/expr/file"
+	"github.com/expr-lang/expr/parser"
+	"github.com/expr-lang/expr/vm"
+
+	"github.com/perch-edge/perch/internal/nearest"
+)
+
+// Rule is a condition over an E: a struct whose fields have the names that
+// their expr tags give. The zero value is no rule.
+type Rule[E any] struct {
+	text    string
+	program *vm.Program
+	names   map[string]bool // that it uses
+}
+
+// maxText bounds a rule's length in bytes.
+const maxText = 4096
+
+// Compile reads a rule.
+func Compile[E any](text string) (Rule[E], error) {
+	var r Rule[E]
+	return r, r.UnmarshalText([]byte(text))
+}
+
+// UnmarshalText makes a Rule a value of a topology.
+func (r *Rule[E]) UnmarshalText(text []byte) error {
+	if len(text) > maxText {
+		return fmt.Errorf("a rule of %d bytes: want at most %d", len(text), maxText)
+	}
+	var env E
+	program, err := expr.Compile(string(text), expr.Env(env), expr.AsBool())
+	if err != nil {
+		return readable(err, names(reflect.TypeOf(env)))
+	}
+	tree, err := parser.Parse(string(text))
+	if err != nil {
+		return readable(err, nil)
+	}
+	used := &identifiers{map[string]bool{}}
+	ast.Walk(&tree.Node, used)
+	*r = Rule[E]{string(text), program, used.names}
+	return nil
+}
+
+// MarshalText is the rule as it was written.
+func (r Rule[E]) MarshalText() ([]byte, error) { return []byte(r.text), nil }
+
+func (r Rule[E]) String() string { return r.text }
+
+// Is says whether there is a rule.
+func (r Rule[E]) Is() bool { return r.program != nil }
+
+// Uses says whether the rule speaks of that name.
+func (r Rule[E]) Uses(name string) bool { return r.names[name] }
+
+// Match applies the rule. It must not be called where Is says that there is none.
+func (r Rule[E]) Match(env E) (bool, error) {
+	out, err := expr.Run(r.program, env)
+	if err != nil {
+		return false, fmt.Errorf("apply rule %q: %w", r.text, readable(err, nil))
+	}
+	yes, ok := out.(bool)
+	if !ok {
+		return false, fmt.Errorf("apply rule %q: it is %v, want true or false", r.text, out)
+	}
+	return yes, nil
+}
+
+// identifiers gathers the names in a rule.
+type identifiers struct{ names map[string]bool }
+
+// Visit is called for each node of a rule.
+func (i *identifiers) Visit(node *ast.Node) {
+	if id, ok := (*node).(*ast.IdentifierNode); ok {
+		i.names[id.Value] = true
+	}
+}
+
+// readable is an error of the library's in one line, with the nearest name that
+// there is.
+func readable(err error, known []string) error {
+	bad := (*file.Error)(nil)
+	if !errors.As(err, &bad) {
+		first, _, _ := strings.Cut(err.Error(), "\n")
+		return errors.New(first)
+	}
+	hint := ""
+	if name, ok := strings.CutPrefix(bad.Message, "unknown name "); ok && known != nil {
+		hint = nearest.Hint(name, known)
+	}
+	return fmt.Errorf("%s (at character %d)%s", bad.Message, bad.Column+1, hint)
+}
+
+// names lists the names of a struct's fields, also those of embedded ones.
+func names(t reflect.Type) (list []string) {
+	for i := range t.NumField() {
+		f := t.Field(i)
+		if f.Anonymous {
+			list = append(list, names(f.Type)...)
+		} else if tag := f.Tag.Get("expr"); tag != "" {
+			list = append(list, tag)
+		}
+	}
+	return list
+}

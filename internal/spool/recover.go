@@ -1,0 +1,318 @@
+package spool
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/perch-edge/perch/internal/sidecar"
+)
+
+// Entry is a complete file in a state.
+type Entry struct {
+	ID    sidecar.ID
+	Name  string
+	Bytes int64
+}
+
+// Entries lists the files of a state, those with the oldest names first. A
+// state without a folder has none. What has no business there is not listed.
+func (s *Spool) Entries(state State) ([]Entry, error) {
+	f, err := s.folder(state)
+	return f.files, err
+}
+
+// folder is what lies in a state's folder.
+type folder struct {
+	files    []Entry
+	sidecars []sidecar.ID
+	foreign  []string
+}
+
+func (s *Spool) folder(state State) (in folder, err error) {
+	list, err := fs.ReadDir(s.root.FS(), string(state))
+	if errors.Is(err, fs.ErrNotExist) {
+		return in, nil
+	}
+	if err != nil {
+		return in, fmt.Errorf("list spool: %w", err)
+	}
+	for _, e := range list {
+		id, ext := splitName(e.Name())
+		st, err := e.Info()
+		switch {
+		case errors.Is(err, fs.ErrNotExist): // moved on meanwhile
+		case err != nil:
+			return in, fmt.Errorf("list spool: %w", err)
+		case id.Check() != nil || !st.Mode().IsRegular() || len(ext) < 2:
+			in.foreign = append(in.foreign, path.Join(string(state), e.Name()))
+		case ext == ".json":
+			in.sidecars = append(in.sidecars, id)
+		default:
+			in.files = append(in.files, Entry{id, e.Name(), st.Size()})
+		}
+	}
+	return in, nil
+}
+
+// Recovery is how Recover speaks of what it does.
+type Recovery struct {
+	// Describe begins the sidecar of a file that has none: its id, name and node.
+	Describe func(id sidecar.ID, name string) *sidecar.Sidecar
+	// Event is a transition that happens now.
+	Event func(state, reason string) sidecar.Event
+	// Alive is called between steps.
+	Alive func()
+	// Deep also reads each sidecar and compares it with its file's length: for
+	// the first look after a start.
+	Deep bool
+}
+
+// Report is what a recovery found and did.
+type Report struct {
+	Unfinished int                // copies that were never completed: removed
+	Orphans    int                // sidecars without a file: removed
+	Finished   int                // moves that were interrupted: finished, or taken back
+	Recovered  []*sidecar.Sidecar // files without a readable sidecar: hashed, and given one
+	Damaged    []*sidecar.Sidecar // files of another length than their sidecar tells: in quarantine
+	Foreign    []string           // what is none of ours: left alone
+}
+
+// Any says whether there was something to do.
+func (r *Report) Any() bool {
+	return r.Unfinished+r.Orphans+r.Finished+len(r.Recovered)+len(r.Damaged) > 0
+}
+
+// Recover settles what kills and power cuts left. What another process is at
+// work on it leaves alone. It does all it can; the error joins what it could not.
+func (s *Spool) Recover(how Recovery) (Report, error) {
+	r := recoverer{Spool: s, how: how, in: map[State]folder{}}
+	var errs []error
+	for _, state := range Stages() {
+		in, err := s.folder(state)
+		errs = append(errs, err)
+		r.in[state] = in
+		r.report.Foreign = append(r.report.Foreign, in.foreign...)
+	}
+	errs = append(errs, r.work())
+	for _, state := range Stages() {
+		errs = append(errs, r.state(state))
+	}
+	for i, err := range errs {
+		if errors.Is(err, ErrHeld) || errors.Is(err, fs.ErrNotExist) { // somebody is on it
+			errs[i] = nil
+		}
+	}
+	return r.report, errors.Join(errs...)
+}
+
+type recoverer struct {
+	*Spool
+	how    Recovery
+	in     map[State]folder
+	report Report
+}
+
+// work removes copies and sidecars that nobody is writing any more. The
+// other files of work/ are their writers' own.
+func (r *recoverer) work() error {
+	list, err := fs.ReadDir(r.root.FS(), string(Work))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("list spool: %w", err)
+	}
+	var errs []error
+	for _, e := range list {
+		r.how.Alive()
+		p := path.Join(string(Work), e.Name())
+		name, part := strings.CutSuffix(e.Name(), partSuffix)
+		if part && checkName(name) == nil {
+			errs = append(errs, r.tolerate(r.removeUnheld(p)))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (r *recoverer) removeUnheld(p string) error {
+	f, err := r.openHeld(p, os.O_RDONLY)
+	if err != nil {
+		return err
+	}
+	r.report.Unfinished++
+	return errors.Join(r.unlink(p), f.Close())
+}
+
+// tolerate forgets that somebody else was faster.
+func (r *recoverer) tolerate(err error) error {
+	if errors.Is(err, ErrHeld) || errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// state looks at each sidecar that has no file, and each file that has no
+// sidecar, or a bad one.
+func (r *recoverer) state(state State) error {
+	in := r.in[state]
+	files, sidecars := map[sidecar.ID]bool{}, map[sidecar.ID]bool{}
+	for _, f := range in.files {
+		files[f.ID] = true
+	}
+	var errs []error
+	for _, id := range in.sidecars {
+		sidecars[id] = true
+		if !files[id] {
+			r.how.Alive()
+			errs = append(errs, r.tolerate(r.orphan(state, id)))
+		}
+	}
+	for _, f := range in.files {
+		if !sidecars[f.ID] || r.how.Deep {
+			r.how.Alive()
+			errs = append(errs, r.tolerate(r.check(state, f)))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// orphan settles a sidecar whose file is not beside it: a move that was
+// interrupted leaves one, and so does a removal.
+func (r *recoverer) orphan(state State, id sidecar.ID) error {
+	name, err := r.nameOf(state, id)
+	if err != nil {
+		return err
+	}
+	from, err := r.whereIs(name)
+	switch {
+	case err != nil:
+		return err
+	case from == state: // it has come meanwhile
+		return nil
+	case from == "":
+		r.report.Orphans++
+		return r.unlink(sidecarIn(state, id))
+	}
+	f, err := r.openHeld(path.Join(string(from), name), os.O_RDONLY)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	r.report.Finished++
+	if from == Work || !r.further(state, from, id) {
+		return r.unlink(sidecarIn(state, id))
+	}
+	if err := r.rename(from, state, name); err != nil {
+		return err
+	}
+	return r.unlink(sidecarIn(from, id))
+}
+
+// nameOf is the name of the file that a sidecar is of: by its text, or where
+// that cannot be read by the file's id. It is "" where there is no such file.
+func (r *recoverer) nameOf(state State, id sidecar.ID) (string, error) {
+	side, err := r.Sidecar(state, id)
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		return nameIn(side), err
+	}
+	for _, state := range append(Stages(), Work) {
+		in, err := r.folder(state)
+		if err != nil {
+			return "", err
+		}
+		if i := slices.IndexFunc(in.files, func(e Entry) bool { return e.ID == id }); i >= 0 {
+			return in.files[i].Name, nil
+		}
+	}
+	return "", nil
+}
+
+func nameIn(side *sidecar.Sidecar) string {
+	if side == nil {
+		return ""
+	}
+	return side.Name
+}
+
+// whereIs finds a file. Files go from work/ to a state and from there to a
+// later one: looking in that order misses none that moves meanwhile.
+func (r *recoverer) whereIs(name string) (State, error) {
+	for _, state := range append([]State{Work}, Stages()...) {
+		if there, err := r.has(state, name); err != nil || there && name != "" {
+			return state, err
+		}
+	}
+	return "", nil
+}
+
+// further says whether the sidecar in one state tells more than that in
+// another: then the file was on its way there.
+func (r *recoverer) further(to, from State, id sidecar.ID) bool {
+	next, err := r.Sidecar(to, id)
+	if err != nil {
+		return false
+	}
+	now, err := r.Sidecar(from, id)
+	return err != nil || len(next.History) > len(now.History)
+}
+
+// check gives a file a sidecar that has none, and sets one aside that is not
+// as long as its own tells.
+func (r *recoverer) check(state State, e Entry) error {
+	side, err := r.Sidecar(state, e.ID)
+	switch {
+	case err == nil && side.Name == e.Name && side.Bytes == e.Bytes:
+		return nil
+	case err == nil && state == Quarantine:
+		return nil
+	case err == nil && side.Name == e.Name:
+		return r.setAside(state, e, side)
+	}
+	why := "its sidecar is for another file"
+	if errors.Is(err, fs.ErrNotExist) {
+		why = "it had no sidecar"
+	} else if err != nil {
+		why = fmt.Sprintf("its sidecar could not be read: %.200v", err)
+	}
+	f, err := r.openHeld(path.Join(string(state), e.Name), os.O_RDONLY)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return r.describe(state, f, e, why)
+}
+
+func (r *recoverer) describe(state State, f *os.File, e Entry, why string) error {
+	side := r.how.Describe(e.ID, e.Name)
+	var err error
+	if side.Bytes, side.SHA256, err = hash(f, r.how.Alive); err != nil {
+		return err
+	}
+	side.Add(r.how.Event(string(state), "recovered: "+why))
+	text, err := side.Encode()
+	if err == nil {
+		err = r.writeSidecar(state, e.ID, text)
+	}
+	if err == nil {
+		r.report.Recovered = append(r.report.Recovered, side)
+	}
+	return err
+}
+
+func (r *recoverer) setAside(state State, e Entry, side *sidecar.Sidecar) error {
+	h, err := r.Hold(state, e.ID)
+	if err != nil {
+		return err
+	}
+	st, err := h.File().Stat()
+	if err == nil && st.Size() != h.side.Bytes {
+		side = h.Sidecar()
+		side.Add(r.how.Event(string(Quarantine), fmt.Sprintf("it has %d bytes, and had %d when it was made", st.Size(), side.Bytes)))
+		if err = h.Move(Quarantine, side); err == nil {
+			r.report.Damaged = append(r.report.Damaged, side)
+		}
+	}
+	return errors.Join(err, h.Release())
+}
