@@ -81,7 +81,7 @@ func newObserver(top *topology.Topology) (*observer, error) {
 		return nil, err
 	}
 	o := &observer{ear: ear, seen: map[string]*sight{}}
-	for _, e := range top.StartOrder() {
+	for _, e := range top.Entries {
 		o.seen[e.Name] = &sight{published: map[msg.Topic]*series{}, reads: map[msg.Topic]*intake{}}
 		endpoint, err := msg.Endpoint(top.Node.RunDir, msg.Source(e.Name), "")
 		if err == nil {

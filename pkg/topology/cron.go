@@ -25,9 +25,6 @@ func (c Cron) String() string { return c.text }
 // autumn has it twice.
 func (c Cron) Next(t time.Time) time.Time { return c.times.Next(t) }
 
-// MarshalText writes the schedule as it was read.
-func (c Cron) MarshalText() ([]byte, error) { return []byte(c.text), nil }
-
 const wantCron = `want minute, hour, day of the month, month and day of the week (0 is Sunday), as "17 3 * * *", or @hourly, @daily, @weekly, @monthly or @yearly`
 
 // UnmarshalText reads a schedule that comes true some day.

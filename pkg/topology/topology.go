@@ -305,10 +305,14 @@ func (e *Entry) checkTimes(found Problems) (ps Problems) {
 
 // Schedule says when a job runs, for people.
 func (e *Entry) Schedule() string {
-	if e.Every > 0 {
+	switch {
+	case e.Every > 0:
 		return "every " + e.Every.String()
+	case e.Cron.String() != "":
+		return "cron " + e.Cron.String()
+	default: // of a topology with problems
+		return "at no time"
 	}
-	return "cron " + e.Cron.String()
 }
 
 // BindOwn decodes an entry's table into its program's own config.
