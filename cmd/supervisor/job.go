@@ -108,7 +108,7 @@ func (j *job) consult() (wait time.Duration, due bool) {
 // live runs the job once, and says what is to follow.
 func (j *job) live(ctx context.Context) pause {
 	j.times.advance(j.clock.Now())
-	j.update(func(v *view) { v.job.runs++ })
+	j.update(func(v *view) { v.phase = Running; v.job.runs++ })
 	p, err := j.spawn()
 	if err != nil {
 		return j.failed(notStarted(err))
