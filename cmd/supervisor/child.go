@@ -73,6 +73,7 @@ type view struct {
 	phase    Phase
 	since    time.Duration // boot time at which the phase began
 	process  *process      // the running one
+	began    time.Duration // boot time of its last start
 	starts   int
 	lastExit *Exit
 	status   string
@@ -262,7 +263,7 @@ func (c *child) launch() (*process, error) {
 
 // started takes note of a process that was started.
 func (c *child) started(p *process, phase Phase) {
-	c.update(func(v *view) { v.phase, v.process, v.status, v.starts = phase, p, "", v.starts+1 })
+	c.update(func(v *view) { v.phase, v.process, v.began, v.status, v.starts = phase, p, p.began, "", v.starts+1 })
 	c.log.Debug("started", "name", c.entry.Name, "pid", p.pid)
 }
 

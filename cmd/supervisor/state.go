@@ -187,7 +187,7 @@ func (f *fleet) worker(c *child, v view, now time.Duration) Worker {
 	if v.phase == Stopped {
 		w.Status = "" // it says what it does no more
 	}
-	f.observer.describe(&w, now)
+	f.observer.describe(&w, v.began, now)
 	return w
 }
 
