@@ -50,6 +50,7 @@ type child struct {
 	entry    *topology.Entry
 	program  string
 	topology string // the file
+	stamp    string // of the file when the last process was started
 	readers  []*child
 	sources  []*child
 	timing   timing
@@ -182,7 +183,6 @@ func (c *child) rest(ctx context.Context, p pause) bool {
 	if !p.ordered {
 		timer = time.After(p.time)
 	}
-	before := stampOf(c.topology)
 	if p.orEdited {
 		ticker := time.NewTicker(c.timing.Edited)
 		defer ticker.Stop()
@@ -195,7 +195,7 @@ func (c *child) rest(ctx context.Context, p pause) bool {
 		case <-timer:
 			return ctx.Err() == nil
 		case <-edited:
-			if now := stampOf(c.topology); now != "" && now != before {
+			if now := stampOf(c.topology); now != "" && now != c.stamp {
 				return true
 			}
 		case o := <-c.orders:
@@ -258,6 +258,7 @@ func (c *child) live(ctx context.Context) pause {
 
 // launch starts a process of the program.
 func (c *child) launch() (*process, error) {
+	c.stamp = stampOf(c.topology)
 	return c.launcher.start(c.entry.Name, c.program, "--topology", c.topology, "--name", c.entry.Name)
 }
 

@@ -142,13 +142,11 @@ func (j *job) live(ctx context.Context) pause {
 
 // failed takes note of a failure. There is no second try before the next time.
 func (j *job) failed(exit Exit) pause {
-	j.update(func(v *view) {
-		v.phase, v.lastExit, v.job.failed = Scheduled, &exit, true
-		v.job.failures++
-	})
+	j.update(func(v *view) { v.lastExit, v.job.failed, v.job.failures = &exit, true, v.job.failures+1 })
 	if exit.badConfig() {
 		return j.hold(exit)
 	}
+	j.enter(Scheduled)
 	j.log.Warn("failed", "name", j.entry.Name, "exit", exit.String(), "failures", j.look().job.failures)
 	return pause{timed: true}
 }
