@@ -10,6 +10,7 @@ require (
 	github.com/google/go-cmp v0.7.0 // indirect
 	github.com/hanwen/go-fuse/v2 v2.12.1 // indirect
 	github.com/pebbe/zmq4 v1.4.0 // indirect
+	github.com/robfig/cron/v3 v3.0.1
 	github.com/rogpeppe/go-internal v1.14.1 // indirect
 	github.com/vladimirvivien/go4vl v0.3.0 // indirect
 	github.com/yalue/onnxruntime_go v1.27.0 // indirect

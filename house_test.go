@@ -106,6 +106,7 @@ func fences() []struct {
 		{"flag", nil, "kong reads all command lines"},
 		{"github.com/alecthomas/kong", []string{"pkg/worker"}, "one command line for all: worker.Program and worker.Tool"},
 		{"github.com/BurntSushi/toml", []string{"pkg/topology"}, "one strict reader of configuration"},
+		{"github.com/robfig/cron/v3", []string{"pkg/topology"}, "only its parser is used; when a job runs is the supervisor's"},
 		{"log", nil, "log/slog is the log"},
 		{"github.com/stretchr/testify", nil, "the standard library and go-cmp say what failed"},
 	}

@@ -188,14 +188,14 @@ func ask(ctx context.Context, program, topologyPath, name string) (worker.Report
 	return worker.Report{}, fmt.Errorf("%s --check does not answer as a worker does: %w%s", program, err, cut(printable(last), 200))
 }
 
-// jobs lists the entries that are not workers of the fleet.
-func (p *plan) jobs() (names []string) {
+// jobs lists the entries that run now and then.
+func (p *plan) jobs() (list []*topology.Entry) {
 	for _, e := range p.top.Entries {
 		if e.Role == topology.Job {
-			names = append(names, e.Name)
+			list = append(list, e)
 		}
 	}
-	return names
+	return list
 }
 
 // summary says what the plan is, in one line.

@@ -12,17 +12,16 @@ import (
 
 	"github.com/perch-edge/perch/internal/backoff"
 	"github.com/perch-edge/perch/internal/clock"
-	"github.com/perch-edge/perch/pkg/msg"
 	"github.com/perch-edge/perch/pkg/topology"
 	"github.com/perch-edge/perch/pkg/worker"
 )
 
-// Phase is where a worker is in its life.
+// Phase is where a worker or job is in its life.
 type Phase string
 
 // The phases.
 const (
-	Waiting  Phase = "waiting"  // its readers are not ready yet
+	Waiting  Phase = "waiting"  // its readers are not ready yet; of a job: its time is not known yet
 	Starting Phase = "starting" // it runs, and is not ready yet
 	Ready    Phase = "ready"
 	Silent   Phase = "silent"  // it was ready, and is not heard of any more
@@ -32,6 +31,9 @@ const (
 	Done     Phase = "done"    // it has done what there was to do
 	Stopping Phase = "stopping"
 	Stopped  Phase = "stopped"
+
+	Scheduled Phase = "scheduled" // a job between two runs
+	Running   Phase = "running"   // a job in a run
 )
 
 // timing is how long things may take.
@@ -48,6 +50,7 @@ type child struct {
 	entry    *topology.Entry
 	program  string
 	topology string // the file
+	stamp    string // of the file when the last process was started
 	readers  []*child
 	sources  []*child
 	timing   timing
@@ -71,9 +74,11 @@ type view struct {
 	phase    Phase
 	since    time.Duration // boot time at which the phase began
 	process  *process      // the running one
+	began    time.Duration // boot time of its last start
 	starts   int
 	lastExit *Exit
 	status   string
+	job      tally
 }
 
 // order is what a person wants of one worker.
@@ -169,6 +174,7 @@ type pause struct {
 	time     time.Duration
 	ordered  bool // until a person orders something
 	orEdited bool // or the topology's file changes
+	timed    bool // of a job: until its time
 }
 
 // rest waits for the time of the next run. It returns false when there will be none.
@@ -177,7 +183,6 @@ func (c *child) rest(ctx context.Context, p pause) bool {
 	if !p.ordered {
 		timer = time.After(p.time)
 	}
-	before := stampOf(c.topology)
 	if p.orEdited {
 		ticker := time.NewTicker(c.timing.Edited)
 		defer ticker.Stop()
@@ -190,7 +195,7 @@ func (c *child) rest(ctx context.Context, p pause) bool {
 		case <-timer:
 			return ctx.Err() == nil
 		case <-edited:
-			if now := stampOf(c.topology); now != "" && now != before {
+			if now := stampOf(c.topology); now != "" && now != c.stamp {
 				return true
 			}
 		case o := <-c.orders:
@@ -218,12 +223,11 @@ func stampOf(path string) string {
 // live runs the worker once, and says what is to follow.
 func (c *child) live(ctx context.Context) pause {
 	name, outOfMemory := c.entry.Name, oomKills()
-	p, err := c.launcher.start(name, c.program, "--topology", c.topology, "--name", name)
+	p, err := c.launch()
 	if err != nil {
-		return c.failed(Exit{Code: -1, Message: err.Error(), Time: msg.Time{Time: time.Now()}})
+		return c.failed(notStarted(err))
 	}
-	c.update(func(v *view) { v.phase, v.process, v.status, v.starts = Starting, p, "", v.starts+1 })
-	c.log.Debug("started", "name", name, "pid", p.pid)
+	c.started(p, Starting)
 	end := c.attend(p)
 	<-p.gone
 	exit, said := p.exit, p.heard.now()
@@ -252,17 +256,34 @@ func (c *child) live(ctx context.Context) pause {
 	return c.failed(exit)
 }
 
+// launch starts a process of the program.
+func (c *child) launch() (*process, error) {
+	c.stamp = stampOf(c.topology)
+	return c.launcher.start(c.entry.Name, c.program, "--topology", c.topology, "--name", c.entry.Name)
+}
+
+// started takes note of a process that was started.
+func (c *child) started(p *process, phase Phase) {
+	c.update(func(v *view) { v.phase, v.process, v.began, v.status, v.starts = phase, p, p.began, "", v.starts+1 })
+	c.log.Debug("started", "name", c.entry.Name, "pid", p.pid)
+}
+
 // failed decides when to try again.
 func (c *child) failed(exit Exit) pause {
-	if exit.Code == worker.ExitConfig && exit.Why == "" {
-		c.update(func(v *view) { v.phase, v.lastExit = Held, &exit })
-		c.log.Error("held until the topology changes", "name", c.entry.Name, "message", exit.Message)
-		return pause{ordered: true, orEdited: true}
+	if exit.badConfig() {
+		return c.hold(exit)
 	}
 	wait := c.retry.Failed(time.Duration(exit.RanS * float64(time.Second)))
 	c.update(func(v *view) { v.phase, v.lastExit = Backoff, &exit })
 	c.log.Warn("ended", "name", c.entry.Name, "exit", exit.String(), "again_in", wait.Round(time.Millisecond).String(), "failures", c.retry.Failures())
 	return pause{time: wait}
+}
+
+// hold waits for another configuration: nothing else helps.
+func (c *child) hold(exit Exit) pause {
+	c.update(func(v *view) { v.phase, v.lastExit = Held, &exit })
+	c.log.Error("held until the topology changes", "name", c.entry.Name, "message", exit.Message)
+	return pause{ordered: true, orEdited: true}
 }
 
 // ending is why a process was ended; the zero value is that it ended by

@@ -17,9 +17,9 @@ type commandLine struct {
 	Down    downCmd    `cmd:"" help:"Stop the fleet, and wait until nothing of it is left."`
 	Status  statusCmd  `cmd:"" help:"Print the state of the box."`
 	Wait    waitCmd    `cmd:"" help:"Wait until all workers are ready or done."`
-	Start   startCmd   `cmd:"" help:"Start a worker that is stopped, done, held or waiting for its next try."`
-	Stop    stopCmd    `cmd:"" help:"Stop one worker, until it is started again."`
-	Restart restartCmd `cmd:"" help:"Stop one worker and start it again."`
+	Start   startCmd   `cmd:"" help:"Start a worker that is stopped, done, held or waiting for its next try; run a job now."`
+	Stop    stopCmd    `cmd:"" help:"Stop one worker or job, until it is started again."`
+	Restart restartCmd `cmd:"" help:"Stop one worker or job and start it again."`
 	Check   checkCmd   `cmd:"" help:"Check a topology, with all its programs and the memory it needs."`
 	Graph   graphCmd   `cmd:"" help:"Print who reads whom."`
 }
@@ -76,9 +76,9 @@ func (p *place) find() error {
 	return err
 }
 
-// named is one worker of a fleet.
+// named is one worker or job of a fleet.
 type named struct {
-	Words  []string `arg:"" name:"name" help:"The worker's name; before it the fleet's topology, where --run-dir does not say which fleet."`
+	Words  []string `arg:"" name:"name" help:"The worker's or job's name; before it the fleet's topology, where --run-dir does not say which fleet."`
 	RunDir string   `placeholder:"DIR" help:"The fleet's run folder, in place of a topology. With neither, the default one."`
 }
 

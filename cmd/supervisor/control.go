@@ -158,7 +158,7 @@ func (f *fleet) answer(ctx context.Context, r request) reply {
 func (f *fleet) order(ctx context.Context, r request) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	for _, c := range f.children {
+	for _, c := range f.all() {
 		if c.entry.Name == r.Name {
 			f.log.Info("asked to "+r.Verb, "name", r.Name)
 			return c.do(ctx, r.Verb)

@@ -31,6 +31,13 @@ func exitOf(state *os.ProcessState, words []string) Exit {
 	return e
 }
 
+func notStarted(err error) Exit {
+	return Exit{Code: -1, Message: err.Error(), Time: msg.Time{Time: time.Now()}}
+}
+
+// badConfig says whether the process ended because its configuration is wrong.
+func (e Exit) badConfig() bool { return e.Code == worker.ExitConfig && e.Why == "" }
+
 // lastWords are the lines by which a program says why it ends. Of a panic, that
 // is the first: the rest is its stack, and in the log.
 func lastWords(words []string) string {
@@ -64,4 +71,22 @@ func (e Exit) String() string {
 		}
 	}
 	return text
+}
+
+// word says it in one word; "-" before the first end.
+func (e *Exit) word() string {
+	switch {
+	case e == nil:
+		return "-"
+	case e.Why != "":
+		return "ended"
+	case e.Signal != "":
+		return e.Signal
+	case e.Code < 0:
+		return "none"
+	case e.Code == worker.ExitDone:
+		return "done"
+	default:
+		return fmt.Sprintf("exit %d", e.Code)
+	}
 }

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"syscall"
@@ -137,4 +139,42 @@ func (c *fakeConfig) note(what string, w *worker.Worker) error {
 	defer f.Close()
 	_, err = fmt.Fprintln(f, what, w.Name())
 	return err
+}
+
+// fakeJobConfig is a job of which each run does something else.
+type fakeJobConfig struct {
+	Runs  []string `toml:"runs" doc:"what each run does: done, fail, config, slow, deaf or hang; the last again and again"`
+	Trace string   `toml:"trace" doc:"file that its runs are added to"`
+}
+
+func fakeJob() {
+	worker.Main(worker.Program[fakeJobConfig]{Name: "fake-job", Reads: []msg.Kind{msg.KindReading, msg.KindFile, msg.KindFrame},
+		Config: func() fakeJobConfig { return fakeJobConfig{Runs: []string{"done"}} }, Run: fakeJobRun})
+}
+
+func fakeJobRun(ctx context.Context, w *worker.Worker, cfg fakeJobConfig) error {
+	trace := fakeConfig{Trace: cfg.Trace}
+	before, err := os.ReadFile(cfg.Trace)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	run := bytes.Count(before, []byte("run "+w.Name()+"\n"))
+	if err := trace.note("run", w); err != nil {
+		return err
+	}
+	what := cfg.Runs[min(run, len(cfg.Runs)-1)]
+	w.Status("run %d: %s", run, what)
+	switch what {
+	case "fail":
+		return errors.New("it broke")
+	case "config":
+		return worker.BadConfig(errors.New("the model is of another kind"))
+	case "slow":
+		return errors.Join(fakeForever(ctx, w), trace.note("stop", w))
+	case "deaf":
+		return fakeForever(context.Background(), w)
+	case "hang":
+		select {}
+	}
+	return nil
 }

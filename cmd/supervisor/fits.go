@@ -81,9 +81,10 @@ func (p *plan) checkPins(e *topology.Entry) (ps topology.Problems) {
 }
 
 func (p *plan) readersOf(e *topology.Entry, ring worker.Ring) (readers []string, pins int, names []string) {
-	for _, name := range p.top.Readers(e.Name) {
+	for _, reader := range p.top.Entries { // jobs too
+		name := reader.Name
 		r := p.reports[name]
-		reads := slices.ContainsFunc(p.top.Entry(name).Sources, func(ref topology.Ref) bool {
+		reads := slices.ContainsFunc(reader.Sources, func(ref topology.Ref) bool {
 			return ref.Name == e.Name && (ref.Stream == "" || ref.Stream == ring.Stream)
 		})
 		if !reads || !slices.Contains(r.Reads, ring.Kind) {

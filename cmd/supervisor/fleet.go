@@ -33,6 +33,8 @@ type fleet struct {
 	observer *observer
 	control  *control
 	children []*child // readers before their sources
+	jobs     []*job
+	up       chan struct{} // closed when all children have been started
 
 	stop context.CancelFunc
 	kill chan struct{}
@@ -48,7 +50,7 @@ type fleet struct {
 // has the run folder (*lockfile.HeldError), and then leaves nothing open.
 func openFleet(p *plan, t timing, show func(entry)) (f *fleet, err error) {
 	f = &fleet{plan: p, timing: t, began: clock.Boot(), book: newLogbook(show),
-		kill: make(chan struct{}), over: make(chan struct{}), changed: make(chan struct{})}
+		kill: make(chan struct{}), up: make(chan struct{}), over: make(chan struct{}), changed: make(chan struct{})}
 	f.log = f.book.logger(slog.Level(p.top.Node.LogLevel))
 	f.later(f.book.close)
 	for _, step := range []func() error{f.lock, f.keepLogs, f.sweepEarlier, f.openLauncher, f.openBus, f.openControl} {
@@ -165,11 +167,12 @@ func (f *fleet) openControl() (err error) {
 func (f *fleet) adopt() {
 	byName := map[string]*child{}
 	for _, e := range f.plan.top.StartOrder() {
-		c := newChild(e)
-		c.program, c.topology = f.plan.programs[e.Name], f.plan.file
-		c.timing, c.launcher, c.log, c.changed, c.kill = f.timing, f.launcher, f.log, f.change, f.kill
+		c := f.child(e)
 		byName[e.Name] = c
 		f.children = append(f.children, c)
+	}
+	for _, e := range f.plan.jobs() {
+		f.jobs = append(f.jobs, newJob(f.child(e), f.clock, f.up))
 	}
 	for _, c := range f.children {
 		for _, ref := range c.entry.Sources {
@@ -179,6 +182,22 @@ func (f *fleet) adopt() {
 			}
 		}
 	}
+}
+
+func (f *fleet) child(e *topology.Entry) *child {
+	c := newChild(e)
+	c.program, c.topology = f.plan.programs[e.Name], f.plan.file
+	c.timing, c.launcher, c.log, c.changed, c.kill = f.timing, f.launcher, f.log, f.change, f.kill
+	return c
+}
+
+// all are the children and those of the jobs.
+func (f *fleet) all() []*child {
+	list := slices.Clone(f.children)
+	for _, j := range f.jobs {
+		list = append(list, j.child)
+	}
+	return list
 }
 
 // change tells all who wait for one that a phase has changed.
@@ -215,11 +234,11 @@ func (f *fleet) run(ctx context.Context, killed <-chan struct{}, started func())
 		case <-watching.Done():
 		}
 	})
-	if jobs := f.plan.jobs(); len(jobs) > 0 {
-		f.log.Warn("jobs are not run", "jobs", jobs)
-	}
 	for _, c := range f.children {
 		children.Go(func() { c.run(ctx) })
+	}
+	for _, j := range f.jobs {
+		children.Go(func() { j.run(ctx) })
 	}
 	f.announce(ctx, started)
 	children.Wait()
@@ -238,6 +257,7 @@ func (f *fleet) announce(ctx context.Context, started func()) {
 	for _, c := range f.children {
 		<-c.settled
 	}
+	close(f.up)
 	if ctx.Err() != nil {
 		return
 	}

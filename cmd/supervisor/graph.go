@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/perch-edge/perch/pkg/msg"
+	"github.com/perch-edge/perch/pkg/topology"
 	"github.com/perch-edge/perch/pkg/worker"
 )
 
@@ -22,6 +23,7 @@ type link struct {
 	Source string     `json:"source"`
 	Stream string     `json:"stream,omitempty"`
 	Reader string     `json:"reader"`
+	Job    bool       `json:"job,omitempty"`   // the reader runs now and then
 	Kinds  []msg.Kind `json:"kinds,omitempty"` // where the programs say so
 }
 
@@ -51,7 +53,7 @@ func (p *plan) links() []link {
 		for _, reader := range p.top.Entries {
 			for _, ref := range reader.Sources {
 				if ref.Name == source || ref.Endpoint == source {
-					list = append(list, link{source, ref.Stream, reader.Name, p.kindsBetween(source, reader.Name)})
+					list = append(list, link{source, ref.Stream, reader.Name, reader.Role == topology.Job, p.kindsBetween(source, reader.Name)})
 				}
 			}
 		}
@@ -95,25 +97,34 @@ func (p *plan) tree() string {
 		}
 		out.WriteString(p.label(source) + "\n")
 		for i, l := range own {
-			branch := "├─"
+			branch, line := "├", "─"
 			if i == len(own)-1 {
-				branch = "└─"
+				branch = "└"
 			}
+			if l.Job {
+				line = "╌"
+			}
+			branch += line
 			if flows := l.flows(); flows != "" {
-				branch += "─ " + flows + " "
+				branch += line + " " + flows + " "
 			}
-			fmt.Fprintf(&out, "  %s─> %s\n", branch, p.label(l.Reader))
+			fmt.Fprintf(&out, "  %s%s> %s\n", branch, line, p.label(l.Reader))
 		}
 	}
 	return out.String()
 }
 
-// label is an entry with its program, or an endpoint.
+// label is an entry with its program and, of a job, its schedule; or an endpoint.
 func (p *plan) label(name string) string {
-	if e := p.top.Entry(name); e != nil {
+	e := p.top.Entry(name)
+	switch {
+	case e == nil:
+		return name
+	case e.Role == topology.Job:
+		return fmt.Sprintf("%s (%s, job: %s)", name, e.Program, e.Schedule())
+	default:
 		return fmt.Sprintf("%s (%s)", name, e.Program)
 	}
-	return name
 }
 
 // flows names what goes over the link, as far as it is known.
@@ -130,11 +141,18 @@ func (p *plan) dot() string {
 	var out strings.Builder
 	out.WriteString("digraph fleet {\n\trankdir=LR\n\tnode [shape=box]\n")
 	for _, e := range p.top.Entries {
-		fmt.Fprintf(&out, "\t%q [label=%q]\n", e.Name, p.label(e.Name))
+		fmt.Fprintf(&out, "\t%q [label=%q%s]\n", e.Name, p.label(e.Name), dashed(e.Role == topology.Job))
 	}
 	for _, l := range p.links() {
-		fmt.Fprintf(&out, "\t%q -> %q [label=%q]\n", l.Source, l.Reader, l.flows())
+		fmt.Fprintf(&out, "\t%q -> %q [label=%q%s]\n", l.Source, l.Reader, l.flows(), dashed(l.Job))
 	}
 	out.WriteString("}\n")
 	return out.String()
+}
+
+func dashed(job bool) string {
+	if job {
+		return " style=dashed"
+	}
+	return ""
 }

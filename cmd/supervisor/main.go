@@ -19,6 +19,23 @@
 // have ended, and its process group SIGKILL 10 s later. A second Ctrl-C kills
 // at once.
 //
+// # Jobs
+//
+// A [job.NAME] is run at its times, every so often or by cron, and never twice
+// at once: a time that comes while it still runs is skipped. It is no part of
+// the order of starting and stopping, nor of what is ready.
+//
+//	waiting --fleet is up, clock is known--> scheduled --due--> running --done, failed--> scheduled
+//
+// "every" counts on the boot clock, first 10 s after all workers were started.
+// "cron" is by the wall clock once that has been synchronised; it is looked at
+// each minute at least, so that a job runs once and not many times when the
+// clock is set forward, and not in a year when it is set back. A run that fails
+// waits for its next time; one that takes longer than the job's timeout gets
+// SIGTERM, and SIGKILL 10 s later. A job need not say that it is ready; once it
+// has sent a heartbeat, it is ended when that stays out. Exit code 78 holds it.
+// "supervisor start NAME" runs it at once, "stop" holds it.
+//
 // # Nothing is left behind
 //
 // Children get SIGKILL when the supervisor ends, however it ends (Pdeathsig,

@@ -27,6 +27,7 @@ func TestMain(m *testing.M) {
 		"fake-reader": fakeReader,
 		"fake-camera": fakeCamera,
 		"fake-viewer": fakeViewer,
+		"fake-job":    fakeJob,
 		"fake-mute":   func() { fmt.Fprintln(os.Stderr, "what is --check?"); os.Exit(3) },
 	})
 }
@@ -169,6 +170,16 @@ func (b *box) worker(name string) Worker {
 		b.t.Fatalf("state has no worker %q", name)
 	}
 	return s.Workers[i]
+}
+
+func (b *box) job(name string) Job {
+	b.t.Helper()
+	s := b.state()
+	i := slices.IndexFunc(s.Jobs, func(j Job) bool { return j.Name == name })
+	if i < 0 {
+		b.t.Fatalf("state has no job %q", name)
+	}
+	return s.Jobs[i]
 }
 
 func (b *box) untilPhase(name string, want Phase) Worker {

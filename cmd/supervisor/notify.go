@@ -125,6 +125,7 @@ type said struct {
 	ready  bool
 	beat   time.Time // its last sign of life
 	status string
+	did    string // its status before it was done
 }
 
 type hearing struct {
@@ -150,6 +151,9 @@ func (p *process) take(text string) {
 		case key == "WATCHDOG" && value == "1":
 			h.last.beat = time.Now()
 		case key == "STATUS":
+			if value == "done" {
+				h.last.did = h.last.status
+			}
 			h.last.status = value
 		}
 	}

@@ -81,7 +81,7 @@ func newObserver(top *topology.Topology) (*observer, error) {
 		return nil, err
 	}
 	o := &observer{ear: ear, seen: map[string]*sight{}}
-	for _, e := range top.StartOrder() {
+	for _, e := range top.Entries {
 		o.seen[e.Name] = &sight{published: map[msg.Topic]*series{}, reads: map[msg.Topic]*intake{}}
 		endpoint, err := msg.Endpoint(top.Node.RunDir, msg.Source(e.Name), "")
 		if err == nil {
@@ -196,8 +196,10 @@ func (w *sight) silence(pid int, since, now time.Duration) string {
 	return ""
 }
 
-// describe fills in what the worker says of itself and the kernel of it.
-func (o *observer) describe(w *Worker, now time.Duration) {
+// describe fills in what the worker says of itself and the kernel of it. Its
+// last run began then: what it said earlier is not of that one, of which
+// nothing may have been heard when it was short.
+func (o *observer) describe(w *Worker, began, now time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	s := o.seen[w.Name]
@@ -207,7 +209,7 @@ func (o *observer) describe(w *Worker, now time.Duration) {
 			w.Phase, w.Trouble = Silent, why
 		}
 	}
-	if s.state.PID == 0 || w.PID != 0 && s.state.PID != w.PID {
+	if s.state.PID == 0 || s.at < began || w.PID != 0 && s.state.PID != w.PID {
 		return // nothing yet of this run
 	}
 	if w.Trouble == "" && w.PID != 0 {

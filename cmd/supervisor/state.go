@@ -33,6 +33,7 @@ type Box struct {
 	Folders    Folders    `json:"folders"`
 	Supervisor Supervisor `json:"supervisor"`
 	Workers    []Worker   `json:"workers"` // sources before their readers
+	Jobs       []Job      `json:"jobs"`    // whether they are well is no part of ready
 	Edges      []Edge     `json:"edges"`
 	Memory     Memory     `json:"memory"`
 }
@@ -79,6 +80,17 @@ type Worker struct {
 	CPUPct      float64              `json:"cpu_pct"`      // of one core
 }
 
+// Job is one job: besides what a worker has, its schedule and what became of
+// its runs. Its last run failed when there is trouble while none is running.
+type Job struct {
+	Worker
+	Schedule string   `json:"schedule"`         // as "every 10m" or "cron 17 3 * * *"
+	NextS    *float64 `json:"next_s,omitempty"` // time until the next run; none where it is not known
+	Runs     uint64   `json:"runs"`
+	Failures uint64   `json:"failures"`
+	Skipped  uint64   `json:"skipped"` // were due while the one before still ran
+}
+
 // Flow is what went out on a stream in the present run.
 type Flow struct {
 	Count uint64  `json:"count"`
@@ -118,26 +130,49 @@ func (f *fleet) box() *Box {
 	f.measure()
 	own, _ := memoryOf(os.Getpid())
 	b := &Box{Version: boxVersion, Node: n.Name, Time: msg.Time{Time: now.Wall}, BootNS: int64(now.Boot), BootID: f.clock.BootID(),
-		Synced: now.Synced, Topology: f.plan.file, Ready: true, Workers: []Worker{}, Edges: []Edge{},
+		Synced: now.Synced, Topology: f.plan.file, Ready: true, Workers: []Worker{}, Jobs: []Job{}, Edges: []Edge{},
 		Folders: Folders{Run: n.RunDir, Shm: n.ShmDir, Cache: n.CacheDir, Store: n.StoreDir, Logs: logsOf(n)},
 		Supervisor: Supervisor{PID: os.Getpid(), Version: version.String(), SinceBootNS: int64(f.began), RSSBytes: own,
 			DroppedLogLines: f.book.dropped.Load()},
 		Memory: Memory{AvailableBytes: procKB("/proc/meminfo")["MemAvailable"],
 			ShmFreeBytes: freeBytes(n.ShmDir), StoreFreeBytes: freeBytes(n.StoreDir)}}
 	for _, c := range slices.Backward(f.children) { // as the data flows
-		w := f.worker(c, now.Boot)
+		w := f.worker(c, c.look(), now.Boot)
 		b.Ready = b.Ready && w.well()
 		b.Stopping = b.Stopping || w.Phase == Stopping
 		b.Workers = append(b.Workers, w)
-		for _, ref := range c.entry.Sources {
-			b.Edges = append(b.Edges, f.observer.edges(c.entry.Name, ref, w.PID != 0)...)
-		}
+		b.Edges = append(b.Edges, f.edges(c, w.PID != 0)...)
+	}
+	for _, j := range f.jobs {
+		o := f.job(j, now.Boot)
+		b.Jobs = append(b.Jobs, o)
+		b.Edges = append(b.Edges, f.edges(j.child, o.PID != 0)...)
 	}
 	return b
 }
 
-func (f *fleet) worker(c *child, now time.Duration) Worker {
-	v := c.look()
+func (f *fleet) edges(c *child, running bool) (list []Edge) {
+	for _, ref := range c.entry.Sources {
+		list = append(list, f.observer.edges(c.entry.Name, ref, running)...)
+	}
+	return list
+}
+
+func (f *fleet) job(j *job, now time.Duration) Job {
+	v := j.look()
+	o := Job{Worker: f.worker(j.child, v, now), Schedule: j.entry.Schedule(), Runs: v.job.runs, Failures: v.job.failures, Skipped: v.job.skipped}
+	o.Restarts = 0 // each run is one that was to be
+	if v.job.due > 0 && (v.phase == Scheduled || v.process != nil) {
+		left := round2(max(v.job.due-now, 0).Seconds())
+		o.NextS = &left
+	}
+	if v.job.failed && v.phase == Scheduled {
+		o.Trouble = "last run: " + v.lastExit.String()
+	}
+	return o
+}
+
+func (f *fleet) worker(c *child, v view, now time.Duration) Worker {
 	w := Worker{Name: c.entry.Name, Role: c.entry.Role, Program: c.entry.Program, Phase: v.phase, SinceBootNS: int64(v.since),
 		Restarts: max(v.starts-1, 0), LastExit: v.lastExit, Status: v.status}
 	if p := v.process; p != nil {
@@ -152,7 +187,7 @@ func (f *fleet) worker(c *child, now time.Duration) Worker {
 	if v.phase == Stopped {
 		w.Status = "" // it says what it does no more
 	}
-	f.observer.describe(&w, now)
+	f.observer.describe(&w, v.began, now)
 	return w
 }
 
@@ -205,7 +240,7 @@ func (f *fleet) say(states *msg.StateStream) error {
 
 func (f *fleet) measure() {
 	pids := map[string]int{}
-	for _, c := range f.children {
+	for _, c := range f.all() {
 		if p := c.look().process; p != nil {
 			pids[c.entry.Name] = p.pid
 		}

@@ -144,3 +144,32 @@ a-worker-with-a-long-name-indeed held: csvwriter: box.toml:12: worker.x.flsh: un
 		}
 	}
 }
+
+func TestTableOfJobs(t *testing.T) {
+	next, soon := 590.0, 0.0
+	b := &Box{Node: "airpi-01", Synced: true, Workers: []Worker{{Name: "air", Program: "sensor-bme280", Phase: Ready}}, Jobs: []Job{
+		{Worker: Worker{Name: "sweep", Program: "sweeper", Phase: Scheduled, Status: "3 files announced again", LastExit: &Exit{}}, NextS: &next, Runs: 144},
+		{Worker: Worker{Name: "thumbs", Program: "/opt/thumbs", Phase: Scheduled, Trouble: "last run: failed with exit code 1: it broke",
+			LastExit: &Exit{Code: 1}}, NextS: &soon, Runs: 3, Failures: 2, Skipped: 1},
+		{Worker: Worker{Name: "slow", Program: "sweeper", Phase: Running, PID: 4711, UpS: 75, Status: "at work", LastExit: &Exit{Why: "not done after 1h"}},
+			NextS: &next, Runs: 2, Failures: 1},
+		{Worker: Worker{Name: "night", Program: "sweeper", Phase: Waiting, Status: "waits until the wall clock is synchronised"}},
+	}}
+	con := &console{}
+	var out strings.Builder
+	out.WriteString(con.table(b))
+	con.troubles(&out, b)
+	want := `airpi-01  1 of 1 ready, up 0s, clock synced, free: 0B RAM, 0B shm, 0B disk
+NAME PROGRAM       PHASE PID UP RST RATE/s LOST MEM STATUS
+air  sensor-bme280 ready   -  -   0      -    0   -
+JOB    PROGRAM PHASE      PID    UP  NEXT LAST   RUNS FAIL SKIP STATUS
+sweep  sweeper scheduled    -     - 9m50s done    144    0    0 3 files announced again
+thumbs thumbs  scheduled    -     -    0s exit 1    3    2    1 last run: failed with exit code 1: …
+slow   sweeper running   4711 1m15s 9m50s ended     2    1    0 at work
+night  sweeper waiting      -     -     - -         0    0    0 waits until the wall clock is synch…
+thumbs scheduled: last run: failed with exit code 1: it broke
+`
+	if diff := cmp.Diff(want, out.String()); diff != "" {
+		t.Errorf("table (-want +got):\n%s", diff)
+	}
+}

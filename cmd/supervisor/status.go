@@ -48,12 +48,12 @@ func printJSON(out io.Writer, v any) error {
 	return nil
 }
 
-// column is a column of the table.
-type column struct {
+// column is a column of a table of workers or jobs.
+type column[T any] struct {
 	title string
 	right bool
 	most  int // columns; 0 is any
-	text  func(*Worker) string
+	text  func(*T) string
 }
 
 // table is the box as people want to see it.
@@ -68,13 +68,21 @@ func (c *console) table(b *Box) string {
 	up := time.Duration(b.BootNS - b.Supervisor.SinceBootNS)
 	fmt.Fprintf(&out, "%s  %s, up %s, %s, free: %s RAM, %s shm, %s disk\n", paint(on, bold, b.Node),
 		b.count(), age(up), clock, size(b.Memory.AvailableBytes), size(b.Memory.ShmFreeBytes), size(b.Memory.StoreFreeBytes))
-	columns := b.columns()
+	grid(&out, on, width, b.columns(), b.Workers, func(w *Worker) Phase { return w.Phase })
+	if len(b.Jobs) > 0 {
+		grid(&out, on, width, jobColumns(), b.Jobs, func(j *Job) Phase { return j.Phase })
+	}
+	return out.String()
+}
+
+// grid writes a title and a line for each item, within that width.
+func grid[T any](out *strings.Builder, colour bool, width int, columns []column[T], items []T, phase func(*T) Phase) {
 	widths := make([]int, len(columns))
 	left := width
 	for i, col := range columns {
 		widths[i] = len(col.title)
-		for j := range b.Workers {
-			widths[i] = max(widths[i], len([]rune(col.text(&b.Workers[j]))))
+		for j := range items {
+			widths[i] = max(widths[i], len([]rune(col.text(&items[j]))))
 		}
 		if col.most > 0 {
 			widths[i] = min(widths[i], col.most)
@@ -82,21 +90,19 @@ func (c *console) table(b *Box) string {
 		left -= widths[i] + 1
 	}
 	widths[len(columns)-1] += min(left+1, 0) // the last one takes what is left
-	row(&out, columns, widths, func(i int) string { return paint(on, dim, pad(columns[i], widths[i], columns[i].title)) })
-	for j := range b.Workers {
-		w := &b.Workers[j]
-		row(&out, columns, widths, func(i int) string {
-			text := pad(columns[i], widths[i], columns[i].text(w))
+	row(out, columns, func(i int) string { return paint(colour, dim, pad(columns[i], widths[i], columns[i].title)) })
+	for j := range items {
+		row(out, columns, func(i int) string {
+			text := pad(columns[i], widths[i], columns[i].text(&items[j]))
 			if columns[i].title == "PHASE" {
-				return paint(on, phaseColour(w.Phase), text)
+				return paint(colour, phaseColour(phase(&items[j])), text)
 			}
 			return text
 		})
 	}
-	return out.String()
 }
 
-func row(out *strings.Builder, columns []column, widths []int, cell func(int) string) {
+func row[T any](out *strings.Builder, columns []column[T], cell func(int) string) {
 	cells := make([]string, len(columns))
 	for i := range columns {
 		cells[i] = cell(i)
@@ -104,7 +110,7 @@ func row(out *strings.Builder, columns []column, widths []int, cell func(int) st
 	out.WriteString(strings.TrimRight(strings.Join(cells, " "), " ") + "\n")
 }
 
-func pad(col column, width int, text string) string {
+func pad[T any](col column[T], width int, text string) string {
 	text = cut(text, width)
 	fill := strings.Repeat(" ", max(width-len([]rune(text)), 0))
 	if col.right {
@@ -113,18 +119,13 @@ func pad(col column, width int, text string) string {
 	return text + fill
 }
 
-func (b *Box) columns() []column {
-	return []column{
+func (b *Box) columns() []column[Worker] {
+	return []column[Worker]{
 		{"NAME", false, 16, func(w *Worker) string { return w.Name }},
-		{"PROGRAM", false, 14, func(w *Worker) string { return w.Program[strings.LastIndexByte(w.Program, '/')+1:] }},
+		{"PROGRAM", false, 14, (*Worker).base},
 		{"PHASE", false, 0, func(w *Worker) string { return string(w.Phase) }},
 		{"PID", true, 0, func(w *Worker) string { return number(w.PID) }},
-		{"UP", true, 0, func(w *Worker) string {
-			if w.PID == 0 {
-				return "-"
-			}
-			return age(time.Duration(w.UpS * float64(time.Second)))
-		}},
+		{"UP", true, 0, (*Worker).up},
 		{"RST", true, 0, func(w *Worker) string { return strconv.Itoa(w.Restarts) }},
 		{"RATE/s", true, 0, func(w *Worker) string { return rate(b.rate(w)) }},
 		{"LOST", true, 0, func(w *Worker) string { return count(b.lost(w)) }},
@@ -134,14 +135,50 @@ func (b *Box) columns() []column {
 			}
 			return size(w.RSSBytes)
 		}},
-		{"STATUS", false, 0, func(w *Worker) string {
-			if w.Trouble != "" {
-				return oneLine(w.Trouble)
-			}
-			return oneLine(w.Status)
-		}},
+		{"STATUS", false, 0, (*Worker).line},
 	}
 }
+
+// base is the program without its folder.
+func (w *Worker) base() string { return w.Program[strings.LastIndexByte(w.Program, '/')+1:] }
+
+func (w *Worker) up() string {
+	if w.PID == 0 {
+		return "-"
+	}
+	return age(seconds(w.UpS))
+}
+
+// line is what there is to say of it.
+func (w *Worker) line() string {
+	if w.Trouble != "" {
+		return oneLine(w.Trouble)
+	}
+	return oneLine(w.Status)
+}
+
+func jobColumns() []column[Job] {
+	return []column[Job]{
+		{"JOB", false, 16, func(j *Job) string { return j.Name }},
+		{"PROGRAM", false, 14, func(j *Job) string { return j.base() }},
+		{"PHASE", false, 0, func(j *Job) string { return string(j.Phase) }},
+		{"PID", true, 0, func(j *Job) string { return number(j.PID) }},
+		{"UP", true, 0, func(j *Job) string { return j.up() }},
+		{"NEXT", true, 0, func(j *Job) string {
+			if j.NextS == nil {
+				return "-"
+			}
+			return age(seconds(*j.NextS))
+		}},
+		{"LAST", false, 0, func(j *Job) string { return j.LastExit.word() }},
+		{"RUNS", true, 0, func(j *Job) string { return count(j.Runs) }},
+		{"FAIL", true, 0, func(j *Job) string { return count(j.Failures) }},
+		{"SKIP", true, 0, func(j *Job) string { return count(j.Skipped) }},
+		{"STATUS", false, 0, func(j *Job) string { return j.line() }},
+	}
+}
+
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
 func oneLine(text string) string {
 	return strings.ReplaceAll(strings.TrimSpace(printable(text)), "\n", "; ")
@@ -201,22 +238,28 @@ func (b *Box) count() string {
 // troubles says in full what the table has no room for.
 func (c *console) troubles(out io.Writer, b *Box) {
 	on := c.colour && (out == c.out && c.outTerm != nil || out == c.err && c.errTerm != nil)
-	for _, w := range b.Workers {
+	tell := func(w *Worker) {
 		if w.Trouble == "" {
-			continue
+			return
 		}
 		text := strings.ReplaceAll(strings.TrimSpace(printable(w.Trouble)), "\n", "\n    ")
 		fmt.Fprintf(out, "%s %s: %s\n", w.Name, paint(on, phaseColour(w.Phase), string(w.Phase)), text)
+	}
+	for i := range b.Workers {
+		tell(&b.Workers[i])
+	}
+	for i := range b.Jobs {
+		tell(&b.Jobs[i].Worker)
 	}
 }
 
 func phaseColour(p Phase) string {
 	switch p {
-	case Ready:
+	case Ready, Running:
 		return green
 	case Held, Failing:
 		return red
-	case Done, Stopped:
+	case Done, Stopped, Scheduled:
 		return dim
 	default:
 		return yellow

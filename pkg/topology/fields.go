@@ -5,6 +5,7 @@ import (
 	"iter"
 	"reflect"
 	"strings"
+	"time"
 )
 
 // field is a key of a config struct: its toml tag, and its doc tag, which is
@@ -41,8 +42,13 @@ func walkFields(v reflect.Value, yield func(field, reflect.Value) bool) bool {
 // without a default are commented out.
 func Example(role Role, name, program string, cfg any) string {
 	var common any = &workerKeys{Program: program, Source: Refs{{Name: "NAME"}}}
-	if role == Sensor {
+	switch role {
+	case Sensor:
 		common = &sensorKeys{Program: program}
+	case Job:
+		job := defaultJob()
+		job.Program, job.Source, job.Every = program, Refs{{Name: "NAME"}}, Duration(10*time.Minute)
+		common = &job
 	}
 	var b strings.Builder
 	path := string(role) + "." + name

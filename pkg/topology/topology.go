@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/perch-edge/perch/internal/names"
 	"github.com/perch-edge/perch/internal/nearest"
@@ -38,7 +39,9 @@ type Entry struct {
 	Sources  []Ref
 	Streams  []string // of a sensor, by name
 	LogLevel LogLevel
-	Every    Duration // of a job
+	Every    Duration // of a job, from start to start; 0 where Cron says when
+	Cron     Cron     // of a job, where Every does not say when
+	Timeout  Duration // of a job: how long a run may take
 	Device   Device   // of a sensor
 	Table    *Table   // everything, for the program to decode
 }
@@ -67,8 +70,12 @@ type workerKeys struct {
 
 type jobKeys struct {
 	workerKeys
-	Every Duration `toml:"every" doc:"how often it runs"`
+	Every   Duration `toml:"every" doc:"how often it runs, from start to start; the first time 10s after the fleet has started, or sooner"`
+	Cron    Cron     `toml:"cron" doc:"in place of every: when it runs, in local time, as \"17 3 * * *\" or @daily; it waits until the clock was synchronised"`
+	Timeout Duration `toml:"timeout" doc:"how long a run may take; after it, it is ended and has failed"`
 }
+
+func defaultJob() jobKeys { return jobKeys{Timeout: Duration(time.Hour)} }
 
 // commonKeys lists the keys that an entry's program does not have to know.
 func (r Role) commonKeys() []string {
@@ -76,7 +83,7 @@ func (r Role) commonKeys() []string {
 	case Sensor:
 		return []string{"program", "interface", "manufacturer", "device", "serial", "log_level"}
 	case Job:
-		return []string{"program", "source", "log_level", "every"}
+		return []string{"program", "source", "log_level", "every", "cron", "timeout"}
 	default:
 		return []string{"program", "source", "log_level"}
 	}
@@ -258,9 +265,14 @@ func (e *Entry) readCommon() (ps Problems) {
 			}
 		}
 	default:
-		k := jobKeys{workerKeys: workerKeys{LogLevel: e.LogLevel}}
+		k := defaultJob()
+		k.LogLevel = e.LogLevel
 		ps = own(&k)
-		e.Program, e.Sources, e.LogLevel, e.Every = k.Program, k.Source, k.LogLevel, k.Every
+		e.Program, e.Sources, e.LogLevel = k.Program, k.Source, k.LogLevel
+		if e.Role == Job {
+			e.Every, e.Cron, e.Timeout = k.Every, k.Cron, k.Timeout
+			ps = append(ps, e.checkTimes(ps)...)
+		}
 		if _, has := e.Table.keys["source"]; !has {
 			ps = append(ps, e.Table.Problem("", "no source: every worker has one, as source = \"air\", or --source air on the command line"))
 		} else if len(k.Source) == 0 && len(ps) == 0 {
@@ -271,6 +283,36 @@ func (e *Entry) readCommon() (ps Problems) {
 		ps = append(ps, e.Table.Problem("", "no program, as program = \"csvwriter\""))
 	}
 	return ps
+}
+
+// checkTimes proves that a job has one schedule, beside the problems that its
+// keys have already.
+func (e *Entry) checkTimes(found Problems) (ps Problems) {
+	every, cron := e.Table.has("every"), e.Table.has("cron")
+	switch {
+	case every && cron:
+		ps = append(ps, e.Table.Problem("cron", "every stands beside it, and a job has one of the two"))
+	case !every && !cron:
+		ps = append(ps, e.Table.Problem("", "no time to run: want every = \"10m\", or cron = \"17 3 * * *\" on a box whose clock is right"))
+	}
+	for key, d := range map[string]Duration{"every": e.Every, "timeout": e.Timeout} {
+		if e.Table.has(key) && d.D() < time.Second && !found.about(e.Table.Path()+"."+key) {
+			ps = append(ps, e.Table.Problem(key, "want 1s at least"))
+		}
+	}
+	return ps
+}
+
+// Schedule says when a job runs, for people.
+func (e *Entry) Schedule() string {
+	switch {
+	case e.Every > 0:
+		return "every " + e.Every.String()
+	case e.Cron.String() != "":
+		return "cron " + e.Cron.String()
+	default: // of a topology with problems
+		return "at no time"
+	}
 }
 
 // BindOwn decodes an entry's table into its program's own config.

@@ -64,8 +64,8 @@ func TestLoad(t *testing.T) {
 	if !cmp.Equal(order, []string{"air-csv", "copy", "air"}) {
 		t.Errorf("StartOrder() = %v; want readers before their source, no job", order)
 	}
-	if e := top.Entry("sweep"); e.Every.D() != 10*time.Minute {
-		t.Errorf("sweep runs every %v; want 10m", e.Every)
+	if e := top.Entry("sweep"); e.Schedule() != "every 10m" || e.Timeout.D() != time.Hour {
+		t.Errorf("sweep runs %s, for %v at most; want every 10m, 1h", e.Schedule(), e.Timeout)
 	}
 }
 
@@ -205,6 +205,7 @@ func TestExampleCanBeLoaded(t *testing.T) {
 func FuzzLoad(f *testing.F) {
 	f.Add(good)
 	f.Add("[[worker]]\n[sensor]\nx=1")
+	f.Add("[job.j]\nprogram = \"p\"\nsource = \"s\"\ncron = \"TZ=\"\n[sensor.s]\nprogram = \"s\"")
 	f.Add("worker = 3\nnode = []\nsensor.a.stream = 1")
 	f.Fuzz(func(t *testing.T, text string) {
 		path := filepath.Join(t.TempDir(), "f.toml")
