@@ -154,7 +154,17 @@ func (c Config) encode(encoder string, g msg.Geometry, pattern string) []string 
 	return append(args, "-pix_fmt", "yuv420p", "-g", "100000", "-force_key_frames", keyFrames(c.Segment.D()),
 		"-f", "segment", "-segment_format", "mp4", "-segment_time", seconds(c.Segment.D()), "-segment_time_delta", seconds(borderSlack),
 		"-reset_timestamps", "1", "-segment_list", "pipe:1", "-segment_list_type", "csv", "-segment_format_options",
-		fmt.Sprintf("movflags=+frag_keyframe+empty_moov+default_base_moof:frag_duration=%d:flush_packets=1", c.Fragment.D().Microseconds()), "file:"+pattern)
+		fmt.Sprintf("movflags=+frag_keyframe+empty_moov+default_base_moof:frag_duration=%d:flush_packets=1", c.fragment(g.Hz).Microseconds()), "file:"+pattern)
+}
+
+// fragment is how long ffmpeg is to make fragments, so that a crash costs no
+// more than Fragment and one frame: behind the frames of the open fragment, one
+// may be in the encoder, and one in the pipe.
+func (c Config) fragment(hz float64) time.Duration {
+	if hz <= 0 {
+		return c.Fragment.D()
+	}
+	return max(c.Fragment.D()-time.Duration(float64(time.Second)/hz), c.Fragment.D()/2)
 }
 
 // borderSlack is how much before a border a picture may come that begins the

@@ -242,7 +242,7 @@ func TestEncodeArguments(t *testing.T) {
 		"-profile:v high -maxrate:v 2M -vf crop=trunc(iw/2)*2:trunc(ih/2)*2:0:0 -pix_fmt yuv420p -g 100000 " +
 		"-force_key_frames expr:if(isnan(prev_forced_t),1,gt(floor(t*3/25+1e-5),floor(prev_forced_t*3/25+1e-5))) " +
 		"-f segment -segment_format mp4 -segment_time 25 -segment_time_delta 0.0005 -reset_timestamps 1 -segment_list pipe:1 -segment_list_type csv " +
-		"-segment_format_options movflags=+frag_keyframe+empty_moov+default_base_moof:frag_duration=500000:flush_packets=1 file:/x/%06d.mp4"
+		"-segment_format_options movflags=+frag_keyframe+empty_moov+default_base_moof:frag_duration=466666:flush_packets=1 file:/x/%06d.mp4"
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("encode (-want +got):\n%s", diff)
 	}

@@ -38,9 +38,8 @@ func children(pid int) (list []int) {
 const (
 	killHz       = 100
 	killSettings = "segment = \"1s\"\nfragment = \"100ms\""
-	// A fragment, the frame that would have ended it, one in the pipe, and one
-	// for what the timer is late.
-	mostMissing = killHz/10 + 3
+	// A fragment, one frame, and one for what the timer is late.
+	mostMissing = killHz/10 + 2
 )
 
 // shoot publishes frames in real time until stop is called.
