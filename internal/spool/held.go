@@ -201,6 +201,22 @@ func (h *Held) MoveTo(dst *Spool, to State, side *sidecar.Sidecar, alive func())
 	return h.Remove()
 }
 
+// Settle removes the file where another spool has a good copy of it already, in
+// whatever state: a move to there was interrupted after its last step but one.
+// It says whether that was so; then the file is released.
+func (h *Held) Settle(dst *Spool, alive func()) (bool, error) {
+	for _, state := range []State{Ready, Sent, Rejected} {
+		done, err := dst.settled(state, h.side, alive)
+		if err != nil {
+			return false, h.fail("settle", err)
+		}
+		if done {
+			return true, h.Remove()
+		}
+	}
+	return false, nil
+}
+
 func (h *Held) moveTo(dst *Spool, to State, side *sidecar.Sidecar, alive func()) error {
 	if err := dst.makeState(to); err != nil {
 		return err
