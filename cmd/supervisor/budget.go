@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/perch-edge/perch/internal/proc"
 	"github.com/perch-edge/perch/pkg/shm"
 	"github.com/perch-edge/perch/pkg/topology"
 )
@@ -48,7 +49,7 @@ func (p *plan) checkBudget() topology.Problems {
 	}
 	held := heldBy(b.ShmDir)
 	b.ShmFreeBytes = freeBytes(b.ShmDir) + held
-	b.AvailableBytes = procKB("/proc/meminfo")["MemAvailable"] + held
+	b.AvailableBytes = uint64(proc.AvailableRAM()) + held
 	need := b.RingBytes + b.SpareBytes
 	if need <= min(b.ShmFreeBytes, b.AvailableBytes) || b.Rings == 0 {
 		return nil

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/perch-edge/perch/internal/proc"
 )
 
 // ticksPerSecond is USER_HZ, the unit of times in /proc: 100 on every
@@ -41,26 +43,8 @@ func statOf(pid int) (procStat, error) {
 // memoryOf is how much memory a process holds: its own, and what of the shared
 // memory it has mapped.
 func memoryOf(pid int) (own, shared uint64) {
-	sizes := procKB(fmt.Sprintf("/proc/%d/status", pid))
+	sizes := proc.Sizes(fmt.Sprintf("/proc/%d/status", pid))
 	return sizes["RssAnon"] + sizes["RssFile"], sizes["RssShmem"]
-}
-
-// procKB reads lines "Name:  123 kB" into bytes.
-func procKB(path string) map[string]uint64 {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return nil
-	}
-	sizes := map[string]uint64{}
-	for line := range strings.Lines(string(text)) {
-		name, rest, _ := strings.Cut(line, ":")
-		if number, ok := strings.CutSuffix(strings.TrimSpace(rest), " kB"); ok {
-			if kb, err := strconv.ParseUint(number, 10, 64); err == nil {
-				sizes[name] = kb << 10
-			}
-		}
-	}
-	return sizes
 }
 
 // oomKills is how many processes the kernel has killed for want of memory since

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/perch-edge/perch/internal/clock"
+	"github.com/perch-edge/perch/internal/proc"
 	"github.com/perch-edge/perch/internal/version"
 	"github.com/perch-edge/perch/pkg/msg"
 	"github.com/perch-edge/perch/pkg/topology"
@@ -134,7 +135,7 @@ func (f *fleet) box() *Box {
 		Folders: Folders{Run: n.RunDir, Shm: n.ShmDir, Cache: n.CacheDir, Store: n.StoreDir, Logs: logsOf(n)},
 		Supervisor: Supervisor{PID: os.Getpid(), Version: version.String(), SinceBootNS: int64(f.began), RSSBytes: own,
 			DroppedLogLines: f.book.dropped.Load()},
-		Memory: Memory{AvailableBytes: procKB("/proc/meminfo")["MemAvailable"],
+		Memory: Memory{AvailableBytes: uint64(proc.AvailableRAM()),
 			ShmFreeBytes: freeBytes(n.ShmDir), StoreFreeBytes: freeBytes(n.StoreDir)}}
 	for _, c := range slices.Backward(f.children) { // as the data flows
 		w := f.worker(c, c.look(), now.Boot)
