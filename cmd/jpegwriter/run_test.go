@@ -49,6 +49,7 @@ func TestPictureIsOfTheNewestFrameInEachFormat(t *testing.T) {
 			list := gallery(t, cache)
 			for i, pic := range list {
 				wantOf(t, c, pic)
+				wantAsItWas(t, c, pic)
 				if i > 0 && pic.number <= list[i-1].number {
 					t.Errorf("picture %d is of frame %d, the one before of %d; want a newer one", i, pic.number, list[i-1].number)
 				}
@@ -77,6 +78,22 @@ func wantOf(t *testing.T, c *camera, pic picture) {
 	}
 	if len(s.History) != 1 || s.State() != "born" || s.History[0].Reason != "the picture of every 50ms" {
 		t.Errorf("history = %+v; want that it was born", s.History)
+	}
+}
+
+// wantAsItWas wants an mjpeg camera's picture byte for byte, with one segment more.
+func wantAsItWas(t *testing.T, c *camera, pic picture) {
+	t.Helper()
+	if c.format != pixel.MJPEG {
+		return
+	}
+	made, err := c.draw(pic.number)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := os.ReadFile(pic.path)
+	if err != nil || !bytes.HasPrefix(got, made[:2]) || !bytes.HasSuffix(got, made[2:]) || bytes.Count(got, made[2:]) != 1 {
+		t.Errorf("picture %d of %d bytes (%v) is not the camera's %d bytes with Exif between", pic.number, len(got), err, len(made))
 	}
 }
 
@@ -321,7 +338,7 @@ func TestMissedTicks(t *testing.T) {
 	feed := states(b)
 	stop := c.start(t, 10*time.Millisecond)
 	p := b.Start("jpegwriter", "pictures")
-	boxtest.Poll(t, "a picture", func() bool { return pictures(t, cache) > 0 })
+	boxtest.Poll(t, "a picture at a tick", func() bool { return pictures(t, cache) > 1 }) // ticks count from the first
 	p.Signal(syscall.SIGSTOP)
 	until := c.n.Load() + 60
 	boxtest.Poll(t, "frames", func() bool { return c.n.Load() >= until })
