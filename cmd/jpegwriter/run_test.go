@@ -20,6 +20,7 @@ import (
 	"github.com/perch-edge/perch/internal/sidecar"
 	"github.com/perch-edge/perch/pkg/msg"
 	"github.com/perch-edge/perch/pkg/pixel"
+	"github.com/perch-edge/perch/pkg/worker"
 )
 
 func states(b *boxtest.Box) *boxtest.Feed {
@@ -298,6 +299,34 @@ func TestBadFrameIsCounted(t *testing.T) {
 	feed.State("the next picture", func(s msg.State) bool { return s.Counters["pictures"] == 1 })
 	p.Stop()
 	wantNoLitter(t, b.Dir+"/cache")
+}
+
+// A reader that holds the whole history of file events costs no announcement:
+// each comes when there is room again, and no picture waits for it.
+func TestPicturesAreAnnouncedLater(t *testing.T) {
+	t.Parallel()
+	b := boxtest.New(t, fleet(`every = "1100ms"`)) // longer than the pause between two tries
+	cache := b.Dir + "/cache"
+	c := openCamera(t, b.Bus("porch"), pixel.YUV420)
+	feed := states(b)
+	events := b.Follow(b.Bus("events"), []msg.Kind{msg.KindFile}, "pictures")
+	p := b.Start("jpegwriter", "pictures")
+	p.Ready()
+	stop := boxtest.PinAll(t, b.Dir+"/shm", "pictures.files", worker.FileHistory().Slots)
+	c.frames(t, 1)
+	boxtest.Poll(t, "a picture", func() bool { return pictures(t, cache) == 1 })
+	c.frames(t, 1)
+	feed.State("the trouble", func(s msg.State) bool {
+		return s.Counters["pictures"] == 2 && strings.Contains(s.Trouble, "2 pictures are there and not announced; trying again: publish file/pictures/files: no free slot")
+	})
+	stop()
+	for _, pic := range gallery(t, cache) {
+		wantBorn(t, events.Next(), pic)
+	}
+	if s := feed.State("no trouble", func(s msg.State) bool { return s.Trouble == "" || strings.Contains(s.Trouble, "no new frame") }); s.Counters["unannounced_files"] != 0 {
+		t.Errorf("counters %v; want none given up", s.Counters)
+	}
+	p.Stop()
 }
 
 func TestLatestHasOneWriter(t *testing.T) {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/binary"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/perch-edge/perch/internal/lockfile"
+	"github.com/perch-edge/perch/internal/boxtest"
 	"github.com/perch-edge/perch/pkg/msg"
 )
 
@@ -104,7 +103,7 @@ func TestExecKeepsFramesBordersWithoutSlots(t *testing.T) {
 	r := b.frames()
 	b.start()
 	r.next().Release()
-	stop := pinAll(t, filepath.Join(b.dir, "shm"), 30)
+	stop := boxtest.PinAll(t, filepath.Join(b.dir, "shm"), "porch.video", 30)
 	r.state("dropped frames", func(s *msg.State) bool { return s.Counters["dropped_frames"] > 20 })
 	stop()
 	dropped := r.state("frames again", func(s *msg.State) bool { return s.Counters["dropped_frames"] > 0 })
@@ -118,53 +117,6 @@ func TestExecKeepsFramesBordersWithoutSlots(t *testing.T) {
 			t.Fatalf("frame %d has the number %d; want a greater one after the drops", f.Seq, n)
 		}
 		f.Release()
-	}
-}
-
-// pinAll is a reader without manners, which pins every slot there is, as fast as
-// they are published, under a reader's number that it holds.
-func pinAll(t *testing.T, shmDir string, slots int) (stop func()) {
-	t.Helper()
-	rings, err := filepath.Glob(filepath.Join(shmDir, "porch.video.*.ctl"))
-	if err != nil || len(rings) != 1 {
-		t.Fatalf("rings %v, %v; want one", rings, err)
-	}
-	ctl, err := os.OpenFile(rings[0], os.O_RDWR, 0)
-	must(t, err)
-	const reader, records, recordBytes = 30, 4096, 64 // offsets: see pkg/shm
-	must(t, lockfile.Try(ctl, 1+reader))
-	word := make([]byte, 8)
-	each := func(change func(word uint64) uint64) {
-		for i := range slots {
-			at := int64(records + i*recordBytes)
-			_, err := ctl.ReadAt(word, at)
-			must(t, err)
-			old := binary.LittleEndian.Uint64(word)
-			binary.LittleEndian.PutUint64(word, change(old))
-			if old>>31&1 == 0 { // not being written
-				_, err = ctl.WriteAt(word, at)
-				must(t, err)
-			}
-		}
-	}
-	done, stopped := make(chan struct{}), make(chan struct{})
-	tick := time.NewTicker(time.Millisecond) // a frame comes each 5 ms
-	go func() {
-		defer close(stopped)
-		defer tick.Stop()
-		for {
-			select {
-			case <-done:
-				return
-			case <-tick.C:
-				each(func(w uint64) uint64 { return w | 1<<reader })
-			}
-		}
-	}()
-	return func() {
-		close(done)
-		<-stopped
-		must(t, ctl.Close()) // and with it the lock: the writer reclaims the pins
 	}
 }
 
