@@ -23,7 +23,7 @@ func TestNoticesTryAgain(t *testing.T) {
 	for _, id := range []sidecar.ID{"a", "b", "c"} {
 		n.waiting = append(n.waiting, &sidecar.Sidecar{ID: id})
 	}
-	if givenUp, err := n.tell(); givenUp != 0 || err == nil || !strings.Contains(err.Error(), "1 pictures are there and not announced; trying again: no free slot") {
+	if givenUp, err := n.tell(); givenUp != 0 || err == nil || !strings.Contains(err.Error(), "1 pictures are there and not announced: no free slot") {
 		t.Errorf("tell() = %d, %v; want none given up, and why", givenUp, err)
 	}
 	deaf["b"] = false

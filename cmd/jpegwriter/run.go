@@ -143,7 +143,8 @@ func (a *album) open() (err error) {
 }
 
 func (a *album) close() error {
-	errs := []error{a.tellLast()}
+	a.tellLast()
+	var errs []error
 	if a.latest != nil {
 		errs = append(errs, a.latest.Release())
 	}

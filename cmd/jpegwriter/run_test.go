@@ -317,7 +317,7 @@ func TestPicturesAreAnnouncedLater(t *testing.T) {
 	boxtest.Poll(t, "a picture", func() bool { return pictures(t, cache) == 1 })
 	c.frames(t, 1)
 	feed.State("the trouble", func(s msg.State) bool {
-		return s.Counters["pictures"] == 2 && strings.Contains(s.Trouble, "2 pictures are there and not announced; trying again: publish file/pictures/files: no free slot")
+		return s.Counters["pictures"] == 2 && strings.Contains(s.Trouble, "2 pictures are there and not announced: publish file/pictures/files: no free slot")
 	})
 	stop()
 	for _, pic := range gallery(t, cache) {
