@@ -142,13 +142,7 @@ func TestColoursOfEveryFormat(t *testing.T) {
 			c.ready()
 			picture, at := orange(tt.format, tt.size), c.bus.Clock().Now()
 			for range 5 {
-				slot, err := c.out.Claim()
-				if err != nil {
-					t.Fatal(err)
-				}
-				if _, err := slot.Publish(copy(slot.Bytes(), picture), at); err != nil {
-					t.Fatal(err)
-				}
+				c.put(picture, at)
 				at = later(at, step)
 			}
 			states.State("all frames", fed(5))
@@ -165,6 +159,39 @@ func TestColoursOfEveryFormat(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A picture of an mjpeg camera that is none is not in the video, the sidecar says
+// so, and the ones after it are.
+func TestADamagedPicture(t *testing.T) {
+	needFFmpeg(t)
+	b := boxtest.New(t, fleet("segment = \"1s\""))
+	c := newCamera(t, b, pixel.MJPEG, small(), 25)
+	states := b.Follow(b.Bus("watch"), []msg.Kind{msg.KindState}, "clips")
+	p := b.Start("h264writer", "clips")
+	c.ready()
+	var good bytes.Buffer
+	if err := jpeg.Encode(&good, image.NewYCbCr(image.Rect(0, 0, small().Width, small().Height), image.YCbCrSubsampleRatio420), nil); err != nil {
+		t.Fatal(err)
+	}
+	at := c.bus.Clock().Now()
+	for i := range 10 {
+		picture := good.Bytes()
+		if i == 4 {
+			picture = bytes.Repeat([]byte("noise"), 50)
+		}
+		c.put(picture, at)
+		at = later(at, step)
+	}
+	states.State("all frames", fed(10))
+	p.Stop()
+	list := born(t, b)
+	if got := briefs(list); got != "0-9 -4-4" || list[0].Items != 9 {
+		t.Errorf("segments %s of %d frames; want 0-9 -4-4, of 9", got, list[0].Items)
+	}
+	for _, side := range list {
+		wantTrue(t, b, side)
 	}
 }
 

@@ -12,7 +12,10 @@
 //
 // A tick without a new frame is counted (ticks_without_frame) and becomes the
 // state's trouble. When the cache is full the picture is lost, counted
-// (lost_pictures), and the next tick tries again.
+// (lost_pictures), and the next tick tries again. A picture that cannot be
+// announced is announced later, tried again each second; of more than 256 the
+// oldest are given up, and so are all at the end (unannounced_files). They are in
+// born/ all the same.
 package main
 
 import (

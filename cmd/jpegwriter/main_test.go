@@ -86,20 +86,24 @@ func newCamera(bus *msg.Bus, format pixel.Format) (*camera, error) {
 
 // shoot publishes the next frame.
 func (c *camera) shoot() error {
-	drawn := make([]byte, c.scene.Bytes())
-	if err := c.scene.Draw(c.n.Load(), drawn); err != nil {
+	drawn, err := c.draw(c.n.Load())
+	if err != nil {
 		return err
 	}
-	if c.format == pixel.MJPEG {
-		planes, _, err := pixel.Layout(pixel.YUV420, size)
-		if err != nil {
-			return err
-		}
-		if drawn, err = c.jpeg.Encode(pixel.Image{Format: pixel.YUV420, Size: size, Planes: planes, Data: drawn}, 90); err != nil {
-			return err
-		}
-	}
 	return c.put(drawn)
+}
+
+// draw makes a frame; it is good until the next one.
+func (c *camera) draw(number uint64) ([]byte, error) {
+	drawn := make([]byte, c.scene.Bytes())
+	if err := c.scene.Draw(number, drawn); err != nil || c.format != pixel.MJPEG {
+		return drawn, err
+	}
+	img, err := pixel.NewImage(pixel.YUV420, size, drawn)
+	if err != nil {
+		return nil, err
+	}
+	return c.jpeg.Encode(img, 90)
 }
 
 // put publishes these bytes as the next frame.

@@ -30,11 +30,7 @@ func (a *album) add(frame msg.Frame) error {
 			a.w.Log.Warn("latest picture", "err", err)
 		}
 	}
-	if err := a.files.Announce(side); err != nil {
-		// The picture is there; only nobody has heard of it yet.
-		a.w.Counter("unannounced_files").Add(1)
-		a.w.Log.Error("announce picture", "file", side.Name, "err", err)
-	}
+	a.notices.waiting = append(a.notices.waiting, side)
 	return nil
 }
 

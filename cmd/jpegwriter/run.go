@@ -38,7 +38,7 @@ func run(ctx context.Context, w *worker.Worker, cfg Config) (err error) {
 			w.Counter("missed_ticks").Add(int(missed))
 			tick = tick.Add(missed * cfg.Every.D())
 		}
-		if err := frames.Wait(ctx, tick); err != nil {
+		if err := a.wait(ctx, frames, tick); err != nil {
 			return err
 		}
 		if _, err := a.shoot(ctx, frames, tick); err != nil {
@@ -70,8 +70,19 @@ func (a *album) shoot(ctx context.Context, frames *worker.FrameInbox, until time
 		return true, nil
 	}
 	a.w.Counter("pictures").Add(1)
-	a.w.Trouble(nil)
+	a.w.Trouble(a.tell())
 	return true, nil
+}
+
+// wait waits for a tick. Meanwhile it tries again to announce what could not be.
+func (a *album) wait(ctx context.Context, frames *worker.FrameInbox, tick time.Time) error {
+	for len(a.notices.waiting) > 0 && time.Until(tick) > tellAgain {
+		if err := frames.Wait(ctx, time.Now().Add(tellAgain)); err != nil {
+			return err
+		}
+		a.w.Trouble(a.tell())
+	}
+	return frames.Wait(ctx, tick)
 }
 
 func noFrame(frames *worker.FrameInbox, ended error) error {
@@ -91,6 +102,7 @@ type album struct {
 	spool   *spool.Spool
 	latest  *spool.Claim
 	files   *worker.Files
+	notices notices
 	encoder *turbojpeg.Encoder
 	topic   msg.Topic
 	picture []byte // reused
@@ -124,12 +136,14 @@ func (a *album) open() (err error) {
 	if a.files, err = a.w.PublishFiles(); err != nil {
 		return err
 	}
+	a.notices.announce = a.files.Announce
 	removed, err := a.spool.RemoveUnfinished(a.w.Name(), spool.Born)
 	a.w.Counter("unfinished_removed").Add(removed)
 	return err
 }
 
 func (a *album) close() error {
+	a.tellLast()
 	var errs []error
 	if a.latest != nil {
 		errs = append(errs, a.latest.Release())

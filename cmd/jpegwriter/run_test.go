@@ -20,6 +20,7 @@ import (
 	"github.com/perch-edge/perch/internal/sidecar"
 	"github.com/perch-edge/perch/pkg/msg"
 	"github.com/perch-edge/perch/pkg/pixel"
+	"github.com/perch-edge/perch/pkg/worker"
 )
 
 func states(b *boxtest.Box) *boxtest.Feed {
@@ -49,6 +50,7 @@ func TestPictureIsOfTheNewestFrameInEachFormat(t *testing.T) {
 			list := gallery(t, cache)
 			for i, pic := range list {
 				wantOf(t, c, pic)
+				wantAsItWas(t, c, pic)
 				if i > 0 && pic.number <= list[i-1].number {
 					t.Errorf("picture %d is of frame %d, the one before of %d; want a newer one", i, pic.number, list[i-1].number)
 				}
@@ -77,6 +79,22 @@ func wantOf(t *testing.T, c *camera, pic picture) {
 	}
 	if len(s.History) != 1 || s.State() != "born" || s.History[0].Reason != "the picture of every 50ms" {
 		t.Errorf("history = %+v; want that it was born", s.History)
+	}
+}
+
+// wantAsItWas wants an mjpeg camera's picture byte for byte, with one segment more.
+func wantAsItWas(t *testing.T, c *camera, pic picture) {
+	t.Helper()
+	if c.format != pixel.MJPEG {
+		return
+	}
+	made, err := c.draw(pic.number)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := os.ReadFile(pic.path)
+	if err != nil || !bytes.HasPrefix(got, made[:2]) || !bytes.HasSuffix(got, made[2:]) || bytes.Count(got, made[2:]) != 1 {
+		t.Errorf("picture %d of %d bytes (%v) is not the camera's %d bytes with Exif between", pic.number, len(got), err, len(made))
 	}
 }
 
@@ -283,6 +301,34 @@ func TestBadFrameIsCounted(t *testing.T) {
 	wantNoLitter(t, b.Dir+"/cache")
 }
 
+// A reader that holds the whole history of file events costs no announcement:
+// each comes when there is room again, and no picture waits for it.
+func TestPicturesAreAnnouncedLater(t *testing.T) {
+	t.Parallel()
+	b := boxtest.New(t, fleet(`every = "1100ms"`)) // longer than the pause between two tries
+	cache := b.Dir + "/cache"
+	c := openCamera(t, b.Bus("porch"), pixel.YUV420)
+	feed := states(b)
+	events := b.Follow(b.Bus("events"), []msg.Kind{msg.KindFile}, "pictures")
+	p := b.Start("jpegwriter", "pictures")
+	p.Ready()
+	stop := boxtest.PinAll(t, b.Dir+"/shm", "pictures.files", worker.FileHistory().Slots)
+	c.frames(t, 1)
+	boxtest.Poll(t, "a picture", func() bool { return pictures(t, cache) == 1 })
+	c.frames(t, 1)
+	feed.State("the trouble", func(s msg.State) bool {
+		return s.Counters["pictures"] == 2 && strings.Contains(s.Trouble, "2 pictures are there and not announced: publish file/pictures/files: no free slot")
+	})
+	stop()
+	for _, pic := range gallery(t, cache) {
+		wantBorn(t, events.Next(), pic)
+	}
+	if s := feed.State("no trouble", func(s msg.State) bool { return s.Trouble == "" || strings.Contains(s.Trouble, "no new frame") }); s.Counters["unannounced_files"] != 0 {
+		t.Errorf("counters %v; want none given up", s.Counters)
+	}
+	p.Stop()
+}
+
 func TestLatestHasOneWriter(t *testing.T) {
 	t.Parallel()
 	const second = "[worker.more]\nprogram = \"jpegwriter\"\nsource = \"porch\"\nevery = \"50ms\"\n"
@@ -321,7 +367,7 @@ func TestMissedTicks(t *testing.T) {
 	feed := states(b)
 	stop := c.start(t, 10*time.Millisecond)
 	p := b.Start("jpegwriter", "pictures")
-	boxtest.Poll(t, "a picture", func() bool { return pictures(t, cache) > 0 })
+	boxtest.Poll(t, "a picture at a tick", func() bool { return pictures(t, cache) > 1 }) // ticks count from the first
 	p.Signal(syscall.SIGSTOP)
 	until := c.n.Load() + 60
 	boxtest.Poll(t, "frames", func() bool { return c.n.Load() >= until })

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/perch-edge/perch/internal/backoff"
@@ -119,7 +121,7 @@ func openFile(w *worker.Worker, cfg Config) (input, settled, error) {
 	if cfg.Loop {
 		in = in.With("-stream_loop", "-1")
 	}
-	c := newChild(w, cfg, ffmpeg.FFmpeg(in, output(s, cfg.size(s))...), frames)
+	c := newChild(w, cfg, ffmpeg.FFmpeg(in, output(s, cfg.size(s), cfg.filters())...), frames)
 	c.ends = true
 	if hz > 0 {
 		// A decoder that runs in several threads holds pictures back and lets
@@ -153,7 +155,7 @@ func openRTSP(ctx context.Context, w *worker.Worker, cfg Config) (input, settled
 		if err != nil {
 			return nil, settled{}, err
 		}
-		size = video.Size
+		size = cfg.turn(video.Size)
 		if hz == 0 || (video.Hz > 0 && video.Hz < hz) {
 			hz = video.Hz
 		}
@@ -162,7 +164,7 @@ func openRTSP(ctx context.Context, w *worker.Worker, cfg Config) (input, settled
 	if err != nil {
 		return nil, settled{}, topology.Problems{w.Entry().Table.Problem("stream."+name+".size", "not set, and the camera's own will not do: %v", err)}
 	}
-	return newChild(w, cfg, ffmpeg.FFmpeg(in, output(s, size)...), frames), frames, nil
+	return newChild(w, cfg, ffmpeg.FFmpeg(in, output(s, size, cfg.filters())...), frames), frames, nil
 }
 
 func askUntilAnswered(ctx context.Context, w *worker.Worker, in ffmpeg.Input) (ffmpeg.Video, error) {
@@ -210,16 +212,20 @@ func newRetry() *backoff.Backoff {
 }
 
 // output is how ffmpeg is to write a stream's frames to its standard output:
-// each as it was decoded, none repeated or left out but by capture_hz. That
-// one takes the first frame of each 1/capture_hz seconds of the video's own time;
-// a thousandth is added against fractions that are no binary numbers.
-func output(s StreamConfig, size pixel.Size) []string {
+// each as it was decoded, none repeated or left out but by capture_hz, and then
+// filtered. capture_hz takes the first frame of each 1/capture_hz seconds of the
+// video's own time; a thousandth is added against fractions that are no binary
+// numbers.
+func output(s StreamConfig, size pixel.Size, filters []string) []string {
 	args := []string{"-map", "0:v:0", "-fps_mode", "passthrough", "-s", size.String()}
 	if s.CaptureHz > 0 {
 		slot := func(t string) string {
 			return "floor(" + t + "*" + strconv.FormatFloat(s.CaptureHz, 'f', -1, 64) + "+0.001)"
 		}
-		args = append(args, "-vf", "select='isnan(t)+isnan(prev_t)+gt("+slot("t")+","+slot("prev_t")+")'")
+		filters = slices.Insert(filters, 0, "select='isnan(t)+isnan(prev_t)+gt("+slot("t")+","+slot("prev_t")+")'")
+	}
+	if len(filters) > 0 {
+		args = append(args, "-vf", strings.Join(filters, ","))
 	}
 	if s.Format == pixel.MJPEG { // full range, as JPEG has it; 2 is best, 31 smallest
 		return append(args, "-c:v", "mjpeg", "-q:v", "3", "-pix_fmt", "yuvj420p", "-f", "mjpeg", "pipe:1")

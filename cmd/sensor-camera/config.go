@@ -19,11 +19,12 @@ import (
 
 // Config is the table [sensor.NAME].
 type Config struct {
-	Input      Address                 `toml:"input" doc:"v4l2:PATH, file:PATH, exec:COMMAND WORDS, rtsp://HOST/PATH or sim:"`
-	Command    []string                `toml:"command" doc:"exec: program and arguments as a list, where a word holds spaces or quotes"`
-	Loop       bool                    `toml:"loop" doc:"file: begin again at the end, without end"`
-	StallAfter topology.Duration       `toml:"stall_after" doc:"how long the source may be silent; the first picture may take 10s more"`
-	Stream     map[string]StreamConfig `toml:"stream" doc:"the one stream of frames"`
+	Input      Address           `toml:"input" doc:"v4l2:PATH, file:PATH, exec:COMMAND WORDS, rtsp://HOST/PATH or sim:"`
+	Command    []string          `toml:"command" doc:"exec: program and arguments as a list, where a word holds spaces or quotes"`
+	Loop       bool              `toml:"loop" doc:"file: begin again at the end, without end"`
+	StallAfter topology.Duration `toml:"stall_after" doc:"how long the source may be silent; the first picture may take 10s more"`
+	Controls
+	Stream map[string]StreamConfig `toml:"stream" doc:"the one stream of frames"`
 
 	video ffmpeg.Video // what a file is, since Validate
 }
@@ -69,6 +70,7 @@ func (c *Config) Validate() error {
 	if len(c.Stream) != 1 {
 		refuse("stream", "%d streams: want one table such as [sensor.NAME.stream.video]", len(c.Stream))
 	}
+	errs = append(errs, c.Controls.check(c.Input.Scheme))
 	for name, s := range c.Stream {
 		errs = append(errs, c.checkStream("stream."+name, s))
 	}
@@ -185,7 +187,7 @@ func (c *Config) checkStream(path string, s StreamConfig) error {
 // where only the camera knows it.
 func (c *Config) size(s StreamConfig) pixel.Size {
 	if s.Size == (pixel.Size{}) {
-		return c.video.Size
+		return c.turn(c.video.Size)
 	}
 	return s.Size
 }

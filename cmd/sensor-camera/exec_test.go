@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/binary"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/perch-edge/perch/internal/lockfile"
+	"github.com/perch-edge/perch/internal/boxtest"
 	"github.com/perch-edge/perch/pkg/msg"
 )
 
@@ -104,7 +103,7 @@ func TestExecKeepsFramesBordersWithoutSlots(t *testing.T) {
 	r := b.frames()
 	b.start()
 	r.next().Release()
-	stop := pinAll(t, filepath.Join(b.dir, "shm"), 30)
+	stop := boxtest.PinAll(t, filepath.Join(b.dir, "shm"), "porch.video", 30)
 	r.state("dropped frames", func(s *msg.State) bool { return s.Counters["dropped_frames"] > 20 })
 	stop()
 	dropped := r.state("frames again", func(s *msg.State) bool { return s.Counters["dropped_frames"] > 0 })
@@ -121,75 +120,35 @@ func TestExecKeepsFramesBordersWithoutSlots(t *testing.T) {
 	}
 }
 
-// pinAll is a reader without manners, which pins every slot there is, as fast as
-// they are published, under a reader's number that it holds.
-func pinAll(t *testing.T, shmDir string, slots int) (stop func()) {
-	t.Helper()
-	rings, err := filepath.Glob(filepath.Join(shmDir, "porch.video.*.ctl"))
-	if err != nil || len(rings) != 1 {
-		t.Fatalf("rings %v, %v; want one", rings, err)
-	}
-	ctl, err := os.OpenFile(rings[0], os.O_RDWR, 0)
-	must(t, err)
-	const reader, records, recordBytes = 30, 4096, 64 // offsets: see pkg/shm
-	must(t, lockfile.Try(ctl, 1+reader))
-	word := make([]byte, 8)
-	each := func(change func(word uint64) uint64) {
-		for i := range slots {
-			at := int64(records + i*recordBytes)
-			_, err := ctl.ReadAt(word, at)
-			must(t, err)
-			old := binary.LittleEndian.Uint64(word)
-			binary.LittleEndian.PutUint64(word, change(old))
-			if old>>31&1 == 0 { // not being written
-				_, err = ctl.WriteAt(word, at)
-				must(t, err)
-			}
-		}
-	}
-	done, stopped := make(chan struct{}), make(chan struct{})
-	tick := time.NewTicker(time.Millisecond) // a frame comes each 5 ms
-	go func() {
-		defer close(stopped)
-		defer tick.Stop()
-		for {
-			select {
-			case <-done:
-				return
-			case <-tick.C:
-				each(func(w uint64) uint64 { return w | 1<<reader })
-			}
-		}
-	}()
-	return func() {
-		close(done)
-		<-stopped
-		must(t, ctl.Close()) // and with it the lock: the writer reclaims the pins
-	}
-}
-
-// A command that is faster than capture_hz: frames are chosen by time.
+// A command that is faster than capture_hz: frames are chosen by time, and each
+// is accounted for.
 func TestExecAtALowerRate(t *testing.T) {
 	t.Parallel()
-	b := execBox(t, "yuv420", "20s", "capture_hz = 20", "100", "100000")
-	r := b.frames()
-	b.start()
-	var first, last msg.Frame
-	for i := range 60 {
-		last = r.next()
-		if i == 10 {
-			first = last
-		}
-		number(t, last)
-		last.Release()
-	}
-	spent := (last.Stamp.Boot - first.Stamp.Boot).Seconds()
-	if hz := float64(last.Seq-first.Seq-1) / spent; hz > 20.5 {
-		t.Errorf("%g frames a second; want 20 at most", hz)
-	}
-	s := r.state("skipped frames", func(s *msg.State) bool { return s.Counters["skipped_frames"] > 100 })
-	if s.Counters["dropped_frames"]+s.Counters["corrupt_frames"] != 0 {
-		t.Errorf("counters: %v; want frames and skipped ones only", s.Counters)
+	for _, format := range []string{"yuv420", "mjpeg"} {
+		t.Run(format, func(t *testing.T) {
+			t.Parallel()
+			const made = 300
+			b := execBox(t, format, "20s", "capture_hz = 20", "100", fmt.Sprint(made), "hang")
+			r := b.frames()
+			b.start()
+			s := r.state("every frame", func(s *msg.State) bool { return s.Counters["frames"]+s.Counters["skipped_frames"] >= made })
+			if c := s.Counters; c["frames"]+c["skipped_frames"] != made || c["frames"] < 2 || c["skipped_frames"] == 0 ||
+				c["dropped_frames"]+c["corrupt_frames"]+c["missed_frames"]+c["restarts"] != 0 {
+				t.Errorf("counters: %v; want frames and skipped ones, %d of both", c, made)
+			}
+			var times []float64
+			last := uint64(0)
+			for i := range s.Counters["frames"] {
+				f := r.next()
+				n := number(t, f)
+				if i == 0 && n != 0 || i > 0 && n <= last {
+					t.Errorf("frame %d has the number %d after %d; want the first one, and greater ones", f.Seq, n, last)
+				}
+				last, times = n, append(times, f.Stamp.Boot.Seconds())
+				f.Release()
+			}
+			wantAtMost(t, times, 20)
+		})
 	}
 }
 

@@ -14,15 +14,37 @@
 // # Which frames
 //
 // capture_hz is a maximum; no frame is made up. A device and a command are
-// thinned out by the times of their frames, so that one that runs a thousandth
-// fast loses a frame in a thousand; with capture_hz = 0 every frame is
-// published. Of a file and a network camera ffmpeg takes the first frame of each
+// thinned out by the times of their frames, each time the one nearest to when it
+// is due, so that one that runs a thousandth fast loses a frame in a thousand; with
+// capture_hz = 0 every frame is published. Of a file and a network camera ffmpeg takes the first frame of each
 // 1/capture_hz seconds of the video's own time; more than a file has is refused.
 // What the simulated scene draws is numbered by its seq in the stream's epoch.
 //
 // A command writes frames of exactly the stream's size and format, without
 // padding and with nothing between them. Of mjpeg, pictures are told apart by
 // their markers, refused when they are broken or of another size, and counted.
+//
+// # Controls
+//
+// exposure, gain, white_balance, rotation and the table controls set a V4L2
+// device's controls before its first frame. A value, or "auto", also switches the
+// device's own automatic off or on. Values are checked against what the device
+// says of itself: one that it does not have ends the worker with 78, and names
+// the range, or the controls that there are. What was set is read back and
+// logged; a device that took another value is a warning. A device keeps what was
+// set when the worker ends; what no key names is left as it is. Names in controls
+// are those that "v4l2-ctl -l" lists:
+//
+//	[sensor.porch]
+//	exposure = "10ms"
+//	white_balance = 4600
+//	controls = {power_line_frequency = 1, sharpness = 3}
+//
+// A device turns its pictures upside down by its two flips (rotation = 180), if it
+// has them. Files and network cameras are turned by ffmpeg, by 90, 180 or 270
+// degrees clockwise; size is that of the turned frames. A command's camera is
+// controlled by the command's own arguments: rpicam-vid has --shutter, --gain,
+// --awb and --rotation.
 //
 // # When
 //
@@ -59,7 +81,7 @@
 // started again after a growing pause of 0.2 s to 30 s, in the same ring and
 // epoch; the state says why until the next frame. A device that is silent ends
 // the worker with 1, one that is missing or pulled out with 69, one that another
-// process has with 75, one without this size and format with 78. At the end of a
+// process has with 75, one without this size, format or control with 78. At the end of a
 // file the worker waits until the readers that have come have the ring open, and
 // ends with 0; with loop = true it begins again. ffmpeg that fails to decode a
 // file ends it with 1.

@@ -2,12 +2,12 @@ package main
 
 import "time"
 
-// pacer chooses frames by their times, so that on average hz a second stay. It
-// saves up for two frames, so that one which comes late does not cost the next.
-// With hz 0 all stay.
+// pacer chooses frames by their times, so that on average hz a second stay, each
+// the one nearest to when it is due. It saves up for two frames, so that one
+// which comes late does not cost the next. With hz 0 all stay.
 type pacer struct {
 	hz    float64
-	saved float64 // frames that may be taken
+	saved float64 // frames that may be taken; below 0 where one was taken early
 	last  time.Duration
 	begun bool
 }
@@ -19,13 +19,14 @@ func (p *pacer) take(at time.Duration) bool {
 	if p.hz == 0 {
 		return true
 	}
-	if !p.begun {
-		p.begun, p.saved = true, mostSaved
-	} else {
-		p.saved = min(p.saved+max(at-p.last, 0).Seconds()*p.hz, mostSaved)
+	grown, early := 1.0, 0.0 // the first frame is due
+	if p.begun {
+		grown = max(at-p.last, 0).Seconds() * p.hz
+		early = grown / 2 // the next one will be as far away as this one is from the last
 	}
-	p.last = at
-	if p.saved < 0.99 { // a frame that is due comes a little early as often as late
+	p.begun, p.last = true, at
+	p.saved = min(p.saved+grown, mostSaved)
+	if p.saved+early < 1-1e-6 {
 		return false
 	}
 	p.saved--

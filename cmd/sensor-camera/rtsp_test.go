@@ -185,6 +185,27 @@ func TestRTSPIsReadAndReconnected(t *testing.T) {
 	}
 }
 
+// Of 25 frames a second 5 are chosen, by the video's own time: each fifth.
+func TestRTSPAtALowerRate(t *testing.T) {
+	t.Parallel()
+	cam := startNetcam(t, "me", "s3cr&t")
+	b := newBox(t, fmt.Sprintf("input = %q\n[sensor.porch.stream.video]\nslots = 60\nsize = \"160x128\"\ncapture_hz = 5", cam.address("me:s3cr%26t@")))
+	r := b.frames()
+	b.start()
+	for run, last := 0, uint64(0); run < 8; run++ { // of 10 in a connection, of which the first may be left out
+		f := r.next()
+		n := number(t, f)
+		if n < last {
+			run = 0 // the next connection
+		}
+		if run > 1 && n != last+5 || f.Hz != 5 {
+			t.Errorf("frame %d of %g Hz has the number %d after %d; want each fifth, at 5 Hz", f.Seq, f.Hz, n, last)
+		}
+		last = n
+		f.Release()
+	}
+}
+
 func TestRTSPThatIsNotThere(t *testing.T) {
 	t.Parallel()
 	cam := startNetcam(t, "me", "s3cr&t")

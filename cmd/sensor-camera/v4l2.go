@@ -26,12 +26,18 @@ type device struct {
 func openV4L2(ctx context.Context, w *worker.Worker, cfg Config) (input, settled, error) {
 	name, s := cfg.stream()
 	cam, err := v4l2cam.Open(ctx, v4l2cam.Config{Path: cfg.Input.Rest, Width: s.Size.Width, Height: s.Size.Height,
-		FourCC: s.Format.FourCC(), FPS: s.CaptureHz, StallAfter: cfg.patience(s.CaptureHz)})
+		FourCC: s.Format.FourCC(), FPS: s.CaptureHz, StallAfter: cfg.patience(s.CaptureHz), Settings: cfg.settings()})
 	if errors.Is(err, v4l2cam.ErrMode) {
 		return nil, settled{}, topology.Problems{w.Entry().Table.Problem("stream."+name+".size", "%v", err)}
 	}
+	if bad := (v4l2cam.ControlErrors)(nil); errors.As(err, &bad) {
+		return nil, settled{}, problems(w, bad)
+	}
 	if err != nil {
 		return nil, settled{}, deviceError(err)
+	}
+	for _, c := range cam.Controls() {
+		tellControl(w, c)
 	}
 	info := cam.Info()
 	hz := s.CaptureHz
@@ -48,6 +54,24 @@ func openV4L2(ctx context.Context, w *worker.Worker, cfg Config) (input, settled
 	// The driver may have more room for a JPEG than a frame should need.
 	frames.slotBytes = max(frames.slotBytes, info.FrameBytes)
 	return &device{w: w, cam: cam, mjpeg: s.Format == pixel.MJPEG}, frames, nil
+}
+
+// problems points at the keys that the camera cannot fulfil.
+func problems(w *worker.Worker, bad v4l2cam.ControlErrors) topology.Problems {
+	var ps topology.Problems
+	for _, e := range bad {
+		ps = append(ps, w.Entry().Table.Problem(e.Key, "%v", e.Err))
+	}
+	ps.Sort()
+	return ps
+}
+
+func tellControl(w *worker.Worker, c v4l2cam.Control) {
+	if c.Got != c.Asked {
+		w.Log.Warn("the camera took another value", "key", c.Key, "control", c.Name, "asked", c.Asked, "value", c.Got)
+		return
+	}
+	w.Log.Info("control set", "key", c.Key, "control", c.Name, "value", c.Got)
 }
 
 // deviceError says what an error of the camera means for the worker.

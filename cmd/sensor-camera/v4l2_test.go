@@ -199,27 +199,43 @@ func TestDeviceOfAnotherSize(t *testing.T) {
 	}
 }
 
-// The driver's nearest rate is above capture_hz: frames are chosen by time.
+// The camera's rate is above capture_hz: frames are chosen by time, and each that
+// the device has captured is accounted for, the lost ones among them.
 func TestDeviceAtALowerRate(t *testing.T) {
 	t.Parallel()
 	dev := plugIn(t, fakev4l2.Config{Width: 160, Height: 120, FourCC: "YUYV", FPS: 60})
-	b := deviceBox(t, dev.Path(), "yuyv", "capture_hz = 20")
+	b := newBox(t, fmt.Sprintf("input = \"v4l2:%s\"\nstall_after = \"20s\"\n[sensor.porch.stream.video]\nsize = \"160x120\"\n"+
+		"slots = 400\nformat = \"yuyv\"\ncapture_hz = 20", dev.Path()))
 	r := b.frames()
 	b.start()
-	r.next().Release()
+	first := r.next()
+	number, times := uint64(fromDevice(t, first)), []float64{first.Stamp.Boot.Seconds()}
+	first.Release()
 	must(t, dev.SetFPS(60)) // as a camera does that has one rate only
-	r.state("skipped frames", func(s *msg.State) bool { return s.Counters["skipped_frames"] > 20 })
-	var first, last msg.Frame
-	for i := range 40 {
-		last = r.next()
-		if i == 5 {
-			first = last
-		}
-		last.Release()
+	for range 10 {
+		must(t, dev.Corrupt())
+		f := r.next()
+		times = append(times, f.Stamp.Boot.Seconds())
+		f.Release()
 	}
-	if hz := float64(last.Seq-first.Seq-2) / (last.Stamp.Boot - first.Stamp.Boot).Seconds(); hz > 21 {
-		t.Errorf("%g frames a second; want 20 at most", hz)
+	r.state("skipped frames", func(s *msg.State) bool { return s.Counters["skipped_frames"] > 60 })
+	must(t, dev.Stall())
+	stats, err := dev.Stats()
+	must(t, err)
+	numbers := stats.Captured + stats.Lost - number // that the device has given out since the first frame
+	s := r.state("every frame", func(s *msg.State) bool {
+		return s.Counters["frames"]+s.Counters["skipped_frames"]+s.Counters["missed_frames"]+s.Counters["corrupt_frames"] >= numbers
+	})
+	if c := s.Counters; c["frames"]+c["skipped_frames"]+c["missed_frames"]+c["corrupt_frames"] != numbers || c["corrupt_frames"] == 0 || c["dropped_frames"] != 0 {
+		t.Errorf("counters %v; want %d frames in all, some corrupt", c, numbers)
 	}
+	for range int(s.Counters["frames"]) - len(times) {
+		f := r.next()
+		fromDevice(t, f)
+		times = append(times, f.Stamp.Boot.Seconds())
+		f.Release()
+	}
+	wantAtMost(t, times, 20)
 }
 
 func TestAtIsAMomentBeforeNow(t *testing.T) {

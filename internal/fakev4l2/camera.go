@@ -22,6 +22,9 @@ type Config struct {
 	// format in the buffer, and half as many for each line of YU12's colour
 	// planes: what a driver does whose hardware writes aligned lines.
 	LinePadding int
+	// Controls are what can be set of it; see Webcam. Plugged in again it has
+	// forgotten what they were set to.
+	Controls []Control
 }
 
 // validate refuses what the camera could not be.
@@ -39,7 +42,7 @@ func (c Config) validate() error {
 	if c.LinePadding < 0 || c.LinePadding%2 != 0 {
 		errs = append(errs, fmt.Errorf("line padding %d; want an even number of bytes", c.LinePadding))
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, validateControls(c.Controls))...)
 }
 
 const (
@@ -100,6 +103,7 @@ type camera struct {
 	ended    chan struct{}
 	interval time.Duration
 	stalled  bool
+	values   map[uint32]int32 // of controls, by id
 	next     mishap
 	stats    Stats
 }
@@ -137,7 +141,10 @@ func newCamera(cfg Config) (*camera, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	c := &camera{cfg: cfg, gone: make(chan struct{}), interval: intervalOf(cfg.FPS)}
+	c := &camera{cfg: cfg, gone: make(chan struct{}), interval: intervalOf(cfg.FPS), values: map[uint32]int32{}}
+	for _, k := range cfg.Controls {
+		c.values[k.ID] = k.Default
+	}
 	if cfg.FourCC == "MJPG" {
 		var err error
 		if c.body, err = jpegBody(cfg.Width, cfg.Height); err != nil {

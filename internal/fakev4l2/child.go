@@ -37,6 +37,7 @@ const (
 	verbReplug   verb = "replug"
 	verbSetFPS   verb = "fps"
 	verbStats    verb = "stats"
+	verbControl  verb = "control"
 )
 
 // A command has the one value that its verb needs.
@@ -45,11 +46,13 @@ type command struct {
 	Count uint32  `json:",omitempty"`
 	FPS   float64 `json:",omitempty"`
 	Name  string  `json:",omitempty"`
+	ID    uint32  `json:",omitempty"`
 }
 
 type answer struct {
 	Error string `json:",omitempty"`
 	Stats Stats
+	Value int32 // of a control
 }
 
 // IsChild says whether this process was started to be the camera: a TestMain
@@ -110,6 +113,11 @@ func (b *bay) obey(cfg Config, line []byte) answer {
 		err = errors.New("the camera is not plugged in")
 	case cmd.Verb == verbStats:
 		return answer{Stats: b.camera.statistics()}
+	case cmd.Verb == verbControl:
+		var a answer
+		if a.Value, err = b.camera.value(cmd.ID); err == nil {
+			return a
+		}
 	default:
 		err = b.camera.disturb(cmd)
 	}

@@ -232,6 +232,12 @@ func (d *Device) Stats() (Stats, error) {
 	return a.Stats, err
 }
 
+// Control asks what the control of that id is set to.
+func (d *Device) Control(id uint32) (int32, error) {
+	a, err := d.order(command{Verb: verbControl, ID: id})
+	return a.Value, err
+}
+
 // Close unmounts the camera, waits for its process, and leaves nothing. A
 // second Close does nothing.
 func (d *Device) Close() error {

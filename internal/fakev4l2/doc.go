@@ -29,7 +29,8 @@
 //
 // It captures at its own pace into the queued buffers, loses frames (a gap in
 // the sequence) when none is queued, keeps its own size and format whatever
-// S_FMT asks for, takes the frame rate from S_PARM, gives its buffers to one
+// S_FMT asks for, takes the frame rate from S_PARM, and values of its Controls
+// by S_CTRL where they are in range and not automatic, gives its buffers to one
 // file descriptor (EBUSY for a second one), stops when that one is closed, and
 // answers everything with ENODEV once unplugged.
 //
@@ -38,6 +39,7 @@
 //   - poll(2) always says "ready": go-fuse refuses FUSE_POLL. So that readers
 //     do not spin, DQBUF on a non-blocking descriptor waits up to 20 ms for a
 //     frame before it answers EAGAIN.
+//   - A control keeps its value, and the pictures stay as they are.
 //   - ioctls whose argument holds pointers (extended controls, the multi-planar
 //     API): FUSE copies only the argument itself. They get ENOTTY.
 //   - The device is a regular file for stat(2).

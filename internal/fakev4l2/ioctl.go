@@ -36,6 +36,8 @@ func (c *camera) ioctl(ctx context.Context, h *handle, request uint32, a arg) sy
 		return c.setFormat(a)
 	case vidiocGParm, vidiocSParm:
 		return c.streamparm(a, request == vidiocSParm)
+	case vidiocQueryctrl, vidiocQuerymenu, vidiocGCtrl, vidiocSCtrl:
+		return c.controlIoctl(request, a)
 	default:
 		return c.bufferIoctl(ctx, h, request, a)
 	}

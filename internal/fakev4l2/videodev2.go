@@ -26,6 +26,10 @@ const (
 	vidiocGParm              = iowr | sizeofStreamparm<<16 | 21
 	vidiocSParm              = iowr | sizeofStreamparm<<16 | 22
 	vidiocEnuminput          = iowr | sizeofInput<<16 | 26
+	vidiocGCtrl              = iowr | sizeofControl<<16 | 27
+	vidiocSCtrl              = iowr | sizeofControl<<16 | 28
+	vidiocQueryctrl          = iowr | sizeofQueryctrl<<16 | 36
+	vidiocQuerymenu          = iowr | sizeofQuerymenu<<16 | 37
 	vidiocGInput             = ior | sizeofInt<<16 | 38
 	vidiocSInput             = iowr | sizeofInt<<16 | 39
 	vidiocTryFmt             = iowr | sizeofFormat<<16 | 64
@@ -165,6 +169,30 @@ const (
 	inputType  = 36
 
 	inputTypeCamera = 2
+)
+
+// struct v4l2_control, v4l2_queryctrl and v4l2_querymenu; each begins with an id
+const (
+	sizeofControl = 8
+
+	controlValue = 4
+
+	sizeofQueryctrl = 68
+
+	queryctrlID      = 0
+	queryctrlType    = 4
+	queryctrlName    = 8
+	queryctrlMinimum = 40
+	queryctrlMaximum = 44
+	queryctrlStep    = 48
+	queryctrlDefault = 52
+
+	sizeofQuerymenu = 44
+
+	querymenuIndex = 4
+	querymenuName  = 8
+
+	ctrlFlagNext = 0x80000000 // in an id: the one after it
 )
 
 // arg is the argument of an ioctl, read and written in place.

@@ -33,6 +33,7 @@ type Config struct {
 	FPS           float64       // frames a second to ask for; 0 leaves the driver's choice
 	Buffers       int           // driver's buffers, 2 to 32: how many frames Next may be late; 0 means 4
 	StallAfter    time.Duration // how long without a frame is a stall; 0 means 5 s
+	Settings      []Setting     // of the controls; those left out stay as they are
 }
 
 const (
@@ -109,6 +110,7 @@ type Frame struct {
 // Camera is an open camera that streams. It is used by one goroutine.
 type Camera struct {
 	info       Info
+	controls   []Control
 	stallAfter time.Duration
 	dev        *stream
 	layout     layout
@@ -161,6 +163,10 @@ func (c *Camera) start(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
+	// After the mode, which another process that streams would have refused.
+	if c.controls, err = setControls(c.dev.fd, fmt.Sprintf("%s (%s)", driver.Card, cfg.Path), cfg.Settings); err != nil {
+		return err
+	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -177,6 +183,10 @@ func (c *Camera) start(ctx context.Context, cfg Config) error {
 
 // Info tells what the driver agreed to.
 func (c *Camera) Info() Info { return c.info }
+
+// Controls lists what the settings made of the controls, in the order in which
+// they were set.
+func (c *Camera) Controls() []Control { return c.controls }
 
 // cancelEvery bounds how long Next takes to notice that ctx has ended.
 const cancelEvery = 100 * time.Millisecond

@@ -31,6 +31,15 @@
 // of the capturing process a frame: 1.2 ms here, with or without padding,
 // 1.8 ms by device.Device and a copy, 0.65 ms for the bare memcpy at that pace.
 //
+// # Controls
+//
+// Config.Settings are made before the stream starts: all of them, or none when
+// this camera does not have one or its range does not hold the value
+// (ControlErrors, each with the key that the caller gave it). What is automatic
+// is switched off first where a value is set. They are V4L2's plain controls, as
+// "v4l2-ctl -l" lists them; a camera keeps them when it is closed, and forgets
+// them when it loses its power.
+//
 // # Time, and loss
 //
 // Frame.CapturedMonotonic is the driver's stamp: CLOCK_MONOTONIC, at the end of
@@ -53,7 +62,7 @@
 //     back. Close leaves no mapping behind.
 //   - Any other error of Next is trouble in the driver: Close and open anew.
 //   - Open: ErrNoDevice, ErrBusy, ErrMode, or an error that is fs.ErrPermission;
-//     each says what was found and what to do.
+//     each says what was found and what to do. Or ControlErrors.
 //
 // Cameras behind the multi-planar API (the CSI cameras of a Raspberry Pi) are
 // refused with the advice to use rpicam-vid.

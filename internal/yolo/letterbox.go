@@ -25,6 +25,7 @@ const (
 	grey     = 114
 	fraction = 8  // bits of a weight
 	sampled  = 12 // bits of a scaled sample: 8 and 4 of fraction
+	product  = 17 // bits of fraction of a sample times the matrix: 4 and 13
 	below    = 320
 )
 
@@ -222,18 +223,21 @@ func (l *Letterbox) copyRow(in []int32, dst []float32) {
 	}
 }
 
-// matrix converts YCbCr to RGB, in 1/4096ths: ITU-R BT.601 and BT.709, section
+// matrix converts YCbCr to RGB, in 1/8192ths: ITU-R BT.601 and BT.709, section
 // "digital representation"; full range as JFIF 1.02, page 3.
 //
-// Video's converters round each product down, so that what references and networks
-// are given is a little darker than the formula: ffmpeg's by 0.95 in red, 1.4 in
-// green and 1.0 in blue on the mean. Near a threshold that decides. less is what
-// is taken off for it, chosen in the middle of what agrees with such a reference; the
-// formulas of JPEG are rounded to nearest, and nothing is taken off.
+// JPEG decoders round the sum to the nearest level. What decodes video rounds each
+// product down before it adds them: so does swscale's conversion for x86 (pmulhw of
+// 8.3 bits by 3.13, three products for green), with which ffmpeg and OpenCV make
+// pictures of videos, for references and for networks. On frames without scaling
+// this one gives the same bytes as it (TestVideoIsConvertedAsFFmpegDoes). To round to
+// the nearest here makes a picture lighter by a level, which decides near a
+// threshold.
 type matrix struct {
 	y, rCr, gCb, gCr, bCb int32
-	zero                  int32    // of luma, with 4 bits of fraction
-	less                  [3]int32 // of red, green, blue, in 1/65536ths
+	zero                  int32 // of luma, with 4 bits of fraction
+	keep                  int32 // the bits of a product that count
+	half                  int32 // what is added to the sum
 }
 
 func newMatrix(c Colour) matrix {
@@ -241,27 +245,27 @@ func newMatrix(c Colour) matrix {
 	if c.BT709 {
 		kr, kb = 0.2126, 0.0722
 	}
-	luma, chroma, zero := 1.0, 1.0, int32(0)
-	var less [3]int32
-	if !c.Full {
-		luma, chroma, zero = 255.0/219, 255.0/224, 16
-		less = [3]int32{45875, 88474, 45875} // 0.7, 1.35, 0.7
+	luma, chroma, zero := 255.0/219, 255.0/224, int32(16)
+	keep, half := int32(-1)<<product, int32(0)
+	if c.Full {
+		luma, chroma, zero = 1, 1, 0
+		keep, half = -1, 1<<(product-1)
 	}
 	kg := 1 - kr - kb
-	fix := func(v float64) int32 { return int32(v*4096 + 0.5) }
+	fix := func(v float64) int32 { return int32(v*8192 + 0.5) }
 	return matrix{y: fix(luma), rCr: fix(2 * (1 - kr) * chroma), bCb: fix(2 * (1 - kb) * chroma),
-		gCb: fix(2 * (1 - kb) * kb / kg * chroma), gCr: fix(2 * (1 - kr) * kr / kg * chroma), zero: zero << 4, less: less}
+		gCb: fix(2 * (1 - kb) * kb / kg * chroma), gCr: fix(2 * (1 - kr) * kr / kg * chroma), zero: zero << 4, keep: keep, half: half}
 }
 
 func (m *matrix) convert(in [3][]int32, r, g, b []float32, level *[1024]float32) {
 	n := len(r)
 	g, b = g[:n], b[:n]
 	ys, us, vs := in[0][:n], in[1][:n], in[2][:n]
-	const half = 1<<15 + below<<16 // 16 bits are dropped: 4 of the sample, 12 of the matrix
+	keep, offset := m.keep, m.half+below<<product
 	for i := range n {
-		y, u, v := (ys[i]-m.zero)*m.y, us[i]-128<<4, vs[i]-128<<4
-		r[i] = level[(y+v*m.rCr+half-m.less[0])>>16&1023]
-		g[i] = level[(y-u*m.gCb-v*m.gCr+half-m.less[1])>>16&1023]
-		b[i] = level[(y+u*m.bCb+half-m.less[2])>>16&1023]
+		y, u, v := (ys[i]-m.zero)*m.y&keep+offset, us[i]-128<<4, vs[i]-128<<4
+		r[i] = level[(y+v*m.rCr&keep)>>product&1023]
+		g[i] = level[(y+-u*m.gCb&keep+-v*m.gCr&keep)>>product&1023]
+		b[i] = level[(y+u*m.bCb&keep)>>product&1023]
 	}
 }

@@ -1,8 +1,11 @@
 package yolo
 
 import (
+	"bytes"
 	"math"
 	"math/rand/v2"
+	"os/exec"
+	"runtime"
 	"testing"
 
 	"github.com/perch-edge/perch/pkg/pixel"
@@ -147,6 +150,40 @@ func TestColours(t *testing.T) {
 			if v := got[i*32*32+5]; v < want-1 || v > want+1 {
 				t.Errorf("Y %d, Cb %d, Cr %d as %+v: channel %d = %g; want %g", tt.y, tt.cb, tt.cr, tt.c, i, v, want)
 			}
+		}
+	}
+}
+
+// Video is rounded as ffmpeg rounds it, level for level.
+func TestVideoIsConvertedAsFFmpegDoes(t *testing.T) {
+	if runtime.GOARCH != "amd64" {
+		t.Skip("ffmpeg rounds in another way on " + runtime.GOARCH)
+	}
+	ffmpeg, err := exec.LookPath("ffmpeg")
+	if err != nil {
+		t.Skip(err)
+	}
+	s := size("64x64")
+	img := noise(t, pixel.YUV420, s)
+	for matrix, c := range map[string]Colour{"bt601": {}, "bt709": {BT709: true}} {
+		cmd := exec.Command(ffmpeg, "-v", "error", "-f", "rawvideo", "-pix_fmt", "yuv420p", "-s", s.String(), "-i", "pipe:0",
+			"-vf", "scale=in_color_matrix="+matrix, "-pix_fmt", "rgb24", "-f", "rawvideo", "pipe:1")
+		cmd.Stdin = bytes.NewReader(img.Data)
+		want, err := cmd.Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := fill(t, img, c, Input{Size: s, Scale: 1})
+		wrong := 0
+		for i := range s.Width * s.Height {
+			for ch := range 3 {
+				if got[ch*s.Width*s.Height+i] != float32(want[3*i+ch]) {
+					wrong++
+				}
+			}
+		}
+		if wrong > 0 {
+			t.Errorf("%s: %d of %d values are not ffmpeg's; want none", matrix, wrong, len(want))
 		}
 	}
 }

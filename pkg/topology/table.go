@@ -381,7 +381,7 @@ func typeName(t reflect.Type) string {
 	case reflect.Slice:
 		return "a list [ ] of " + strings.TrimPrefix(typeName(t.Elem()), "a ")
 	case reflect.Map:
-		return "a table"
+		return "a table, each value " + typeName(t.Elem())
 	default:
 		return t.String()
 	}
