@@ -27,6 +27,7 @@ type child struct {
 	stall   time.Duration
 	ends    bool          // by itself, after its last picture
 	spread  time.Duration // the least time from one picture to the next
+	even    *evenly       // when each picture is due, where that is known beforehand
 
 	process *ffmpeg.Process
 	read    func(context.Context, []byte) (shot, error)
@@ -60,7 +61,12 @@ func (c *child) start(ctx context.Context) error {
 }
 
 func (c *child) next(ctx context.Context, _ msg.Seq, slot []byte) (shot, error) {
-	if c.spread > 0 {
+	switch {
+	case c.even != nil:
+		if err := c.w.Wait(ctx, c.even.due()); err != nil {
+			return shot{}, err
+		}
+	case c.spread > 0:
 		if err := c.w.Wait(ctx, c.last.Add(c.spread)); err != nil {
 			return shot{}, err
 		}
@@ -70,7 +76,40 @@ func (c *child) next(ctx context.Context, _ msg.Seq, slot []byte) (shot, error) 
 	if err != nil {
 		return shot{}, c.ended(ctx, err)
 	}
+	if c.even != nil {
+		got.stamp = c.even.stamp(c.w.Now())
+	}
 	return got, nil
+}
+
+// evenly gives the pictures of a file the times that they have in it, counted
+// from when the first one came: as they come, they would be early and late by
+// what the decoder takes.
+type evenly struct {
+	hz    float64
+	first time.Time // zero before the first picture
+	n     int       // of the next picture
+}
+
+// due is when the next picture is to be shown.
+func (e *evenly) due() time.Time {
+	if e.first.IsZero() {
+		return time.Now()
+	}
+	return e.first.Add(time.Duration(float64(e.n) / e.hz * float64(time.Second)))
+}
+
+// mostLate is how late a picture may be; then the times begin anew with it.
+const mostLate = time.Second
+
+// stamp is the moment of the next picture, which has just come.
+func (e *evenly) stamp(now msg.Stamp) msg.Stamp {
+	late := time.Since(e.due())
+	if e.first.IsZero() || late > mostLate {
+		e.first, e.n, late = time.Now(), 0, 0
+	}
+	e.n++
+	return at(now, late)
 }
 
 // ended says what the end of the pictures means.
@@ -117,13 +156,19 @@ func openFile(w *worker.Worker, cfg Config) (input, settled, error) {
 	if err != nil {
 		return nil, settled{}, err
 	}
-	in := ffmpeg.File(cfg.Input.Rest).With("-re")
+	in := ffmpeg.File(cfg.Input.Rest)
+	even := cfg.video.Steady && (s.CaptureHz == 0 || s.CaptureHz >= cfg.video.Hz)
+	if !even {
+		in = in.With("-re")
+	}
 	if cfg.Loop {
 		in = in.With("-stream_loop", "-1")
 	}
 	c := newChild(w, cfg, ffmpeg.FFmpeg(in, output(s, cfg.size(s), cfg.filters())...), frames)
 	c.ends = true
-	if hz > 0 {
+	if even {
+		c.even = &evenly{hz: cfg.video.Hz}
+	} else if hz > 0 {
 		// A decoder that runs in several threads holds pictures back and lets
 		// them go together at the end, more than a ring may have slots.
 		c.spread = time.Duration(0.5 / hz * float64(time.Second))

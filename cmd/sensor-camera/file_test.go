@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/perch-edge/perch/pkg/msg"
@@ -201,4 +202,33 @@ func TestFileCutShort(t *testing.T) {
 	if code := p.exit(); code != 0 {
 		t.Errorf("exit code %d at the end of a file that was cut; want 0", code)
 	}
+}
+
+// The times of a file's pictures are those in the file, however they come.
+func TestEvenly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := evenly{hz: 15}
+		begun := time.Now()
+		now := func() msg.Stamp { return msg.Stamp{Wall: time.Now(), Boot: time.Hour + time.Since(begun)} }
+		take := func(late time.Duration) time.Duration {
+			time.Sleep(time.Until(e.due()) + late)
+			return e.stamp(now()).Boot - time.Hour
+		}
+		for n := range 300 {
+			got, want := take(time.Duration(n%7)*time.Millisecond), time.Duration(float64(n)/15*1e9)
+			if n == 0 {
+				begun = time.Now() // whenever the first one came
+				continue
+			}
+			if d := got - want; d < -time.Microsecond || d > time.Microsecond {
+				t.Fatalf("picture %d has the time %s; want %s", n, got, want)
+			}
+		}
+		if got, want := take(3*time.Second), time.Since(begun); got != want {
+			t.Errorf("a picture that is 3 s late has the time %s; want the present, %s", got, want)
+		}
+		if got, want := take(0), time.Since(begun); got != want {
+			t.Errorf("the one after it has %s; want %s", got, want)
+		}
+	})
 }

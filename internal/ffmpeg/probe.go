@@ -19,6 +19,7 @@ type Video struct {
 	Codec    string        // as ffmpeg names it: h264
 	Size     pixel.Size    // of decoded pictures, turned upright
 	Hz       float64       // pictures a second on average; 0 is not known
+	Steady   bool          // they are evenly spaced, as far as the container tells
 	Frames   int           // 0 is not known: the container does not say
 	Duration time.Duration // 0 is not known
 }
@@ -82,6 +83,7 @@ func parseProbe(answer []byte) (Video, error) {
 			v.Size.Width, v.Size.Height = v.Size.Height, v.Size.Width
 		}
 	}
+	v.Steady = v.Hz > 0 && math.Abs(rate(s.Rate)-v.Hz) < 1e-3*v.Hz
 	if v.Hz == 0 {
 		v.Hz = rate(s.Rate)
 	}

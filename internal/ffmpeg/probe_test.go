@@ -42,7 +42,7 @@ func TestProbe(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Video{Codec: "h264", Size: pixel.Size{Width: 64, Height: 48}, Hz: 30000. / 1001, Frames: 60, Duration: 2002 * time.Millisecond}
+	want := Video{Codec: "h264", Size: pixel.Size{Width: 64, Height: 48}, Hz: 30000. / 1001, Steady: true, Frames: 60, Duration: 2002 * time.Millisecond}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("Probe(%q) (-want +got):\n%s", odd, diff)
 	}
