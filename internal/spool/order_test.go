@@ -2,6 +2,7 @@ package spool
 
 import (
 	"errors"
+	"os"
 	"slices"
 	"strings"
 	"syscall"
@@ -13,10 +14,25 @@ import (
 	"github.com/perch-edge/perch/internal/sidecar"
 )
 
+// ram is a folder for the time of a test, where syncs cost nothing.
+func ram(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "spool-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
 // mount shows a folder whose calls are noted down, and fail when told to.
 func mount(t *testing.T) (faults *faultfs.FS, backing, at string) {
 	t.Helper()
-	backing, at = t.TempDir(), t.TempDir()
+	backing, at = ram(t), t.TempDir()
 	faults, err := faultfs.Mount(backing, at)
 	if errors.Is(err, faultfs.ErrUnavailable) {
 		t.Skip(err)

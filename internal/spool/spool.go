@@ -221,8 +221,8 @@ func (s *Spool) Discard(name string, to State) error {
 
 // Complete moves a finished file from work/ to a state, with its sidecar, whose
 // bytes and hash it fills in. The file stays open for the caller to close. It
-// fails with fs.ErrExist where the state has that file. As long as the file is
-// in work/ it can be reopened and completed again.
+// fails with fs.ErrExist where the state has that file. Where it fails it can
+// be called again, with the file opened anew if it is still in work/.
 func (s *Spool) Complete(f *os.File, to State, side *sidecar.Sidecar) error {
 	if err := s.complete(f, to, side); err != nil {
 		return fmt.Errorf("complete %s: %w", side.Name, err)
@@ -233,9 +233,12 @@ func (s *Spool) Complete(f *os.File, to State, side *sidecar.Sidecar) error {
 
 func (s *Spool) complete(f *os.File, to State, side *sidecar.Sidecar) error {
 	file := path.Join(string(Work), side.Name)
-	err := checkName(side.Name)
-	if err == nil {
-		err = s.isOnly(f, file)
+	if err := checkName(side.Name); err != nil {
+		return err
+	}
+	err := s.isOnly(f, file)
+	if errors.Is(err, fs.ErrNotExist) && s.isOnly(f, path.Join(string(to), side.Name)) == nil {
+		return s.sync(string(to)) // which is what failed the last time
 	}
 	if err == nil {
 		side.Bytes, side.SHA256, err = hash(f, func() {})
