@@ -265,3 +265,5 @@ func transitChild(args []string) error {
 	}
 	return err
 }
+
+func workChild(args []string) error { return nil }
