@@ -265,5 +265,3 @@ func transitChild(args []string) error {
 	}
 	return err
 }
-
-func workChild(args []string) error { return nil }
