@@ -173,6 +173,7 @@ func TestPowerCuts(t *testing.T) {
 	for n := range again(t, 10, 50) {
 		for lines, until := last, last+1+rand.IntN(9); lines < until; _, lines = said(t, log.Name()) {
 			time.Sleep(time.Duration(rand.IntN(3000)) * time.Microsecond) // which step it hits is left to chance
+			stopped(t, cmd.Process.Pid)
 		}
 		cut := filepath.Join(dir, "cut.img")
 		copyStopped(t, cmd.Process.Pid, image, cut)
@@ -209,7 +210,8 @@ func copyStopped(t *testing.T, pid int, image, to string) {
 	}
 }
 
-// stopped says whether all threads of a process stand still.
+// stopped says whether all threads of a process stand still. A process that has
+// ended fails the test.
 func stopped(t *testing.T, pid int) bool {
 	t.Helper()
 	stats, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
@@ -218,6 +220,9 @@ func stopped(t *testing.T, pid int) bool {
 	}
 	for _, stat := range stats {
 		text, err := os.ReadFile(stat)
+		if err == nil && strings.Contains(string(text), ") Z ") {
+			t.Fatal("the worker ended")
+		}
 		if err == nil && !strings.Contains(string(text), ") T ") {
 			return false
 		}
