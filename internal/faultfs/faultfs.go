@@ -61,6 +61,8 @@ type FS struct {
 	keep   bool
 	left   int // calls until one breaks
 	do     func()
+	errno  syscall.Errno // that calls break with
+	once   bool          // the others go well
 	broken bool
 	synced map[string]int64 // by path: bytes that a sync has made safe
 }
@@ -107,10 +109,15 @@ func (f *FS) Failing() int {
 // Break runs do in place of the n-th call from now on, counted from 1, and
 // fails that call and all after it with EIO, until Break(0, nil). do may kill
 // the program that makes the call: then it has come as far as that.
-func (f *FS) Break(n int, do func()) {
+func (f *FS) Break(n int, do func()) { f.arm(n, do, syscall.EIO, false) }
+
+// Fail fails the n-th call from now on with an error, once or until Fail(0, 0, false).
+func (f *FS) Fail(n int, errno syscall.Errno, once bool) { f.arm(n, nil, errno, once) }
+
+func (f *FS) arm(n int, do func(), errno syscall.Errno, once bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.left, f.do, f.broken = n, do, false
+	f.left, f.do, f.errno, f.once, f.broken = n, do, errno, once, false
 }
 
 // Broken says whether it has come to that call.
@@ -122,8 +129,8 @@ func (f *FS) Broken() bool {
 
 // Calls lists what was done since the last call of Calls, with paths below the
 // folder: "create work/a", "write work/a", "truncate work/a", "sync work/a",
-// "sync failed work/a", "rename work/a ready/a", "unlink work/a", and for a
-// folder's own sync "sync work".
+// "sync failed work/a", "rename work/a ready/a", "unlink work/a", "allocate work/a",
+// "mkdir work", and for a folder's own sync "sync work".
 func (f *FS) Calls() []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -134,13 +141,13 @@ func (f *FS) Calls() []string {
 
 // try carries a call out, unless it is to break, and notes it down.
 func (f *FS) try(call string, work func() syscall.Errno) syscall.Errno {
-	if do, breaks := f.counts(); breaks {
-		if do != nil {
-			do()
-		}
-		return syscall.EIO
+	errno, do := f.counts()
+	if do != nil {
+		do()
 	}
-	errno := work()
+	if errno == 0 {
+		errno = work()
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if verb, path, _ := strings.Cut(call, " "); errno != 0 {
@@ -150,19 +157,21 @@ func (f *FS) try(call string, work func() syscall.Errno) syscall.Errno {
 	return errno
 }
 
-// counts counts a call down, and says what to do in its place.
-func (f *FS) counts() (do func(), breaks bool) {
+// counts counts a call down, and says how it is to fail, and what to do first.
+func (f *FS) counts() (errno syscall.Errno, do func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.broken {
-		return nil, true
+	if f.broken && !f.once {
+		return f.errno, nil
 	}
 	if f.left == 0 {
-		return nil, false
+		return 0, nil
 	}
-	f.left--
-	f.broken = f.left == 0
-	return f.do, f.broken
+	if f.left--; f.left > 0 {
+		return 0, nil
+	}
+	f.broken = true
+	return f.errno, f.do
 }
 
 // moved keeps what is known of a file whose name changes, or forgets it.
@@ -223,6 +232,8 @@ var (
 	_ fs.NodeUnlinker       = (*node)(nil)
 	_ fs.NodeFsyncer        = (*node)(nil)
 	_ fs.NodeWriter         = (*node)(nil)
+	_ fs.NodeAllocater      = (*node)(nil)
+	_ fs.NodeMkdirer        = (*node)(nil)
 	_ fs.NodeSetattrer      = (*node)(nil)
 	_ fs.NodeOpendirHandler = (*node)(nil)
 )
@@ -246,6 +257,22 @@ func (n *node) Write(ctx context.Context, file fs.FileHandle, data []byte, at in
 		return errno
 	})
 	return written, errno
+}
+
+// Allocate sets room aside for a file.
+func (n *node) Allocate(ctx context.Context, file fs.FileHandle, at, size uint64, mode uint32) syscall.Errno {
+	return n.fs.try("allocate "+n.at(""), func() syscall.Errno {
+		return file.(fs.FileAllocater).Allocate(ctx, at, size, mode)
+	})
+}
+
+// Mkdir makes a folder.
+func (n *node) Mkdir(ctx context.Context, name string, mode uint32, out *fuse.EntryOut) (inode *fs.Inode, errno syscall.Errno) {
+	errno = n.fs.try("mkdir "+n.at(name), func() syscall.Errno {
+		inode, errno = n.LoopbackNode.Mkdir(ctx, name, mode, out)
+		return errno
+	})
+	return inode, errno
 }
 
 // Setattr changes a file's length, or what is not worth a note.

@@ -46,7 +46,7 @@ func TestCallsAreNotedInOrder(t *testing.T) {
 			t.Errorf("sync of folder %q = %v; want none", name, err)
 		}
 	}
-	want := []string{"create work/a", "write work/a", "rename work/a b", "unlink b", "sync work", "sync ."}
+	want := []string{"mkdir work", "create work/a", "write work/a", "rename work/a b", "unlink b", "sync work", "sync ."}
 	if diff := cmp.Diff(want, f.Calls()); diff != "" {
 		t.Errorf("Calls() (-want +got):\n%s", diff)
 	}
@@ -113,6 +113,28 @@ func TestBreakStopsBeforeACall(t *testing.T) {
 	}
 	if got, err := os.ReadFile(backing + "/b"); err != nil || string(got) != "one\n" {
 		t.Errorf("backing file = %q, %v; want what was written", got, err)
+	}
+}
+
+func TestFailFailsOneCall(t *testing.T) {
+	f, _, at := mount(t)
+	f.Fail(2, syscall.ENOSPC, true)
+	if err := os.WriteFile(at+"/a", []byte("one\n"), 0o600); !errors.Is(err, syscall.ENOSPC) || !f.Broken() {
+		t.Errorf("WriteFile() with its second call failing = %v; want ENOSPC", err)
+	}
+	if err := os.WriteFile(at+"/b", []byte("one\n"), 0o600); err != nil {
+		t.Errorf("WriteFile() after that = %v; want nil", err)
+	}
+	f.Fail(1, syscall.EROFS, false)
+	for range 2 {
+		if err := os.Remove(at + "/b"); !errors.Is(err, syscall.EROFS) {
+			t.Errorf("Remove() = %v; want EROFS, each time", err)
+		}
+	}
+	f.Fail(0, 0, false)
+	want := []string{"create a", "write failed a", "create b", "write b", "unlink failed b", "unlink failed b"}
+	if diff := cmp.Diff(want, f.Calls()); diff != "" {
+		t.Errorf("Calls() (-want +got):\n%s", diff)
 	}
 }
 

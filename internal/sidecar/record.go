@@ -1,6 +1,7 @@
 package sidecar
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/perch-edge/perch/pkg/msg"
@@ -87,6 +88,23 @@ func (s *Sidecar) Class() Class {
 		return Clips
 	}
 	return Other
+}
+
+// Clone is a copy that can be changed without changing the sidecar: in its
+// history, its detections and the records that are added on the way.
+func (s *Sidecar) Clone() *Sidecar {
+	c := *s
+	c.History, c.Detections = slices.Clone(s.History), slices.Clone(s.Detections)
+	c.TimeCorrected, c.Upload, c.Receipt = copied(s.TimeCorrected), copied(s.Upload), copied(s.Receipt)
+	return &c
+}
+
+func copied[T any](p *T) *T {
+	if p == nil {
+		return nil
+	}
+	c := *p
+	return &c
 }
 
 // Add puts an event at the end of the history.

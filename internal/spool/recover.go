@@ -48,7 +48,7 @@ func (s *Spool) folder(state State) (in folder, err error) {
 		case errors.Is(err, fs.ErrNotExist): // moved on meanwhile
 		case err != nil:
 			return in, fmt.Errorf("list spool: %w", err)
-		case id.Check() != nil || !st.Mode().IsRegular() || len(ext) < 2:
+		case id.Check() != nil || plain(st) != nil || len(ext) < 2 || ext == partSuffix:
 			in.foreign = append(in.foreign, path.Join(string(state), e.Name()))
 		case ext == ".json":
 			in.sidecars = append(in.sidecars, id)
@@ -90,22 +90,20 @@ func (r *Report) Any() bool {
 // Recover settles what kills and power cuts left. What another process is at
 // work on it leaves alone. It does all it can; the error joins what it could not.
 func (s *Spool) Recover(how Recovery) (Report, error) {
-	r := recoverer{Spool: s, how: how, in: map[State]folder{}}
+	r := recoverer{Spool: s, how: how, in: map[State]folder{}, names: map[sidecar.ID]string{}}
 	var errs []error
 	for _, state := range Stages() {
 		in, err := s.folder(state)
 		errs = append(errs, err)
 		r.in[state] = in
 		r.report.Foreign = append(r.report.Foreign, in.foreign...)
+		for _, f := range in.files {
+			r.names[f.ID] = f.Name
+		}
 	}
 	errs = append(errs, r.work())
 	for _, state := range Stages() {
 		errs = append(errs, r.state(state))
-	}
-	for i, err := range errs {
-		if errors.Is(err, ErrHeld) || errors.Is(err, fs.ErrNotExist) { // somebody is on it
-			errs[i] = nil
-		}
 	}
 	return r.report, errors.Join(errs...)
 }
@@ -114,6 +112,7 @@ type recoverer struct {
 	*Spool
 	how    Recovery
 	in     map[State]folder
+	names  map[sidecar.ID]string // of all files that were found
 	report Report
 }
 
@@ -127,26 +126,35 @@ func (r *recoverer) work() error {
 	var errs []error
 	for _, e := range list {
 		r.how.Alive()
-		p := path.Join(string(Work), e.Name())
-		name, part := strings.CutSuffix(e.Name(), partSuffix)
-		if part && checkName(name) == nil {
-			errs = append(errs, r.tolerate(r.removeUnheld(p)))
+		if id, ext := splitName(e.Name()); checkName(e.Name()) == nil {
+			r.names[id] = e.Name()
+		} else if ext == partSuffix || strings.HasSuffix(e.Name(), newSuffix) {
+			errs = append(errs, tolerate(r.unfinished(e.Name())))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-func (r *recoverer) removeUnheld(p string) error {
-	f, err := r.openHeld(p, os.O_RDONLY)
+func (r *recoverer) unfinished(name string) error {
+	p := path.Join(string(Work), name)
+	st, err := r.root.Lstat(p)
 	if err != nil {
 		return err
 	}
+	id, _ := splitName(strings.TrimSuffix(name, ".new"))
+	if id.Check() != nil || plain(st) != nil {
+		r.report.Foreign = append(r.report.Foreign, p)
+		return nil
+	}
+	if err := r.removeUnheld(p); err != nil {
+		return err
+	}
 	r.report.Unfinished++
-	return errors.Join(r.unlink(p), f.Close())
+	return nil
 }
 
 // tolerate forgets that somebody else was faster.
-func (r *recoverer) tolerate(err error) error {
+func tolerate(err error) error {
 	if errors.Is(err, ErrHeld) || errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -166,13 +174,13 @@ func (r *recoverer) state(state State) error {
 		sidecars[id] = true
 		if !files[id] {
 			r.how.Alive()
-			errs = append(errs, r.tolerate(r.orphan(state, id)))
+			errs = append(errs, tolerate(r.orphan(state, id)))
 		}
 	}
 	for _, f := range in.files {
 		if !sidecars[f.ID] || r.how.Deep {
 			r.how.Alive()
-			errs = append(errs, r.tolerate(r.check(state, f)))
+			errs = append(errs, tolerate(r.check(state, f)))
 		}
 	}
 	return errors.Join(errs...)
@@ -192,55 +200,72 @@ func (r *recoverer) orphan(state State, id sidecar.ID) error {
 	case from == state: // it has come meanwhile
 		return nil
 	case from == "":
-		r.report.Orphans++
-		return r.unlink(sidecarIn(state, id))
+		return r.removeOrphan(state, id, name)
 	}
-	f, err := r.openHeld(path.Join(string(from), name), os.O_RDONLY)
+	file := path.Join(string(from), name)
+	f, err := r.openHeld(file, os.O_RDONLY)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	r.report.Finished++
-	if from == Work || !r.further(state, from, id) {
-		return r.unlink(sidecarIn(state, id))
+	old, further := state, false
+	if from != Work {
+		further, err = r.further(state, from, id)
 	}
-	if err := r.rename(from, state, name); err != nil {
+	if err == nil && further {
+		old = from
+		_, err = r.rename(file, path.Join(string(state), name))
+	}
+	if err == nil {
+		err = r.unlink(sidecarIn(old, id))
+	}
+	if err == nil {
+		r.report.Finished++
+	}
+	return err
+}
+
+// removeOrphan removes a sidecar whose file is nowhere. A file that is coming
+// from another spool has a copy in work/: who holds that name keeps it away.
+func (r *recoverer) removeOrphan(state State, id sidecar.ID, name string) error {
+	if err := r.makeState(Work); err != nil {
 		return err
 	}
-	return r.unlink(sidecarIn(from, id))
+	part := unfinishedCopy(id)
+	f, err := r.createHeld(part)
+	if err != nil {
+		return err
+	}
+	at, err := r.whereIs(name)
+	if err == nil && at == "" {
+		if err = r.unlink(sidecarIn(state, id)); err == nil {
+			r.report.Orphans++
+		}
+	}
+	return errors.Join(err, r.unlink(part), f.Close())
 }
 
 // nameOf is the name of the file that a sidecar is of: by its text, or where
-// that cannot be read by the file's id. It is "" where there is no such file.
+// that is none by the file's id. It is "" where there is no such file.
 func (r *recoverer) nameOf(state State, id sidecar.ID) (string, error) {
 	side, err := r.Sidecar(state, id)
-	if err == nil || errors.Is(err, fs.ErrNotExist) {
-		return nameIn(side), err
+	if errors.Is(err, errMalformed) {
+		return r.names[id], nil
 	}
-	for _, state := range append(Stages(), Work) {
-		in, err := r.folder(state)
-		if err != nil {
-			return "", err
-		}
-		if i := slices.IndexFunc(in.files, func(e Entry) bool { return e.ID == id }); i >= 0 {
-			return in.files[i].Name, nil
-		}
+	if err != nil {
+		return "", err
 	}
-	return "", nil
-}
-
-func nameIn(side *sidecar.Sidecar) string {
-	if side == nil {
-		return ""
-	}
-	return side.Name
+	return side.Name, nil
 }
 
 // whereIs finds a file. Files go from work/ to a state and from there to a
 // later one: looking in that order misses none that moves meanwhile.
 func (r *recoverer) whereIs(name string) (State, error) {
+	if name == "" {
+		return "", nil
+	}
 	for _, state := range append([]State{Work}, Stages()...) {
-		if there, err := r.has(state, name); err != nil || there && name != "" {
+		if there, err := r.has(state, name); err != nil || there {
 			return state, err
 		}
 	}
@@ -249,44 +274,57 @@ func (r *recoverer) whereIs(name string) (State, error) {
 
 // further says whether the sidecar in one state tells more than that in
 // another: then the file was on its way there.
-func (r *recoverer) further(to, from State, id sidecar.ID) bool {
+func (r *recoverer) further(to, from State, id sidecar.ID) (bool, error) {
 	next, err := r.Sidecar(to, id)
 	if err != nil {
-		return false
+		if lacking(err) {
+			err = nil
+		}
+		return false, err
 	}
 	now, err := r.Sidecar(from, id)
-	return err != nil || len(next.History) > len(now.History)
+	if lacking(err) {
+		return true, nil
+	}
+	return err == nil && len(next.History) > len(now.History), err
 }
 
 // check gives a file a sidecar that has none, and sets one aside that is not
 // as long as its own tells.
 func (r *recoverer) check(state State, e Entry) error {
+	if slices.Contains(r.in[state].foreign, sidecarIn(state, e.ID)) {
+		return nil // what stands in its sidecar's place is reported
+	}
 	side, err := r.Sidecar(state, e.ID)
 	switch {
-	case err == nil && side.Name == e.Name && side.Bytes == e.Bytes:
+	case lacking(err):
+		return r.describe(state, e)
+	case err != nil:
+		return err
+	case side.Name != e.Name: // a second file of that id
+		r.report.Foreign = append(r.report.Foreign, path.Join(string(state), e.Name))
 		return nil
-	case err == nil && state == Quarantine:
+	case side.Bytes == e.Bytes || state == Quarantine:
 		return nil
-	case err == nil && side.Name == e.Name:
-		return r.setAside(state, e, side)
 	}
-	why := "its sidecar is for another file"
-	if errors.Is(err, fs.ErrNotExist) {
-		why = "it had no sidecar"
-	} else if err != nil {
-		why = fmt.Sprintf("its sidecar could not be read: %.200v", err)
-	}
+	return r.setAside(state, e)
+}
+
+func (r *recoverer) describe(state State, e Entry) error {
 	f, err := r.openHeld(path.Join(string(state), e.Name), os.O_RDONLY)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	return r.describe(state, f, e, why)
-}
-
-func (r *recoverer) describe(state State, f *os.File, e Entry, why string) error {
+	why := "it had no sidecar"
+	_, err = r.Sidecar(state, e.ID) // as it is now that nobody changes it
+	if !lacking(err) {
+		return err
+	}
+	if errors.Is(err, errMalformed) {
+		why = fmt.Sprintf("its sidecar could not be read: %.200v", err)
+	}
 	side := r.how.Describe(e.ID, e.Name)
-	var err error
 	if side.Bytes, side.SHA256, err = hash(f, r.how.Alive); err != nil {
 		return err
 	}
@@ -301,14 +339,14 @@ func (r *recoverer) describe(state State, f *os.File, e Entry, why string) error
 	return err
 }
 
-func (r *recoverer) setAside(state State, e Entry, side *sidecar.Sidecar) error {
+func (r *recoverer) setAside(state State, e Entry) error {
 	h, err := r.Hold(state, e.ID)
 	if err != nil {
 		return err
 	}
 	st, err := h.File().Stat()
 	if err == nil && st.Size() != h.side.Bytes {
-		side = h.Sidecar()
+		side := h.Sidecar()
 		side.Add(r.how.Event(string(Quarantine), fmt.Sprintf("it has %d bytes, and had %d when it was made", st.Size(), side.Bytes)))
 		if err = h.Move(Quarantine, side); err == nil {
 			r.report.Damaged = append(r.report.Damaged, side)

@@ -39,7 +39,7 @@ func TestRecover(t *testing.T) {
 		left   []string
 	}{
 		"nothing": {func(t *testing.T, s *Spool) { put(t, s, Ready, heldID, "x") }, counts{}, []string{"ready/ID.json", "ready/ID.mp4"}},
-		"an unfinished copy": {func(t *testing.T, s *Spool) { write(t, s, "work/"+mp4+".part", "x") },
+		"an unfinished copy": {func(t *testing.T, s *Spool) { write(t, s, "work/"+id+".part", "x") },
 			counts{Unfinished: 1}, nil},
 		"a sidecar alone": {func(t *testing.T, s *Spool) {
 			put(t, s, Ready, heldID, "x")

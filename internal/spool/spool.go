@@ -18,24 +18,19 @@
 //
 // All access goes through one os.Root. Names are ids of ours; what is not a
 // regular file with one link is refused, whoever put it there. It fails when
-// the disk does, and a step that failed can be tried again: nothing is synced
-// twice by the same descriptor, since the kernel forgets a failure.
+// the disk does, and a step that failed can be tried again: a file that could
+// not be synced is written anew, since the kernel forgets a failure.
 package spool
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path"
 	"strings"
+	"sync"
 	"sync/atomic"
-	"syscall"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/perch-edge/perch/internal/sidecar"
 )
@@ -62,6 +57,7 @@ func Stages() []State { return []State{Born, Dropped, Ready, Sent, Rejected, Qua
 type Spool struct {
 	root    *os.Root
 	written atomic.Int64
+	doubts  sync.Map // name of a file in work/ whose sync failed: its hash before that
 }
 
 // Written is how many bytes were written into the spool by way of it, the
@@ -77,28 +73,21 @@ func Open(dir string, states ...State) (*Spool, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open spool: %w", err)
 	}
+	return openIn(root, states)
+}
+
+// openIn opens the spool in a folder, which it closes where that fails.
+func openIn(root *os.Root, states []State) (*Spool, error) {
 	s := &Spool{root: root}
+	var errs []error
 	for _, state := range states {
-		err = errors.Join(err, s.makeState(state))
+		errs = append(errs, s.makeState(state))
 	}
-	if err = errors.Join(err, s.sync(".")); err != nil {
+	errs = append(errs, s.sync(".")) // an earlier run may have been killed before it did
+	if err := errors.Join(errs...); err != nil {
 		return nil, errors.Join(err, root.Close())
 	}
 	return s, nil
-}
-
-func (s *Spool) makeState(state State) error {
-	if err := s.root.Mkdir(string(state), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("make spool folder: %w", err)
-	}
-	st, err := s.root.Lstat(string(state))
-	if err != nil {
-		return fmt.Errorf("open spool folder: %w", err)
-	}
-	if !st.IsDir() {
-		return fmt.Errorf("open spool folder %s in %s: it is no folder (%s)", state, s.root.Name(), st.Mode())
-	}
-	return nil
 }
 
 // Dir is the spool's path, for messages.
@@ -138,11 +127,14 @@ func checkName(name string) error {
 	if err := id.Check(); err != nil {
 		return err
 	}
-	if len(ext) < 2 || ext == ".json" {
+	if len(ext) < 2 || ext == ".json" || ext == partSuffix {
 		return fmt.Errorf("file name %.100q: want an id and an extension", name)
 	}
 	return nil
 }
+
+// ErrDamaged says that a file's bytes are not those its sidecar tells of.
+var ErrDamaged = errors.New("damaged")
 
 // Create makes a new file in work/, and holds it as long as it is open.
 func (s *Spool) Create(name string) (*os.File, error) {
@@ -168,58 +160,6 @@ func (s *Spool) Reopen(name string) (*os.File, error) {
 	return s.openHeld(path.Join(string(Work), name), os.O_RDWR)
 }
 
-// openRegular looks before it opens and again after: a FIFO would hang, a
-// device act, a link lead elsewhere.
-func (s *Spool) openRegular(p string, flag int) (*os.File, error) {
-	before, err := s.root.Lstat(p)
-	if err != nil {
-		return nil, fmt.Errorf("open: %w", err)
-	}
-	if !before.Mode().IsRegular() {
-		return nil, fmt.Errorf("open %s: it is no regular file (%s)", path.Join(s.Dir(), p), before.Mode())
-	}
-	f, err := s.root.OpenFile(p, flag|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, fmt.Errorf("open: %w", err)
-	}
-	if err := s.isOnly(f, p); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("open: %w", err)
-	}
-	return f, nil
-}
-
-// isOnly says whether an open file is the one of that name, and has no other.
-func (s *Spool) isOnly(f *os.File, p string) error {
-	named, err := s.root.Lstat(p)
-	if err != nil {
-		return err
-	}
-	opened, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	st, ok := opened.Sys().(*syscall.Stat_t)
-	if !ok || !os.SameFile(named, opened) || st.Nlink != 1 {
-		return fmt.Errorf("%s was exchanged, or has several links", path.Join(s.Dir(), p))
-	}
-	return nil
-}
-
-// readRegular reads a small file whole.
-func (s *Spool) readRegular(p string) ([]byte, error) {
-	f, err := s.openRegular(p, os.O_RDONLY)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, sidecar.MaxBytes+1))
-	if err == nil && len(text) > sidecar.MaxBytes {
-		err = fmt.Errorf("read %s: more than %d bytes", f.Name(), sidecar.MaxBytes)
-	}
-	return text, err
-}
-
 // Remove removes a file from work/.
 func (s *Spool) Remove(name string) error {
 	if err := checkName(name); err != nil {
@@ -228,6 +168,7 @@ func (s *Spool) Remove(name string) error {
 	if err := s.root.Remove(path.Join(string(Work), name)); err != nil {
 		return fmt.Errorf("remove: %w", err)
 	}
+	s.doubts.Delete(name)
 	return nil
 }
 
@@ -238,155 +179,110 @@ func (s *Spool) SetAside(name string) error {
 		err = s.makeState(Quarantine)
 	}
 	if err == nil {
-		err = s.rename(Work, Quarantine, name)
+		_, err = s.rename(path.Join(string(Work), name), path.Join(string(Quarantine), name))
 	}
 	if err != nil {
 		return fmt.Errorf("set aside: %w", err)
 	}
+	s.doubts.Delete(name)
 	return nil
+}
+
+// RemoveUnfinished removes what an earlier run of a worker left in work/ on its
+// way to a state, for workers that cannot go on with an unfinished file, and
+// returns how many files. A file's sidecar may be in the state already, and
+// goes first: killed in between, the next run finds the file again.
+func (s *Spool) RemoveUnfinished(worker string, to State) (int, error) {
+	names, err := s.List(Work, worker)
+	if err != nil {
+		return 0, err
+	}
+	var errs []error
+	for _, name := range names {
+		errs = append(errs, s.Discard(name, to))
+	}
+	return len(names), errors.Join(errs...)
+}
+
+// Discard removes an unfinished file from work/ for good, with whatever
+// Complete has made of its sidecar.
+func (s *Spool) Discard(name string, to State) error {
+	if err := checkName(name); err != nil {
+		return fmt.Errorf("discard: %w", err)
+	}
+	s.doubts.Delete(name)
+	id, _ := splitName(name)
+	file := path.Join(string(Work), name)
+	if there, err := s.has(to, name); err != nil || there { // then the sidecar is of that file
+		return errors.Join(err, s.unlink(file))
+	}
+	return errors.Join(s.unlink(unfinishedSidecar(id)), s.unlink(unfinishedCopy(id)), s.unlink(sidecarIn(to, id)), s.unlink(file))
 }
 
 // Complete moves a finished file from work/ to a state, with its sidecar, whose
 // bytes and hash it fills in. The file stays open for the caller to close. It
-// fails with fs.ErrExist where the state has that file. As long as the file is
-// in work/ it can be called again.
+// fails with fs.ErrExist where the state has that file. Where it fails it can
+// be called again, with the file opened anew if it is still in work/.
 func (s *Spool) Complete(f *os.File, to State, side *sidecar.Sidecar) error {
 	if err := s.complete(f, to, side); err != nil {
 		return fmt.Errorf("complete %s: %w", side.Name, err)
 	}
+	s.doubts.Delete(side.Name)
 	return nil
 }
 
 func (s *Spool) complete(f *os.File, to State, side *sidecar.Sidecar) error {
-	err := checkName(side.Name)
+	file := path.Join(string(Work), side.Name)
+	if err := checkName(side.Name); err != nil {
+		return err
+	}
+	err := s.isOnly(f, file)
+	if errors.Is(err, fs.ErrNotExist) && s.isOnly(f, path.Join(string(to), side.Name)) == nil {
+		return s.sync(string(to)) // which is what failed the last time
+	}
 	if err == nil {
-		err = s.isOnly(f, path.Join(string(Work), side.Name))
+		side.Bytes, side.SHA256, err = hash(f, func() {})
 	}
 	if err != nil {
 		return err
 	}
-	// The rename would refuse as well, but after the sidecar there is replaced.
-	if err := s.vacant(to, side.Name); err != nil {
-		return err
-	}
-	if side.Bytes, side.SHA256, err = hash(f, func() {}); err != nil {
-		return err
-	}
-	text, err := side.Encode()
+	durable, err := s.secure(f, side)
 	if err != nil {
 		return err
 	}
-	if err := f.Sync(); err != nil {
-		return fmt.Errorf("sync: %w", err)
+	if _, err = s.place(file, to, side); durable != f {
+		err = errors.Join(err, durable.Close())
 	}
-	if err := s.writeSidecar(to, side.ID, text); err != nil {
-		return err
-	}
-	return s.rename(Work, to, side.Name)
+	return err
 }
 
-func (s *Spool) has(state State, name string) (bool, error) {
-	_, err := s.root.Lstat(path.Join(string(state), name))
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	return err == nil, err
-}
-
-func sidecarIn(state State, id sidecar.ID) string {
-	return path.Join(string(state), string(id)+".json")
-}
-
-// unfinishedSidecar is a sidecar's name before it is one.
-func unfinishedSidecar(id sidecar.ID) string { return sidecarIn(Work, id) + ".new" }
-
-func hash(f *os.File, alive func()) (int64, string, error) {
-	st, err := f.Stat()
-	if err != nil {
-		return 0, "", err
-	}
-	sum := sha256.New()
-	for at := int64(0); at < st.Size(); alive() {
-		n, err := io.Copy(sum, io.NewSectionReader(f, at, min(copyStep, st.Size()-at)))
-		if err == nil && n == 0 {
-			err = io.ErrUnexpectedEOF
+// secure makes a file in work/ durable. One whose sync failed cannot be made
+// so any more: the kernel takes its pages for written ones (fsync(2)). Then
+// a copy takes its place, if it still has the bytes that it had.
+func (s *Spool) secure(f *os.File, side *sidecar.Sidecar) (durable *os.File, err error) {
+	sum, doubtful := s.doubts.Load(side.Name)
+	switch {
+	case !doubtful:
+		if err := f.Sync(); err != nil {
+			s.doubts.Store(side.Name, side.SHA256)
+			return nil, fmt.Errorf("sync: %w", err)
 		}
-		if err != nil {
-			return 0, "", fmt.Errorf("hash: %w", err)
-		}
-		at += n
+		return f, nil
+	case sum != side.SHA256:
+		return nil, fmt.Errorf("%w: its bytes changed when it could not be synced", ErrDamaged)
 	}
-	return st.Size(), hex.EncodeToString(sum.Sum(nil)), nil
-}
-
-// writeSidecar makes the sidecar appear whole, or not at all.
-func (s *Spool) writeSidecar(state State, id sidecar.ID, text []byte) error {
-	if err := s.put(unfinishedSidecar(id), sidecarIn(state, id), text); err != nil {
-		return fmt.Errorf("write sidecar: %w", err)
-	}
-	return nil
-}
-
-// put writes a file under a temporary name, syncs it, renames it, and syncs
-// its folder. What has the temporary name is of a run that was killed, or a
-// trap: it is not opened.
-func (s *Spool) put(tmp, final string, text []byte) error {
-	if err := s.root.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	f, err := s.root.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	part := unfinishedCopy(side.ID)
+	c, err := s.createHeld(part)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	_, err = f.Write(text)
-	s.written.Add(int64(len(text)))
+	err = s.copyInto(c, f, side, func() {})
 	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = s.root.Rename(tmp, final)
+		err = s.root.Rename(part, path.Join(string(Work), side.Name))
 	}
 	if err != nil {
-		return errors.Join(err, s.root.Remove(tmp))
+		return nil, errors.Join(err, s.unlink(part), c.Close())
 	}
-	return s.sync(path.Dir(final))
-}
-
-// sync makes the names in a folder durable.
-func (s *Spool) sync(folder string) error {
-	dir, err := s.root.Open(folder)
-	if err != nil {
-		return err
-	}
-	if err := errors.Join(dir.Sync(), dir.Close()); err != nil {
-		return fmt.Errorf("sync folder: %w", err)
-	}
-	return nil
-}
-
-// rename moves a file between states, not over another one, and makes both
-// folders durable.
-func (s *Spool) rename(from, to State, name string) error { return s.renameAs(from, name, to, name) }
-
-func (s *Spool) renameAs(from State, name string, to State, newName string) error {
-	source, err := s.root.Open(string(from))
-	if err != nil {
-		return err
-	}
-	defer source.Close()
-	target, err := s.root.Open(string(to))
-	if err != nil {
-		return err
-	}
-	defer target.Close()
-	if err := unix.Renameat2(int(source.Fd()), name, int(target.Fd()), newName, unix.RENAME_NOREPLACE); err != nil {
-		return fmt.Errorf("rename to %s: %w", to, err)
-	}
-	if err := target.Sync(); err != nil {
-		return fmt.Errorf("sync folder %s: %w", to, err)
-	}
-	if err := source.Sync(); err != nil {
-		return fmt.Errorf("sync folder %s: %w", from, err)
-	}
-	return nil
+	s.doubts.Delete(side.Name)
+	return c, nil
 }

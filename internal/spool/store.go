@@ -3,6 +3,7 @@ package spool
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,21 +20,23 @@ type Store struct {
 	dir, mount string
 	states     []State
 	spool      *Spool
-	device     uint64 // that the open spool is on
-	written    int64  // by spools before this one
+	written    int64 // by spools before this one
 }
 
 // NewStore is the store in dir. mount is the mount point that dir must be on;
 // "" is whatever is there.
 func NewStore(dir, mount string, states ...State) *Store {
-	return &Store{dir: dir, mount: mount, states: states}
+	if mount != "" {
+		mount = filepath.Clean(mount)
+	}
+	return &Store{dir: filepath.Clean(dir), mount: mount, states: states}
 }
 
 // Spool is the open store. It fails with ErrNotMounted while the mount is not
 // there; call it before each use, and do not keep what it returns.
 func (s *Store) Spool() (*Spool, error) {
-	device, err := s.look()
-	if err == nil && s.spool != nil && device == s.device {
+	err := s.look()
+	if err == nil && s.spool != nil && s.spool.is(s.dir) {
 		return s.spool, nil
 	}
 	if s.spool != nil { // of a disk that is gone
@@ -44,13 +47,50 @@ func (s *Store) Spool() (*Spool, error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.spool, err = Open(s.dir, s.states...); err != nil {
-		return nil, err
+	s.spool, err = s.open()
+	return s.spool, err
+}
+
+// is says whether the spool's folder is still the one of that path.
+func (s *Spool) is(dir string) bool {
+	named, err := os.Stat(dir)
+	if err != nil {
+		return false
 	}
-	if s.device, err = s.look(); err != nil { // it went between the two looks
-		return nil, errors.Join(err, s.Close())
+	opened, err := s.root.Stat(".")
+	return err == nil && os.SameFile(named, opened)
+}
+
+// open opens the spool by way of its mount: should the disk go meanwhile,
+// nothing is made in the folder that it was mounted on.
+func (s *Store) open() (*Spool, error) {
+	if s.mount == "" {
+		return Open(s.dir, s.states...)
 	}
-	return s.spool, nil
+	disk, err := os.OpenRoot(s.mount)
+	if err != nil {
+		return nil, s.absent(err)
+	}
+	defer disk.Close()
+	mounted, err := disk.Stat(".")
+	if err == nil {
+		err = s.isMount(mounted)
+	}
+	if err != nil {
+		return nil, s.absent(err)
+	}
+	below, err := filepath.Rel(s.mount, s.dir)
+	if err == nil {
+		err = disk.MkdirAll(below, 0o755)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("make spool: %w", err)
+	}
+	root, err := disk.OpenRoot(below)
+	if err != nil {
+		return nil, fmt.Errorf("open spool: %w", err)
+	}
+	return openIn(root, s.states)
 }
 
 // Written is how many bytes were written, on all disks that were there.
@@ -71,42 +111,45 @@ func (s *Store) Close() error {
 	return err
 }
 
-// look finds the device that the store is on. Where a mount is declared, that
-// must be one, and hold the folder.
-func (s *Store) look() (device uint64, err error) {
+// look fails unless the store is on its mount, where one is declared.
+func (s *Store) look() error {
 	if s.mount == "" {
-		return 0, nil
+		return nil
 	}
 	if !within(s.mount, s.dir) {
-		return 0, fmt.Errorf("store %s is not below its mount %s: %w", s.dir, s.mount, ErrNotMounted)
+		return s.absent(fmt.Errorf("it is not below its mount %s", s.mount))
 	}
-	device, err = deviceOf(s.mount)
+	mounted, err := os.Stat(s.mount)
+	if err == nil {
+		err = s.isMount(mounted)
+	}
 	if err != nil {
-		return 0, fmt.Errorf("store %s: %w: %w", s.dir, ErrNotMounted, err)
+		return s.absent(err)
 	}
-	above, err := deviceOf(filepath.Dir(s.mount))
-	if err != nil {
-		return 0, fmt.Errorf("store %s: %w: %w", s.dir, ErrNotMounted, err)
+	if at, err := os.Stat(s.dir); err == nil && device(at) != device(mounted) { // absent is to be made
+		return s.absent(fmt.Errorf("it is on another disk than %s", s.mount))
 	}
-	if device == above {
-		return 0, fmt.Errorf("store %s: nothing is mounted at %s: %w", s.dir, s.mount, ErrNotMounted)
-	}
-	if at, err := deviceOf(s.dir); err == nil && at != device { // absent is to be made
-		return 0, fmt.Errorf("store %s is on another disk than %s: %w", s.dir, s.mount, ErrNotMounted)
-	}
-	return device, nil
+	return nil
 }
 
-func deviceOf(path string) (uint64, error) {
-	st, err := os.Stat(path)
-	if err != nil {
-		return 0, err
+// isMount fails for the folder that a disk is to be mounted on.
+func (s *Store) isMount(st fs.FileInfo) error {
+	above, err := os.Stat(filepath.Dir(s.mount))
+	if err == nil && (!st.IsDir() || device(st) == device(above)) {
+		err = fmt.Errorf("nothing is mounted at %s", s.mount)
 	}
-	sys, ok := st.Sys().(*syscall.Stat_t)
-	if !ok || !st.IsDir() {
-		return 0, fmt.Errorf("%s is no folder", path)
+	return err
+}
+
+func (s *Store) absent(err error) error {
+	return fmt.Errorf("store %s: %w: %w", s.dir, ErrNotMounted, err)
+}
+
+func device(st fs.FileInfo) uint64 {
+	if sys, ok := st.Sys().(*syscall.Stat_t); ok {
+		return sys.Dev
 	}
-	return sys.Dev, nil
+	return 0
 }
 
 // within says whether dir is a folder or below it.
