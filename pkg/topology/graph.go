@@ -80,6 +80,50 @@ func (t *Topology) Readers(name string) (list []string) {
 	return list
 }
 
+// Audience lists the workers that hear a job, whether or not they read files at
+// all.
+func (t *Topology) Audience(job string) (list []string) {
+	j := t.Entry(job)
+	for _, e := range t.Entries {
+		if j != nil && t.hears(e, j) {
+			list = append(list, e.Name)
+		}
+	}
+	return list
+}
+
+// HeardJobs lists the jobs that a worker which reads files hears beside its
+// sources.
+func (t *Topology) HeardJobs(worker string) (list []string) {
+	e := t.Entry(worker)
+	for _, j := range t.Entries {
+		if e != nil && t.hears(e, j) {
+			list = append(list, j.Name)
+		}
+	}
+	return list
+}
+
+// hears says whether a job speaks to a worker. A job speaks on behalf of its
+// sources, to whoever reads one of them; and to a source itself, if that is one
+// that reads other workers, since what it missed is among what they left.
+func (t *Topology) hears(e, job *Entry) bool {
+	if job.Role != Job || e.Role != Worker {
+		return false
+	}
+	return slices.ContainsFunc(job.Sources, func(spoken Ref) bool {
+		return spoken.Name != "" && (spoken.Name == e.Name && t.readsWorkers(e) ||
+			slices.ContainsFunc(e.Sources, func(r Ref) bool { return r.Name == spoken.Name }))
+	})
+}
+
+func (t *Topology) readsWorkers(e *Entry) bool {
+	return slices.ContainsFunc(e.Sources, func(r Ref) bool {
+		source := t.Entry(r.Name)
+		return source != nil && source.Role == Worker
+	})
+}
+
 // StartOrder is the entries with each reader before its sources, so that a
 // sensor's first message finds everybody. Jobs are left out. Stopping goes the
 // other way round.
