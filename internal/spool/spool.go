@@ -168,30 +168,36 @@ func (s *Spool) Reopen(name string) (*os.File, error) {
 	return s.openHeld(path.Join(string(Work), name), os.O_RDWR)
 }
 
-// openRegular looks before it opens and again after: a FIFO would hang, a
-// device act, a link lead elsewhere.
-func (s *Spool) openRegular(p string, flag int) (*os.File, error) {
-	before, err := s.root.Lstat(p)
+// OpenRegular opens a file of a folder that others can write to as well: a
+// regular one that has no other name, and is still the one of that name when it
+// is open. It looks before it opens and again after: a FIFO would hang, a device
+// act, a link lead elsewhere.
+func OpenRegular(root *os.Root, p string, flag int) (*os.File, error) {
+	before, err := root.Lstat(p)
 	if err != nil {
 		return nil, fmt.Errorf("open: %w", err)
 	}
 	if !before.Mode().IsRegular() {
-		return nil, fmt.Errorf("open %s: it is no regular file (%s)", path.Join(s.Dir(), p), before.Mode())
+		return nil, fmt.Errorf("open %s: it is no regular file (%s)", path.Join(root.Name(), p), before.Mode())
 	}
-	f, err := s.root.OpenFile(p, flag|unix.O_NONBLOCK, 0)
+	f, err := root.OpenFile(p, flag|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open: %w", err)
 	}
-	if err := s.isOnly(f, p); err != nil {
+	if err := isOnly(root, f, p); err != nil {
 		f.Close()
 		return nil, fmt.Errorf("open: %w", err)
 	}
 	return f, nil
 }
 
+func (s *Spool) openRegular(p string, flag int) (*os.File, error) {
+	return OpenRegular(s.root, p, flag)
+}
+
 // isOnly says whether an open file is the one of that name, and has no other.
-func (s *Spool) isOnly(f *os.File, p string) error {
-	named, err := s.root.Lstat(p)
+func isOnly(root *os.Root, f *os.File, p string) error {
+	named, err := root.Lstat(p)
 	if err != nil {
 		return err
 	}
@@ -201,10 +207,12 @@ func (s *Spool) isOnly(f *os.File, p string) error {
 	}
 	st, ok := opened.Sys().(*syscall.Stat_t)
 	if !ok || !os.SameFile(named, opened) || st.Nlink != 1 {
-		return fmt.Errorf("%s was exchanged, or has several links", path.Join(s.Dir(), p))
+		return fmt.Errorf("%s was exchanged, or has several links", path.Join(root.Name(), p))
 	}
 	return nil
 }
+
+func (s *Spool) isOnly(f *os.File, p string) error { return isOnly(s.root, f, p) }
 
 // readRegular reads a small file whole.
 func (s *Spool) readRegular(p string) ([]byte, error) {
