@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
 	"time"
@@ -38,8 +39,8 @@ func run(ctx context.Context, w *worker.Worker, cfg Config) error {
 		awaited: slices.Clone(audience), accounts: map[msg.Source]msg.Account{}}
 	w.Status("%d files to announce", len(found))
 	w.Ready(ctx)
-	missing := w.Await(ctx, audience)
-	s.awaited = slices.DeleteFunc(s.awaited, func(name string) bool { return slices.Contains(missing, name) })
+	s.absent = w.Await(ctx, audience)
+	s.awaited = slices.DeleteFunc(s.awaited, func(name string) bool { return slices.Contains(s.absent, name) })
 	if err := s.announce(ctx, found); err != nil {
 		return err
 	}
@@ -53,24 +54,27 @@ type file struct {
 }
 
 // find lists the files that were not sent. What it cannot list is the error.
-func find(n topology.Node) (found []file, err error) {
-	cache := spool.NewStore(n.CacheDir, "")
-	store := spool.NewStore(n.StoreDir, n.StoreMount)
-	born, err := list(cache, spool.Born)
-	ready, notReady := list(store, spool.Ready)
-	return append(born, ready...), errors.Join(err, notReady, cache.Close(), store.Close())
+func find(n topology.Node) ([]file, error) {
+	born, notBorn := list(spool.Born, func() (*spool.Spool, error) { return spool.Look(n.CacheDir) })
+	ready, notReady := list(spool.Ready, spool.NewStore(n.StoreDir, n.StoreMount).Look)
+	return append(born, ready...), errors.Join(notBorn, notReady)
 }
 
-func list(store *spool.Store, state spool.State) (found []file, err error) {
-	s, err := store.Spool()
-	if err != nil {
+func list(state spool.State, look func() (*spool.Spool, error)) (found []file, err error) {
+	s, err := look()
+	switch {
+	case errors.Is(err, spool.ErrNotMounted):
 		return nil, worker.Temporary(err)
+	case errors.Is(err, fs.ErrNotExist): // nothing has been kept there yet
+		return nil, nil
+	case err != nil:
+		return nil, err
 	}
 	entries, err := s.Entries(state)
 	for _, e := range entries {
 		found = append(found, file{e.ID, state})
 	}
-	return found, err
+	return found, errors.Join(err, s.Close())
 }
 
 func count(found []file) string {
@@ -90,6 +94,7 @@ type sweep struct {
 	states   *worker.Inbox
 	wait     time.Duration
 	audience []string
+	absent   []string // of the audience: who was not there at the beginning
 	awaited  []string // of the audience: who is there, and has not been given up
 	accounts map[msg.Source]msg.Account
 	sent     uint64
@@ -153,11 +158,11 @@ func (s *sweep) verdict(what string) error {
 	var heard, not []string
 	for _, name := range s.audience {
 		a, came := s.accounts[msg.Source(name)]
-		switch got := a.Received + a.Repaired; {
-		case !came:
+		switch {
+		case !came && slices.Contains(s.absent, name):
 			not = append(not, name+" (not there)")
 		case a.Sent < s.sent:
-			not = append(not, fmt.Sprintf("%s (heard %d)", name, got))
+			not = append(not, fmt.Sprintf("%s (heard %d, as far as it says)", name, a.Received+a.Repaired))
 		case a.Lost > 0:
 			not = append(not, fmt.Sprintf("%s (lost %d)", name, a.Lost))
 		default: // what it skipped was said before it came, and who comes looks around
