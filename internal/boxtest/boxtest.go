@@ -153,6 +153,17 @@ func (p *Process) PID() int { return p.cmd.Process.Pid }
 // Log is what it wrote so far.
 func (p *Process) Log() string { return p.log.String() }
 
+// PeakKB is how much memory it has had at most, once it has ended.
+func (p *Process) PeakKB() int64 {
+	p.t.Helper()
+	p.Wait()
+	usage, ok := p.cmd.ProcessState.SysUsage().(*syscall.Rusage)
+	if !ok {
+		p.t.Fatal("the system does not tell how much memory a process had")
+	}
+	return usage.Maxrss
+}
+
 // Signal sends a signal.
 func (p *Process) Signal(s syscall.Signal) {
 	p.t.Helper()

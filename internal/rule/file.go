@@ -37,10 +37,7 @@ func Of(side *sidecar.Sidecar, state string, now msg.Stamp, bootID string) File 
 	if side.Frames != nil {
 		f.Lost = int(side.Frames.Lost)
 	}
-	if age, ok := Age(side, now, bootID); ok {
-		f.AgeH, f.AgeKnown = age.Hours(), true
-	}
-	return f
+	return f.At(EndOf(side), now, bootID)
 }
 
 // Duration is from a file's first to its last row or frame.
@@ -58,16 +55,40 @@ func startTime(side *sidecar.Sidecar) time.Time {
 // Age is the time since a file's end. It is known by boot time within one boot,
 // and between boots where both wall clocks are known to be right.
 func Age(side *sidecar.Sidecar, now msg.Stamp, bootID string) (time.Duration, bool) {
-	end := side.End.Time.Time
-	known := side.End.Synced
+	return EndOf(side).Age(now, bootID)
+}
+
+// End is when a file's data ended: all that is needed to know its age later on.
+type End struct {
+	Wall   time.Time
+	Right  bool // the wall clock was, or has been corrected
+	Boot   time.Duration
+	BootID string
+}
+
+// EndOf is the file's with that sidecar.
+func EndOf(side *sidecar.Sidecar) End {
+	e := End{side.End.Time.Time, side.End.Synced, time.Duration(side.End.BootNS), side.End.BootID}
 	if side.TimeCorrected != nil {
-		end, known = side.TimeCorrected.End.Time, true
+		e.Wall, e.Right = side.TimeCorrected.End.Time, true
 	}
+	return e
+}
+
+// Age is the time since then; see the function Age.
+func (e End) Age(now msg.Stamp, bootID string) (time.Duration, bool) {
 	switch {
-	case side.End.BootID == bootID:
-		return max(now.Boot-time.Duration(side.End.BootNS), 0), true
-	case known && now.Synced && now.Wall.After(end):
-		return now.Wall.Sub(end), true
+	case e.BootID == bootID:
+		return max(now.Boot-e.Boot, 0), true
+	case e.Right && now.Synced && now.Wall.After(e.Wall):
+		return now.Wall.Sub(e.Wall), true
 	}
 	return 0, false
+}
+
+// At is what rules may say of the file, which ended then, at another time.
+func (f File) At(end End, now msg.Stamp, bootID string) File {
+	age, ok := end.Age(now, bootID)
+	f.AgeH, f.AgeKnown = age.Hours(), ok
+	return f
 }

@@ -24,37 +24,41 @@ var errExchanged = errors.New("it was exchanged")
 // by being at the same file in the same microseconds.
 const tries = 10
 
-// openRegular looks before it opens and again after: a FIFO would hang, a
-// device act, a link lead elsewhere. A sidecar may be replaced meanwhile.
-func (s *Spool) openRegular(p string, flag int) (f *os.File, err error) {
+// OpenRegular opens a file of a folder that others can write to as well: a
+// regular one that has no other name, and is still the one of that name when it
+// is open. It looks before it opens and again after: a FIFO would hang, a device
+// act, a link lead elsewhere. A small file may be replaced meanwhile.
+func OpenRegular(root *os.Root, p string, flag int) (f *os.File, err error) {
 	for range tries {
-		if f, err = s.openOnce(p, flag); !errors.Is(err, errExchanged) {
+		if f, err = openOnce(root, p, flag); !errors.Is(err, errExchanged) {
 			break
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", path.Join(s.Dir(), p), err)
+		return nil, fmt.Errorf("open %s: %w", path.Join(root.Name(), p), err)
 	}
 	return f, nil
 }
 
-func (s *Spool) openOnce(p string, flag int) (*os.File, error) {
-	before, err := s.root.Lstat(p)
+func openOnce(root *os.Root, p string, flag int) (*os.File, error) {
+	before, err := root.Lstat(p)
 	if err != nil {
 		return nil, err
 	}
 	if err := plain(before); err != nil {
 		return nil, err
 	}
-	f, err := s.root.OpenFile(p, flag|unix.O_NONBLOCK, 0)
+	f, err := root.OpenFile(p, flag|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.isOnly(f, p); err != nil {
+	if err := isOnly(root, f, p); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
 }
+
+func (s *Spool) openRegular(p string, flag int) (*os.File, error) { return OpenRegular(s.root, p, flag) }
 
 // plain fails for what is not a regular file with one name.
 func plain(st fs.FileInfo) error {
@@ -69,8 +73,8 @@ func plain(st fs.FileInfo) error {
 }
 
 // isOnly fails where an open file is not the one of that name, or has another.
-func (s *Spool) isOnly(f *os.File, p string) error {
-	named, err := s.root.Lstat(p)
+func isOnly(root *os.Root, f *os.File, p string) error {
+	named, err := root.Lstat(p)
 	if err != nil {
 		return err
 	}
@@ -83,6 +87,8 @@ func (s *Spool) isOnly(f *os.File, p string) error {
 	}
 	return plain(opened)
 }
+
+func (s *Spool) isOnly(f *os.File, p string) error { return isOnly(s.root, f, p) }
 
 // readRegular reads a small file whole, or enough of it to see that it is none.
 func (s *Spool) readRegular(p string) ([]byte, error) {

@@ -8,6 +8,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/perch-edge/perch/internal/sidecar"
 )
@@ -17,23 +18,29 @@ type Entry struct {
 	ID    sidecar.ID
 	Name  string
 	Bytes int64
+	Told  time.Time // when its sidecar was written; zero: it has none
 }
 
 // Entries lists the files of a state, those with the oldest names first. A
 // state without a folder has none. What has no business there is not listed.
 func (s *Spool) Entries(state State) ([]Entry, error) {
-	f, err := s.folder(state)
-	return f.files, err
+	in, err := s.folder(state)
+	for i := range in.files {
+		in.files[i].Told = in.told[in.files[i].ID]
+	}
+	return in.files, err
 }
 
 // folder is what lies in a state's folder.
 type folder struct {
 	files    []Entry
 	sidecars []sidecar.ID
+	told     map[sidecar.ID]time.Time // when they were written
 	foreign  []string
 }
 
 func (s *Spool) folder(state State) (in folder, err error) {
+	in.told = map[sidecar.ID]time.Time{}
 	list, err := fs.ReadDir(s.root.FS(), string(state))
 	if errors.Is(err, fs.ErrNotExist) {
 		return in, nil
@@ -52,8 +59,9 @@ func (s *Spool) folder(state State) (in folder, err error) {
 			in.foreign = append(in.foreign, path.Join(string(state), e.Name()))
 		case ext == ".json":
 			in.sidecars = append(in.sidecars, id)
+			in.told[id] = st.ModTime()
 		default:
-			in.files = append(in.files, Entry{id, e.Name(), st.Size()})
+			in.files = append(in.files, Entry{ID: id, Name: e.Name(), Bytes: st.Size()})
 		}
 	}
 	return in, nil

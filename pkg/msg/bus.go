@@ -24,6 +24,9 @@ const (
 	// reconnect is how soon a subscriber tries again: a publisher that was
 	// killed is back on the bus within that and its own start.
 	reconnect = 10 * time.Millisecond
+	// reconnectSeldom is the same for a publisher that is mostly away: ZeroMQ
+	// tries after one to two such times.
+	reconnectSeldom = 250 * time.Millisecond
 	// queue bounds what waits on each side of a lossless endpoint.
 	queue = 1000
 )

@@ -16,6 +16,9 @@ type Address struct {
 	Source   Source
 	Stream   Stream // only this one; empty is all
 	Endpoint string // empty is Source's in the bus's run folder
+	// Seldom says that the publisher is away most of the time, so that it is
+	// not looked for as often as others are.
+	Seldom bool
 }
 
 // Cursor is the last message of a stream that a subscriber already has.
@@ -89,7 +92,7 @@ func (b *Bus) Subscribe(want Subscription) (*Subscriber, error) {
 // that has heard the name has heard the rest. Two connections to one endpoint
 // would bring each message twice.
 func (s *Subscriber) connect() error {
-	var endpoints []string
+	var often, seldom []string
 	for _, a := range s.want.Sources {
 		endpoint, err := s.bus.locate(a.Source, "", a.Endpoint)
 		if err == nil && a.Stream != "" {
@@ -102,16 +105,33 @@ func (s *Subscriber) connect() error {
 		if err != nil {
 			return fmt.Errorf("subscribe to %s: %w", a.Source, err)
 		}
-		endpoints = append(endpoints, endpoint)
+		if a.Seldom {
+			seldom = append(seldom, endpoint)
+		} else {
+			often = append(often, endpoint)
+		}
+	}
+	seldom = slices.DeleteFunc(seldom, func(e string) bool { return slices.Contains(often, e) })
+	if err := errors.Join(s.connectAll(often, reconnect), s.connectAll(seldom, reconnectSeldom)); err != nil {
+		return err
+	}
+	if err := s.in.soc.SetSubscribe(helloPrefix + string(s.bus.cfg.Name)); err != nil {
+		return fmt.Errorf("subscribe: %w", err)
+	}
+	return nil
+}
+
+// connectAll connects to each endpoint once, to be looked for again that often
+// while it is not there.
+func (s *Subscriber) connectAll(endpoints []string, again time.Duration) error {
+	if err := s.in.soc.SetReconnectIvl(again); err != nil { // holds for connections from now on
+		return fmt.Errorf("subscribe: %w", err)
 	}
 	slices.Sort(endpoints)
 	for _, endpoint := range slices.Compact(endpoints) {
 		if err := s.in.soc.Connect(endpoint); err != nil {
 			return fmt.Errorf("subscribe at %s: %w", endpoint, err)
 		}
-	}
-	if err := s.in.soc.SetSubscribe(helloPrefix + string(s.bus.cfg.Name)); err != nil {
-		return fmt.Errorf("subscribe: %w", err)
 	}
 	return nil
 }
@@ -324,7 +344,7 @@ func (s *Subscriber) goOn(t *track) (after Epoch) {
 // that is out of reach is not asked for with each message: to be refused as a
 // reader takes 50 ms.
 func (s *Subscriber) attach(t *track) {
-	if t.ring != nil || time.Since(t.tried) < lookEvery {
+	if t.ring != nil || t.over || time.Since(t.tried) < lookEvery {
 		return
 	}
 	if t.ring, t.why = shm.OpenEpoch(s.bus.dir, t.name, t.epoch, string(s.bus.cfg.Name), 1); t.why != nil {
@@ -400,6 +420,10 @@ func (s *Subscriber) compare(t *track, all bool) {
 	}
 	t.seen = published
 	s.repair(t, upTo)
+	if t.ring.Ended() && t.next >= t.ring.Published() { // nothing more to come: its memory is for others
+		t.over = true
+		_ = t.close() // an unmap that fails leaves memory mapped, nothing worse
+	}
 }
 
 // discover begins a track for each wanted stream that has a history.

@@ -399,3 +399,64 @@ func TestNextEndsWithItsContext(t *testing.T) {
 		t.Error("Next() waits on though its context is done")
 	}
 }
+
+// A publisher that is seldom there is heard from its first message on each time
+// that it comes, by the bus: its history is not needed for that.
+func TestAPublisherThatIsSeldomThere(t *testing.T) {
+	run, shm := folders(t)
+	b := openBus(t, run, shm, "csv")
+	defer b.Close()
+	s, err := b.Subscribe(Subscription{Sources: []Address{{Source: "air", Seldom: true}}, Kinds: []Kind{KindReading}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	quiet(t, s)
+	for n := range 2 {
+		c := startCounter(t, run, shm, Retention{})
+		c.n = 10 * n
+		ctx := soon(t)
+		for c.pub.Gate([]string{"csv"}, time.Millisecond, nil) != nil { // ZeroMQ subscribes again from within Next
+			if m, ok, err := s.Next(ctx, time.Now().Add(10*time.Millisecond)); ok || err != nil {
+				t.Fatalf("Next() = %s, %v; want nothing yet", m.ID(), err)
+			}
+		}
+		c.publish(t, 10)
+		expect(t, s, ctx, 10*n, 10*n+10)
+		if err := c.bus.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if a := s.Totals(); a.Received != 20 || a.Sent != 20 || !sums(a) {
+		t.Errorf("Totals() = %+v; want 20 received", a)
+	}
+}
+
+// The memory of a history that has ended and been read is given back, and what
+// was read of it is not read again.
+func TestAnEndedHistoryIsLetGo(t *testing.T) {
+	run, shm := folders(t)
+	c := startCounter(t, run, shm, Retention{Expect: []string{"csv", "absent"}}) // for whom it stays there
+	b := openBus(t, run, shm, "csv")
+	defer b.Close()
+	s := subscribe(t, b, nil)
+	c.publish(t, 10)
+	expect(t, s, soon(t), 0, 10)
+	if s.order[0].ring == nil {
+		t.Fatal("the history of a live publisher is not open")
+	}
+	if err := c.bus.Close(); err != nil {
+		t.Fatal(err)
+	}
+	quiet(t, s)
+	if s.order[0].ring != nil {
+		t.Error("the history is held open after its end")
+	}
+	if a := s.Accounts(); len(a) != 1 || a[0].Sent != 10 || !sums(a[0]) || s.Waiting() != nil {
+		t.Errorf("Accounts() = %+v, Waiting() = %v; want the ten, and nothing out of reach", a, s.Waiting())
+	}
+	next := startCounter(t, run, shm, Retention{})
+	defer next.bus.Close()
+	next.n = 10
+	next.publish(t, 10)
+	expect(t, s, soon(t), 10, 20)
+}

@@ -18,6 +18,7 @@ type track struct {
 	ring   *shm.Reader // nil where the history is out of reach
 	tried  time.Time   // when it was last out of reach
 	why    error       // and why
+	over   bool        // the epoch has ended, and all of its history is taken
 	seen   uint64      // what the ring had published at the last look
 	count  Account
 	past   Account // sums over earlier epochs
@@ -37,7 +38,7 @@ func (t *track) start(epoch Epoch, next uint64) {
 	t.past = t.past.plus(t.count)
 	t.known, t.epoch, t.next, t.seen = true, epoch, next, 0
 	t.count = Account{Topic: t.topic, Epoch: epoch}
-	t.tried, t.why = time.Time{}, nil
+	t.tried, t.why, t.over = time.Time{}, nil, false
 	_ = t.close() // an unmap that fails leaves memory mapped, nothing worse
 }
 

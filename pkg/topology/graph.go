@@ -73,11 +73,56 @@ func (t *Topology) circles() (found [][]string) {
 // out: the subscribers that a publisher waits for at its start.
 func (t *Topology) Readers(name string) (list []string) {
 	for _, e := range t.Entries {
-		if e.Role != Job && slices.ContainsFunc(e.Sources, func(r Ref) bool { return r.Name == name }) {
+		if e.Role != Job && reads(e, name) {
 			list = append(list, e.Name)
 		}
 	}
 	return list
+}
+
+// Audience lists the workers that hear a job, whether or not they read files at
+// all.
+func (t *Topology) Audience(job string) (list []string) {
+	j := t.Entry(job)
+	for _, e := range t.Entries {
+		if j != nil && t.hears(e, j) {
+			list = append(list, e.Name)
+		}
+	}
+	return list
+}
+
+// HeardJobs lists the jobs that a worker which reads files hears beside its
+// sources.
+func (t *Topology) HeardJobs(worker string) (list []string) {
+	e := t.Entry(worker)
+	for _, j := range t.Entries {
+		if e != nil && t.hears(e, j) {
+			list = append(list, j.Name)
+		}
+	}
+	return list
+}
+
+// hears says whether a job speaks to a worker. A job speaks on behalf of those of
+// its sources that are workers, to whoever reads one; and to a source itself, if
+// that reads other workers, since what it missed is among what they left.
+func (t *Topology) hears(e, job *Entry) bool {
+	if job.Role != Job || e.Role != Worker {
+		return false
+	}
+	return slices.ContainsFunc(job.Sources, func(spoken Ref) bool {
+		return t.isWorker(spoken) && (reads(e, spoken.Name) || e.Name == spoken.Name && slices.ContainsFunc(e.Sources, t.isWorker))
+	})
+}
+
+func (t *Topology) isWorker(r Ref) bool {
+	e := t.Entry(r.Name)
+	return e != nil && e.Role == Worker
+}
+
+func reads(e *Entry, name string) bool {
+	return slices.ContainsFunc(e.Sources, func(r Ref) bool { return r.Name == name })
 }
 
 // StartOrder is the entries with each reader before its sources, so that a

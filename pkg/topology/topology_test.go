@@ -239,3 +239,59 @@ func TestProblemsShowNoPassword(t *testing.T) {
 		}
 	}
 }
+
+func TestJobsAreHeardByWhoReadsTheirSources(t *testing.T) {
+	top, err := load(t, `
+[sensor.porch]
+program = "sensor-camera"
+[sensor.porch.stream.video]
+[worker.clips]
+program = "h264writer"
+source = "porch"
+[worker.objects]
+program = "detector"
+source = "porch.video"
+[worker.keep]
+program = "mover"
+source = ["clips", "objects"]
+[worker.send]
+program = "uploader"
+source = "keep.files"
+[worker.clean]
+program = "deleter"
+source = ["keep", "send", "ipc:///run/else/x.ipc"]
+[job.sweep]
+program = "sweeper"
+source = ["keep", "ipc:///run/else/x.ipc"]
+every = "10m"
+[job.all]
+program = "sweeper"
+source = ["clips", "send"]
+every = "10m"
+[job.look]
+program = "looker"
+source = "porch"
+every = "10m"
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for job, want := range map[string][]string{
+		"sweep": {"clean", "keep", "send"},
+		"all":   {"clean", "keep", "send"},
+		"look":  nil, // a sensor has nothing to be announced again
+		"keep":  nil,
+		"none":  nil,
+	} {
+		if diff := cmp.Diff(want, top.Audience(job)); diff != "" {
+			t.Errorf("Audience(%s) (-want +got):\n%s", job, diff)
+		}
+	}
+	for worker, want := range map[string][]string{
+		"keep": {"all", "sweep"}, "send": {"all", "sweep"}, "clean": {"all", "sweep"}, "clips": nil, "objects": nil, "porch": nil, "sweep": nil, "none": nil,
+	} {
+		if diff := cmp.Diff(want, top.HeardJobs(worker)); diff != "" {
+			t.Errorf("HeardJobs(%s) (-want +got):\n%s", worker, diff)
+		}
+	}
+}

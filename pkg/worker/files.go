@@ -25,9 +25,20 @@ func FileHistory() Ring {
 	return Ring{Stream: "files", Kind: msg.KindFile, Slots: 256, SlotBytes: 16 << 10}
 }
 
+// NameHistory is the ring of a worker that says only where files are, as Repeat
+// does: a message without a sidecar is small.
+func NameHistory(slots int) Ring {
+	return Ring{Stream: "files", Kind: msg.KindFile, Slots: slots, SlotBytes: 768}
+}
+
 // PublishFiles opens the stream of what becomes of the worker's files.
-func (w *Worker) PublishFiles() (*Files, error) {
-	h := FileHistory()
+func (w *Worker) PublishFiles() (*Files, error) { return w.publishFiles(FileHistory()) }
+
+// PublishNames opens the stream of a worker that only repeats where files are.
+// It keeps that many messages.
+func (w *Worker) PublishNames(slots int) (*Files, error) { return w.publishFiles(NameHistory(slots)) }
+
+func (w *Worker) publishFiles(h Ring) (*Files, error) {
 	out, err := w.pub.Files(msg.Stream(h.Stream), w.retention(h.Slots, h.SlotBytes))
 	return &Files{w: w, out: out}, err
 }
@@ -79,6 +90,13 @@ func (f *Files) Announce(side *sidecar.Sidecar) error {
 		return fmt.Errorf("announce %s: %w", side.Name, err)
 	}
 	_, err = f.out.Publish(f.w.Now(), string(side.ID), side.State(), text)
+	return err
+}
+
+// Repeat says again that a file is in a state. What there is to know of it is in
+// its sidecar.
+func (f *Files) Repeat(id sidecar.ID, state spool.State) error {
+	_, err := f.out.Publish(f.w.Now(), string(id), string(state), nil)
 	return err
 }
 

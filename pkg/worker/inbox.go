@@ -70,14 +70,33 @@ type Inbox struct {
 	sub *msg.Subscriber
 }
 
-// Messages subscribes to the worker's sources. resume, which may be nil, tells
+// Messages subscribes to the worker's sources and, where it reads files, to the
+// jobs that announce those of its sources again (topology.HeardJobs). resume, which may be nil, tells
 // what the worker holds of a stream from an earlier run.
 func (w *Worker) Messages(resume func(msg.Topic) (msg.Cursor, bool)) (*Inbox, error) {
 	addresses, err := w.addresses()
 	if err != nil {
 		return nil, err
 	}
-	sub, err := w.bus.Subscribe(msg.Subscription{Sources: addresses, Kinds: w.reads, Resume: resume})
+	if slices.Contains(w.reads, msg.KindFile) {
+		for _, job := range w.top.HeardJobs(w.entry.Name) {
+			addresses = append(addresses, msg.Address{Source: msg.Source(job), Seldom: true})
+		}
+	}
+	return w.subscribe(msg.Subscription{Sources: addresses, Kinds: w.reads, Resume: resume})
+}
+
+// States subscribes to what other workers say of themselves.
+func (w *Worker) States(of ...string) (*Inbox, error) {
+	var addresses []msg.Address
+	for _, name := range of {
+		addresses = append(addresses, msg.Address{Source: msg.Source(name)})
+	}
+	return w.subscribe(msg.Subscription{Sources: addresses, Kinds: []msg.Kind{msg.KindState}})
+}
+
+func (w *Worker) subscribe(want msg.Subscription) (*Inbox, error) {
+	sub, err := w.bus.Subscribe(want)
 	if err != nil {
 		return nil, err
 	}

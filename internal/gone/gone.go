@@ -1,0 +1,300 @@
+// Package gone remembers the files that were deleted: their last sidecars, each
+// with the whole history of its file, so that a person can still learn why a
+// file is not there.
+//
+//	sidecar of a file that goes --Append--> <store_dir>/gone/00000017.jsonl --Find--> why it is gone
+//
+// The log is lines of JSON, one sidecar each, in numbered segments. It is
+// bounded: with each new segment the oldest ones go. Append syncs once for all
+// that it is given, and who deletes a file appends first; killed in between it
+// may append again, and then the last line counts. A line that a power cut tore
+// is cut off by the next Open and skipped by Find.
+//
+// Room for a segment is taken when it begins, so that the log can be written to
+// on a disk that has become full, which is when files are deleted. Where even
+// the next segment finds no room the oldest one makes it.
+//
+// It fails when the disk does; after a sync that failed it goes on in a new
+// segment, since the kernel forgets what it could not write (fsync(2)). One
+// process writes at a time: Open fails with a *lockfile.HeldError beside another.
+package gone
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"regexp"
+	"strconv"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/perch-edge/perch/internal/lockfile"
+	"github.com/perch-edge/perch/internal/sidecar"
+	"github.com/perch-edge/perch/internal/spool"
+)
+
+// Folder is where the log is, in a node's store_dir.
+const Folder = "gone"
+
+// segments is how many there are when the log is full.
+const segments = 8
+
+// MinBytes is the least that a log can be bounded to.
+const MinBytes = 1 << 20
+
+// Log is the log, open to be appended to. It is for one goroutine.
+type Log struct {
+	root *os.Root
+	lock *lockfile.Lock
+	most int64     // bytes, of all segments
+	old  []segment // without the open one, the oldest first
+	last int       // the highest number so far
+	file *os.File  // the open segment; nil before the first line, and after a failure
+	size int64     // of it
+}
+
+type segment struct {
+	number int
+	bytes  int64
+}
+
+func (s segment) name() string { return fmt.Sprintf("%08d.jsonl", s.number) }
+
+var segmentRE = regexp.MustCompile(`^[0-9]{8}\.jsonl$`)
+
+// Open opens the log in its folder, which it closes with itself, also where it
+// fails. All segments together have most bytes, at least MinBytes.
+func Open(root *os.Root, most int64) (*Log, error) {
+	lock, err := lockfile.Acquire(root, ".lock")
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open log of gone files: %w", err), root.Close())
+	}
+	l := &Log{root: root, lock: lock, most: max(most, MinBytes)}
+	if err := l.resume(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open log of gone files: %w", err), l.Close())
+	}
+	return l, nil
+}
+
+// list finds the segments, the oldest first.
+func list(root *os.Root) (all []segment, err error) {
+	entries, err := fs.ReadDir(root.FS(), ".")
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		if !segmentRE.MatchString(e.Name()) || !e.Type().IsRegular() {
+			continue
+		}
+		st, err := e.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		number, err := strconv.Atoi(e.Name()[:8])
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, segment{number, st.Size()})
+	}
+	return all, nil
+}
+
+// resume goes on with the last segment, at the end of its last whole line.
+func (l *Log) resume() (err error) {
+	if l.old, err = list(l.root); err != nil || len(l.old) == 0 {
+		return err
+	}
+	last := l.old[len(l.old)-1]
+	l.last = last.number
+	f, err := spool.OpenRegular(l.root, last.name(), os.O_RDWR)
+	if err != nil {
+		return err
+	}
+	size, err := wholeLines(f, last.bytes)
+	if err == nil && size < last.bytes {
+		err = f.Truncate(size)
+	}
+	if err != nil {
+		return errors.Join(err, f.Close())
+	}
+	l.old = l.old[:len(l.old)-1]
+	l.file, l.size = f, size
+	return l.reserve()
+}
+
+// wholeLines is how many bytes of a file are lines that have their end.
+func wholeLines(f *os.File, size int64) (int64, error) {
+	buf := make([]byte, 64<<10)
+	for size > 0 {
+		from := max(size-int64(len(buf)), 0)
+		part := buf[:size-from]
+		if _, err := f.ReadAt(part, from); err != nil {
+			return 0, err
+		}
+		if end := bytes.LastIndexByte(part, '\n'); end >= 0 {
+			return from + int64(end) + 1, nil
+		}
+		size = from
+	}
+	return 0, nil
+}
+
+func (l *Log) segmentBytes() int64 { return l.most / segments }
+
+// reserve takes the room that the open segment still needs.
+func (l *Log) reserve() error {
+	if l.size >= l.segmentBytes() {
+		return nil
+	}
+	err := unix.Fallocate(int(l.file.Fd()), unix.FALLOC_FL_KEEP_SIZE, l.size, l.segmentBytes()-l.size)
+	for _, expected := range []error{unix.EOPNOTSUPP, unix.ENOSYS, unix.ENOSPC} {
+		if errors.Is(err, expected) { // then lines take it one by one
+			return nil
+		}
+	}
+	return os.NewSyscallError("fallocate", err)
+}
+
+// Append writes the sidecars of files that are about to be deleted. When it
+// returns nil they are durable.
+func (l *Log) Append(sides ...*sidecar.Sidecar) error {
+	err := l.append(sides)
+	for errors.Is(err, syscall.ENOSPC) && l.shed() {
+		err = l.append(sides)
+	}
+	if err != nil {
+		return fmt.Errorf("log gone files: %w", err)
+	}
+	return nil
+}
+
+func (l *Log) append(sides []*sidecar.Sidecar) error {
+	var lines []byte
+	for _, side := range sides {
+		line, err := lineOf(side)
+		if err != nil {
+			return err
+		}
+		if used := l.size + int64(len(lines)); used > 0 && used+int64(len(line)) > l.segmentBytes() {
+			if err = l.flush(lines); err == nil {
+				err = l.roll()
+			}
+			if err != nil {
+				return err
+			}
+			lines = nil
+		}
+		lines = append(lines, line...)
+	}
+	return l.flush(lines)
+}
+
+func lineOf(side *sidecar.Sidecar) ([]byte, error) {
+	text, err := side.Encode()
+	if err != nil {
+		return nil, err
+	}
+	var line bytes.Buffer
+	if err := json.Compact(&line, text); err != nil {
+		return nil, err
+	}
+	line.WriteByte('\n')
+	return line.Bytes(), nil
+}
+
+// flush writes whole lines and syncs them.
+func (l *Log) flush(lines []byte) error {
+	if len(lines) == 0 {
+		return nil
+	}
+	if l.file == nil {
+		if err := l.roll(); err != nil {
+			return err
+		}
+	}
+	_, err := l.file.WriteAt(lines, l.size)
+	if err == nil {
+		err = l.file.Sync()
+	}
+	if err != nil { // what is there after size is in doubt, and so is this file
+		return errors.Join(err, l.file.Truncate(l.size), l.retire())
+	}
+	l.size += int64(len(lines))
+	return nil
+}
+
+// retire leaves the open segment as it is.
+func (l *Log) retire() error {
+	if l.file == nil {
+		return nil
+	}
+	f := l.file
+	l.old = append(l.old, segment{l.last, l.size})
+	l.file, l.size = nil, 0
+	return f.Close()
+}
+
+// roll begins the next segment, and removes those that are too many.
+func (l *Log) roll() error {
+	if err := l.retire(); err != nil {
+		return err
+	}
+	for l.bytes()+l.segmentBytes() > l.most && len(l.old) > 0 {
+		if err := l.removeOldest(); err != nil {
+			return err
+		}
+	}
+	next := segment{number: l.last + 1}
+	f, err := l.root.OpenFile(next.name(), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return err
+	}
+	l.last, l.file, l.size = next.number, f, 0
+	if err := l.reserve(); err != nil {
+		return err
+	}
+	return l.syncFolder()
+}
+
+func (l *Log) bytes() (n int64) {
+	for _, s := range l.old {
+		n += s.bytes
+	}
+	return n
+}
+
+func (l *Log) removeOldest() error {
+	err := l.root.Remove(l.old[0].name())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	l.old = l.old[1:]
+	return nil
+}
+
+// shed gives the oldest segment's room away, and says whether there was one.
+func (l *Log) shed() bool { return len(l.old) > 0 && l.removeOldest() == nil }
+
+func (l *Log) syncFolder() error {
+	dir, err := l.root.Open(".")
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// Close closes the log and its folder.
+func (l *Log) Close() error {
+	var errs []error
+	if l.file != nil {
+		errs = append(errs, l.file.Close())
+	}
+	return errors.Join(append(errs, l.lock.Release(), l.root.Close())...)
+}

@@ -1,0 +1,78 @@
+package spool
+
+import (
+	"errors"
+	"io/fs"
+	"path/filepath"
+	"testing"
+)
+
+// Who only looks makes nothing.
+func TestLook(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "spool")
+	if _, err := Look(dir); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("Look() of no spool = %v; want fs.ErrNotExist", err)
+	}
+	if _, err := NewStore(dir, "/proc/self/fd/absent").Look(); !errors.Is(err, ErrNotMounted) {
+		t.Errorf("Look() of a store without its disk = %v; want ErrNotMounted", err)
+	}
+	s, err := Open(dir, Work)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	seen, err := NewStore(dir, "").Look()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer seen.Close()
+	if in, err := seen.Entries(Ready); err != nil || len(in) > 0 {
+		t.Errorf("Entries() of a state that has no folder = %v, %v; want none", in, err)
+	}
+	if names, err := fs.Glob(s.root.FS(), "*"); err != nil || len(names) != 1 {
+		t.Errorf("the spool holds %v, %v after a look; want work alone", names, err)
+	}
+}
+
+func TestRoom(t *testing.T) {
+	s := openStates(t, Ready)
+	room, err := s.Room()
+	if err != nil || room.Total <= 0 || room.Free < 0 || room.Free > room.Total {
+		t.Errorf("Room() = %+v, %v; want more in all than free", room, err)
+	}
+}
+
+func TestFolder(t *testing.T) {
+	s := openStates(t, Ready)
+	for range 2 {
+		root, err := s.Folder("gone")
+		if err != nil {
+			t.Fatal(err)
+		}
+		root.Close()
+	}
+	if err := s.root.Symlink("/", "out"); err != nil {
+		t.Fatal(err)
+	}
+	if root, err := s.Folder("out"); err == nil {
+		root.Close()
+		t.Error("Folder() of a link that leads out = nil; want an error")
+	}
+}
+
+// An entry tells when its sidecar was written, so that nobody need read it again.
+func TestEntriesTellOfTheirSidecars(t *testing.T) {
+	s := openStates(t, Ready)
+	put(t, s, Ready, heldID, "text")
+	before, err := s.Entries(Ready)
+	if err != nil || len(before) != 1 || before[0].Told.IsZero() {
+		t.Fatalf("Entries() = %+v, %v; want one with a sidecar", before, err)
+	}
+	if err := s.root.Remove(sidecarIn(Ready, heldID)); err != nil {
+		t.Fatal(err)
+	}
+	after, err := s.Entries(Ready)
+	if err != nil || len(after) != 1 || !after[0].Told.IsZero() {
+		t.Errorf("Entries() = %+v, %v; want one without a sidecar", after, err)
+	}
+}
