@@ -23,7 +23,8 @@ func TestMain(m *testing.M) {
 		},
 		"adder": func() {
 			Main(Program[adderConfig]{Name: "adder", Summary: "Adds up.", Reads: []msg.Kind{msg.KindReading}, Publishes: []msg.Kind{msg.KindFile},
-				Config: func() adderConfig { return adderConfig{} }, Run: runAdder})
+				Config: func() adderConfig { return adderConfig{} }, Run: runAdder,
+				Verbs: []Verb[adderConfig]{{Name: "sources", Summary: "List what it reads.", Run: listSources}}})
 		},
 	})
 }
@@ -107,7 +108,17 @@ func endings() map[string]error {
 	}
 }
 
-type adderConfig struct{}
+type adderConfig struct {
+	Fail bool `toml:"fail" doc:"let the verb fail"`
+}
+
+func listSources(_ context.Context, of Asked, cfg adderConfig) error {
+	if cfg.Fail {
+		return Unavailable(errors.New("as asked"))
+	}
+	_, err := fmt.Fprintln(of.Out, of.Entry.Name, of.Entry.Sources, of.JSON)
+	return err
+}
 
 func runAdder(ctx context.Context, w *Worker, _ adderConfig) error {
 	in, err := w.Messages(nil)

@@ -30,6 +30,7 @@ type Program[C any] struct {
 	Stream    string   // of a sensor: the stream it has when run by hand with no stream set
 	Config    func() C // the defaults
 	Run       func(context.Context, *Worker, C) error
+	Verbs     []Verb[C] // what else it does, when told to
 }
 
 // Configs may say more of themselves by these methods:
@@ -67,7 +68,7 @@ type flags struct {
 	Set      []string         `placeholder:"KEY=VALUE" sep:"none" help:"A setting, as in the entry's table or node.KEY. May be repeated."`
 	Check    bool             `help:"Check the settings, and stop."`
 	Example  bool             `help:"Print the entry's table with every key, its default and its meaning, and stop."`
-	Output   string           `short:"o" enum:"text,json" default:"text" help:"How --check answers: text or json."`
+	Output   string           `short:"o" enum:"text,json" default:"text" help:"How --check and verbs answer: text or json."`
 	Version  kong.VersionFlag `help:"Print the version, and stop."`
 }
 
@@ -77,13 +78,15 @@ func Main[C any](p Program[C]) { os.Exit(p.main(os.Args[1:], os.Stdout, os.Stder
 func (p Program[C]) main(args []string, stdout, stderr io.Writer) int {
 	var f flags
 	done := -1
-	parser, err := kong.New(&f, kong.Name(p.Name), kong.Description(p.Summary), kong.Writers(stdout, stderr),
+	options := append(p.grammar(), kong.Name(p.Name), kong.Description(p.Summary), kong.Writers(stdout, stderr),
 		kong.Vars{"version": p.Name + " " + version.String()}, kong.Exit(func(code int) { done = code }),
 		kong.UsageOnError(), kong.ConfigureHelp(kong.HelpOptions{Compact: true}))
+	parser, err := kong.New(&f, options...)
 	if err != nil {
 		panic("worker: flags: " + err.Error())
 	}
-	if _, err = parser.Parse(args); done >= 0 {
+	call, err := parser.Parse(args)
+	if done >= 0 {
 		return done // --help or --version has been answered
 	}
 	if err != nil {
@@ -101,10 +104,14 @@ func (p Program[C]) main(args []string, stdout, stderr io.Writer) int {
 	if err == nil {
 		ctx, stop := signals()
 		defer stop()
-		err = p.work(ctx, top, entry, cfg, stderr)
+		if v := p.verb(call.Command()); v != nil {
+			err = p.answer(ctx, v, f, top, entry, cfg, stdout, stderr)
+		} else {
+			err = p.work(ctx, top, entry, cfg, stderr)
+		}
 	}
 	code := ExitCode(err)
-	if code != ExitDone {
+	if code != ExitDone && !said(err) {
 		fmt.Fprintf(stderr, "%s: %v\n", p.Name, err)
 	}
 	return code

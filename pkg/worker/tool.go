@@ -41,9 +41,12 @@ type Streams struct {
 // Problems of a topology are printed as they are, FILE:LINE first, and every
 // other error with the tool's name before it; of Said, nothing.
 func (t Tool) Main() {
-	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) // a write then fails with EPIPE, os/signal
+	failPipes()
 	os.Exit(t.main(os.Args[1:], os.Stdout, os.Stderr))
 }
+
+// failPipes lets a write that nobody reads any more fail with EPIPE (os/signal).
+func failPipes() { signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) }
 
 func (t Tool) main(args []string, stdout, stderr io.Writer) int {
 	done := -1
@@ -67,7 +70,7 @@ func (t Tool) main(args []string, stdout, stderr io.Writer) int {
 	ctx, stop := signals()
 	defer stop()
 	call.BindTo(ctx, (*context.Context)(nil))
-	err = call.Run(Streams{Out: answer{stdout}, Err: stderr, OutTerm: terminal(stdout), ErrTerm: terminal(stderr)})
+	err = call.Run(streams(stdout, stderr))
 	if errors.Is(err, errUnread) {
 		return ExitDone
 	}
@@ -113,6 +116,10 @@ func unknownVerb(parser *kong.Kong, args []string, err error) error {
 type answer struct{ io.Writer }
 
 var errUnread = errors.New("nobody reads the answer")
+
+func streams(stdout, stderr io.Writer) Streams {
+	return Streams{Out: answer{stdout}, Err: stderr, OutTerm: terminal(stdout), ErrTerm: terminal(stderr)}
+}
 
 func (a answer) Write(p []byte) (int, error) {
 	n, err := a.Writer.Write(p)

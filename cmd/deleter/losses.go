@@ -1,0 +1,265 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/perch-edge/perch/internal/sidecar"
+	"github.com/perch-edge/perch/internal/spool"
+	"github.com/perch-edge/perch/pkg/msg"
+	"github.com/perch-edge/perch/pkg/worker"
+)
+
+// loss is a line of a losses file: a file that is given up.
+type loss struct {
+	sidecar.Moment
+	Node   string         `json:"node"`
+	ID     sidecar.ID     `json:"id"`
+	Class  sidecar.Class  `json:"class"`
+	Media  string         `json:"media"`
+	Source msg.Topic      `json:"source"`
+	Start  sidecar.Moment `json:"start"`
+	End    sidecar.Moment `json:"end"`
+	Items  uint64         `json:"items"`
+	Bytes  int64          `json:"bytes"`
+	SHA256 string         `json:"sha256"`
+	State  spool.State    `json:"state"` // that it was in
+	Reason string         `json:"reason"`
+	Rule   string         `json:"rule,omitempty"`
+}
+
+const (
+	lossesExt = ".jsonl"
+	// lossesAge is how long a losses file is written to before it is to be sent.
+	lossesAge = 5 * time.Minute
+	// lossesBytes ends one earlier. So much room is taken when it begins: it is
+	// written to when the disk is full.
+	lossesBytes = 256 << 10
+)
+
+// losses is the losses file that is being written, in work/ of the store.
+type losses struct {
+	w        *worker.Worker
+	files    *worker.Files
+	announce func(*sidecar.Sidecar)
+	sp       *spool.Spool
+	*draft
+	n     uint64    // lines of this run
+	left  bool      // files in work/ are to be taken up
+	retry time.Time // when the file may be completed, after it could not be
+}
+
+// draft is an open losses file.
+type draft struct {
+	file        *os.File
+	id          sidecar.ID
+	size        int64
+	lines       uint64
+	first, last sidecar.Moment
+	begun       time.Time // with its first line
+}
+
+// open takes up what earlier runs left, and begins a file where one may be
+// needed: when the disk is full it is too late to. It can be called again.
+func (l *losses) open(sp *spool.Spool, needed bool) error {
+	if l.sp != sp {
+		l.sp, l.left = sp, true
+	}
+	var err error
+	if l.left {
+		err = l.takeUpAll()
+		l.left = err != nil
+	}
+	if needed {
+		err = errors.Join(err, l.begin())
+	}
+	return err
+}
+
+func (l *losses) takeUpAll() error {
+	names, err := l.sp.List(spool.Work, l.w.Name())
+	errs := []error{err}
+	for _, name := range names {
+		if !strings.HasSuffix(name, lossesExt) {
+			continue
+		}
+		if err := l.takeUp(name); err != nil {
+			errs = append(errs, fmt.Errorf("take up %s: %w", name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (l *losses) begin() error {
+	if l.draft != nil {
+		return nil
+	}
+	id := l.files.NewID(l.moment())
+	f, err := l.sp.Create(string(id) + lossesExt)
+	if err != nil {
+		return err
+	}
+	err = unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, lossesBytes)
+	if err != nil && !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.ENOSPC) {
+		return errors.Join(os.NewSyscallError("fallocate", err), f.Close(), l.sp.Remove(string(id)+lossesExt))
+	}
+	l.draft = &draft{file: f, id: id}
+	return nil
+}
+
+func (l *losses) moment() sidecar.Moment {
+	now := l.w.Now()
+	return sidecar.Moment{Time: msg.Time{Time: now.Wall}, BootNS: int64(now.Boot), BootID: l.w.BootID(), Synced: now.Synced,
+		Epoch: l.w.Epoch(), Seq: msg.Seq(l.n)}
+}
+
+// add tells of files that are about to be deleted. When it returns nil the
+// lines are durable.
+func (l *losses) add(lost []going) error {
+	if err := l.begin(); err != nil {
+		return fmt.Errorf("tell of losses: %w", err)
+	}
+	var lines bytes.Buffer
+	out := json.NewEncoder(&lines)
+	first := l.moment()
+	for _, g := range lost {
+		if err := out.Encode(l.line(g)); err != nil {
+			return fmt.Errorf("tell of losses: %w", err)
+		}
+		l.n++
+	}
+	_, err := l.file.WriteAt(lines.Bytes(), l.size)
+	if err == nil {
+		err = l.file.Sync()
+	}
+	if err != nil { // what follows size is in doubt, and so is this file
+		return errors.Join(fmt.Errorf("tell of losses: %w", err), l.giveUp())
+	}
+	if l.lines == 0 {
+		l.first, l.begun = first, time.Now()
+	}
+	l.size, l.lines, l.last = l.size+int64(lines.Len()), l.lines+uint64(len(lost)), l.moment()
+	return nil
+}
+
+func (l *losses) line(g going) loss {
+	s := g.side
+	e := s.History[len(s.History)-1]
+	return loss{l.moment(), s.Node, s.ID, s.Class(), s.Media, s.Source, s.Start, s.End, s.Items, s.Bytes, s.SHA256, g.state, e.Reason, e.Rule}
+}
+
+// giveUp ends a file whose sync failed at the last line that is known to be
+// safe. It is taken up like one of an earlier run.
+func (l *losses) giveUp() error {
+	d := l.draft
+	l.draft, l.left = nil, true
+	return errors.Join(d.file.Truncate(d.size), d.file.Close())
+}
+
+// due says when the file is to be completed; zero is never.
+func (l *losses) due() time.Time {
+	if l.draft == nil || l.lines == 0 {
+		return time.Time{}
+	}
+	at := l.begun
+	if l.size < lossesBytes {
+		at = at.Add(lossesAge)
+	}
+	if at.Before(l.retry) {
+		return l.retry
+	}
+	return at
+}
+
+// turn completes the file, so that it is sent, and begins the next.
+func (l *losses) turn() error {
+	if err := l.finish(); err != nil {
+		l.retry = time.Now().Add(planEvery)
+		return err
+	}
+	return l.begin()
+}
+
+// finish completes the file, or removes it where nothing was lost.
+func (l *losses) finish() error {
+	if l.draft == nil {
+		return nil
+	}
+	if err := l.complete(l.draft); err != nil {
+		return err
+	}
+	f := l.file
+	l.draft = nil
+	return f.Close()
+}
+
+func (l *losses) complete(d *draft) error {
+	if d.lines == 0 {
+		return l.sp.Discard(string(d.id)+lossesExt, spool.Ready)
+	}
+	side := l.files.Describe(d.id, lossesExt, sidecar.LossesMedia, msg.TopicOf(msg.KindFile, msg.Source(l.w.Name()), "files"), d.first, d.last, d.lines)
+	side.Add(l.files.Event(string(spool.Ready), fmt.Sprintf("tells of %d files that were given up", d.lines)))
+	if err := l.sp.Complete(d.file, spool.Ready, side); err != nil {
+		return err
+	}
+	l.w.Counter("losses_files").Add(1)
+	l.announce(side)
+	return nil
+}
+
+// leave closes a file of a disk that is gone. Should that come back, the file
+// is taken up.
+func (l *losses) leave() {
+	if l.draft != nil {
+		_ = l.file.Close() // what was told is durable
+	}
+	l.draft, l.sp = nil, nil
+}
+
+// takeUp completes a file that an earlier run left, as far as its lines are
+// whole.
+func (l *losses) takeUp(name string) error {
+	f, err := l.sp.Reopen(name)
+	if errors.Is(err, spool.ErrHeld) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	d := &draft{file: f, id: sidecar.ID(strings.TrimSuffix(name, lossesExt))}
+	if err = d.read(); err == nil {
+		err = f.Truncate(d.size)
+	}
+	if err == nil {
+		err = l.complete(d)
+	}
+	return errors.Join(err, f.Close())
+}
+
+// read finds a file's whole lines.
+func (d *draft) read() error {
+	in := bufio.NewReader(d.file)
+	for {
+		line, err := in.ReadBytes('\n')
+		if err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+		var of loss
+		if err != nil || json.Unmarshal(line, &of) != nil {
+			return nil
+		}
+		if d.lines++; d.lines == 1 {
+			d.first = of.Moment
+		}
+		d.last, d.size = of.Moment, d.size+int64(len(line))
+	}
+}

@@ -1,0 +1,67 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/perch-edge/perch/pkg/topology"
+)
+
+// Verb is something else that a program does when its name is given: an answer
+// about an entry of a topology, whose worker may be running meanwhile. It is
+// told the entry as the worker is, by the same flags, and is on no bus.
+type Verb[C any] struct {
+	Name    string
+	Summary string // one line, for --help
+	Run     func(context.Context, Asked, C) error
+}
+
+// Asked is what a verb is asked about, and where it answers.
+type Asked struct {
+	Streams
+	Topology *topology.Topology
+	Entry    *topology.Entry
+	JSON     bool // the answer is for a program
+}
+
+// work is the name of what a program does when no verb is given.
+const work = "work"
+
+// grammar adds the verbs to the command line, where there are some.
+func (p Program[C]) grammar() (options []kong.Option) {
+	if len(p.Verbs) == 0 {
+		return nil
+	}
+	options = append(options, kong.DynamicCommand(work, "Do the work: what it does when no verb is given.", "", &struct{}{}, `default:"1"`))
+	for _, v := range p.Verbs {
+		options = append(options, kong.DynamicCommand(v.Name, v.Summary, "", &struct{}{}))
+	}
+	return options
+}
+
+// verb is the one of that name; nil is the program's work.
+func (p Program[C]) verb(name string) *Verb[C] {
+	i := slices.IndexFunc(p.Verbs, func(v Verb[C]) bool { return v.Name == name })
+	if i < 0 {
+		return nil
+	}
+	return &p.Verbs[i]
+}
+
+// answer lets a verb answer, as long as somebody reads.
+func (p Program[C]) answer(ctx context.Context, v *Verb[C], f flags, top *topology.Topology, entry *topology.Entry, cfg C, stdout, stderr io.Writer) error {
+	failPipes()
+	err := v.Run(ctx, Asked{Streams: streams(stdout, stderr), Topology: top, Entry: entry, JSON: f.Output == "json"}, cfg)
+	if errors.Is(err, errUnread) {
+		return nil
+	}
+	if err != nil && !said(err) {
+		err = fmt.Errorf("%s: %w", v.Name, err)
+	}
+	return err
+}
