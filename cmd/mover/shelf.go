@@ -6,8 +6,6 @@ import (
 	"io/fs"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/perch-edge/perch/internal/proc"
 	"github.com/perch-edge/perch/internal/sidecar"
 	"github.com/perch-edge/perch/internal/spool"
@@ -217,22 +215,18 @@ func (s *shelf) overWear(bytes int64) bool {
 func (s *shelf) short() (free int64, short bool) {
 	if now := time.Now(); now.Sub(s.asked) >= time.Second {
 		s.asked = now
-		s.free = freeIn(s.w.Node().CacheDir)
+		s.free = freeIn(s.cache)
 		s.w.Gauge("cache_free_bytes", float64(s.free))
 	}
 	return s.free, s.free < int64(s.cfg.MinFree)
 }
 
-// freeIn is how much a folder in RAM can take: what its file system has, and
-// what the machine has.
-func freeIn(dir string) int64 {
-	var st unix.Statfs_t
-	if unix.Statfs(dir, &st) != nil {
+// freeIn is how much a cache can take: what its file system has and, where that
+// is RAM, what the machine has.
+func freeIn(cache *spool.Spool) int64 {
+	room, err := cache.Room()
+	if err != nil {
 		return 0
 	}
-	free := int64(st.Bavail) * st.Bsize
-	if st.Type != unix.TMPFS_MAGIC {
-		return free
-	}
-	return min(free, proc.AvailableRAM())
+	return min(room.Free, proc.AvailableRAM())
 }

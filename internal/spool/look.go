@@ -22,7 +22,7 @@ func Look(dir string) (*Spool, error) {
 // Look opens the store as Look does, for the caller to close. It fails with
 // ErrNotMounted while the declared mount is not there.
 func (s *Store) Look() (*Spool, error) {
-	if _, err := s.look(); err != nil {
+	if err := s.look(); err != nil {
 		return nil, err
 	}
 	return Look(s.dir)

@@ -58,7 +58,9 @@ func openOnce(root *os.Root, p string, flag int) (*os.File, error) {
 	return f, nil
 }
 
-func (s *Spool) openRegular(p string, flag int) (*os.File, error) { return OpenRegular(s.root, p, flag) }
+func (s *Spool) openRegular(p string, flag int) (*os.File, error) {
+	return OpenRegular(s.root, p, flag)
+}
 
 // plain fails for what is not a regular file with one name.
 func plain(st fs.FileInfo) error {
