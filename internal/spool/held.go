@@ -262,6 +262,19 @@ func (h *Held) copyInto(f *os.File, dst *Spool, alive func()) error {
 	}
 }
 
+// Verify reads the file. It fails with ErrDamaged when its bytes are not those
+// that its sidecar tells of. alive is called now and then.
+func (h *Held) Verify(alive func()) error {
+	n, sum, err := hash(h.file, alive)
+	if err == nil {
+		err = h.verify(n, sum)
+	}
+	if err != nil {
+		return h.fail("verify", err)
+	}
+	return nil
+}
+
 func (h *Held) verify(bytes int64, sum string) error {
 	if bytes != h.side.Bytes || sum != h.side.SHA256 {
 		return fmt.Errorf("%w: it has %d bytes with sha256 %s, and had %d with %s when it was made", ErrDamaged,
