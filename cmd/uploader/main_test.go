@@ -3,15 +3,12 @@ package main
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"path"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -134,11 +131,7 @@ func newShelf(t *testing.T) *shelf {
 	s := &shelf{things: map[string][]byte{}, stored: map[string]int{}}
 	s.Server = httptest.NewTLSServer(s)
 	t.Cleanup(s.Close)
-	s.ca = filepath.Join(t.TempDir(), "ca.pem")
-	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})
-	if err := os.WriteFile(s.ca, text, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	s.ca = writeCert(t, s.Certificate())
 	return s
 }
 

@@ -123,7 +123,7 @@ func (q *queue) add(id sidecar.ID, class sidecar.Class, born age) {
 
 // take waits for the next file to be sent; nil when ctx is done.
 func (q *queue) take(ctx context.Context) *item {
-	for {
+	for ctx.Err() == nil {
 		it, wait, changed := q.next(time.Now())
 		if it != nil {
 			return it
@@ -135,10 +135,8 @@ func (q *queue) take(ctx context.Context) *item {
 		case <-timer.C:
 		}
 		timer.Stop()
-		if ctx.Err() != nil {
-			return nil
-		}
 	}
+	return nil
 }
 
 // next is what may be sent now, or how long to wait at most.

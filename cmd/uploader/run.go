@@ -37,6 +37,7 @@ func run(ctx context.Context, w *worker.Worker, cfg Config) (err error) {
 	if err != nil {
 		return err
 	}
+	u.look() // what is known of the clock comes before the first file
 	next := u.scan(ctx)
 	sending, stop := context.WithCancel(ctx)
 	var group sync.WaitGroup
