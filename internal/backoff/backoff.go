@@ -4,7 +4,8 @@
 //
 // Each pause is twice the last, up to a limit, and is shortened by a random
 // part of up to a quarter, so that what failed together does not try again
-// together. It never gives up.
+// together; with full jitter it is any part of that, for what many boxes do to
+// one server. It never gives up.
 package backoff
 
 import (
@@ -17,6 +18,7 @@ type Backoff struct {
 	First   time.Duration // the first pause
 	Most    time.Duration // the longest pause
 	Healthy time.Duration // a run of at least this long ends a series of failures
+	Full    bool          // full jitter: a pause is a random part of what it would be
 
 	failures int
 }
@@ -35,8 +37,12 @@ func (b *Backoff) Failed(ran time.Duration) time.Duration {
 		}
 	}
 	b.failures++
-	if quarter := int64(pause / 4); quarter > 0 {
-		pause -= time.Duration(rand.Int64N(quarter))
+	spread := int64(pause / 4)
+	if b.Full {
+		spread = int64(pause)
+	}
+	if spread > 0 {
+		pause -= time.Duration(rand.Int64N(spread))
 	}
 	return pause
 }

@@ -38,9 +38,10 @@ type Anchor struct {
 
 // Upload is an upload that is under way and can be gone on with.
 type Upload struct {
-	To       string `json:"to"`            // the endpoint, without secrets
-	URL      string `json:"url,omitempty"` // where the server keeps what it has (tus), without secrets
-	Attempts int    `json:"attempts"`      // that the server refused
+	To         string `json:"to"`                    // the endpoint, without secrets
+	URL        string `json:"url,omitempty"`         // where the server keeps what it has (tus), without secrets
+	SidecarURL string `json:"sidecar_url,omitempty"` // and what it has of the sidecar
+	Attempts   int    `json:"attempts"`              // that the server refused
 }
 
 // Receipt is the receiver's word that it has the file.

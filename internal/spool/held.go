@@ -134,6 +134,18 @@ func (h *Held) remove() error {
 	return h.Release()
 }
 
+// Verify reads the file. It fails with ErrDamaged when its bytes are not those
+// that its sidecar tells of. alive is called now and then.
+func (h *Held) Verify(alive func()) error {
+	return h.step("verify", h.side, func() error {
+		n, sum, err := hash(h.file, alive)
+		if err == nil {
+			err = compare(h.side, n, sum)
+		}
+		return err
+	})
+}
+
 // MoveTo brings the file to a state of another spool: copied, hashed and
 // synced there under another name, renamed, and only then removed here; then it
 // is released. It fails with ErrDamaged when its bytes are not those that its
@@ -212,7 +224,7 @@ func (s *Spool) settle(state State, side *sidecar.Sidecar, alive func()) (good b
 	if err != nil {
 		return false, err
 	}
-	if n != side.Bytes || sum != side.SHA256 {
+	if compare(side, n, sum) != nil {
 		if err = s.makeState(Quarantine); err == nil {
 			_, err = s.rename(file, path.Join(string(Quarantine), side.Name))
 		}

@@ -238,6 +238,16 @@ func pump(to io.Writer, from *os.File, bytes int64, alive func()) (int64, string
 	}
 }
 
+// compare fails with ErrDamaged where a file has other bytes than its sidecar
+// tells of.
+func compare(side *sidecar.Sidecar, bytes int64, sum string) error {
+	if bytes != side.Bytes || sum != side.SHA256 {
+		return fmt.Errorf("%w: it has %d bytes with sha256 %s, and had %d with %s when it was made", ErrDamaged,
+			bytes, sum, side.Bytes, side.SHA256)
+	}
+	return nil
+}
+
 // copyInto copies a file of that many bytes into a new one and syncs it. It
 // fails with ErrDamaged where that makes another hash.
 func (s *Spool) copyInto(to, from *os.File, side *sidecar.Sidecar, alive func()) error {
@@ -252,9 +262,8 @@ func (s *Spool) copyInto(to, from *os.File, side *sidecar.Sidecar, alive func())
 	if err != nil {
 		return err
 	}
-	if n != side.Bytes || sum != side.SHA256 {
-		return fmt.Errorf("%w: it has %d bytes with sha256 %s, and had %d with %s when it was made", ErrDamaged,
-			n, sum, side.Bytes, side.SHA256)
+	if err := compare(side, n, sum); err != nil {
+		return err
 	}
 	if err := to.Sync(); err != nil {
 		return fmt.Errorf("sync: %w", err)

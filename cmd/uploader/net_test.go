@@ -1,0 +1,268 @@
+package main
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	crand "crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/hex"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/Shopify/toxiproxy/v2"
+	"github.com/rs/zerolog"
+
+	"github.com/perch-edge/perch/internal/boxtest"
+	"github.com/perch-edge/perch/internal/spool"
+	"github.com/perch-edge/perch/pkg/msg"
+)
+
+func hashOf(text []byte) string {
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:])
+}
+
+// writeCert writes a certificate to a file.
+func writeCert(t *testing.T, cert *x509.Certificate) string {
+	t.Helper()
+	return writePEM(t, "CERTIFICATE", cert.Raw)
+}
+
+func writePEM(t *testing.T, kind string, der []byte) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), strings.ToLower(strings.ReplaceAll(kind, " ", "-"))+".pem")
+	if err := os.WriteFile(name, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+// badLine puts a proxy before a server, which makes the line as bad as a toxic says.
+func badLine(t *testing.T, server string) (*toxiproxy.Proxy, string) {
+	t.Helper()
+	logger := zerolog.Nop()
+	proxy := toxiproxy.NewProxy(toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), logger), "line", "127.0.0.1:0", strings.TrimPrefix(server, "https://"))
+	if err := proxy.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(proxy.Stop)
+	return proxy, "https://" + proxy.Listen
+}
+
+func poison(t *testing.T, proxy *toxiproxy.Proxy, toxic string) {
+	t.Helper()
+	if _, err := proxy.Toxics.AddToxicJson(strings.NewReader(toxic)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Whatever a line does, a file arrives once when the line is well again.
+func TestBadLines(t *testing.T) {
+	t.Parallel()
+	const size = 1 << 20
+	for name, toxic := range map[string]string{
+		"cut on the way":  fmt.Sprintf(`{"name": "t", "type": "limit_data", "stream": "upstream", "attributes": {"bytes": %d}}`, 4000+rand.IntN(size)),
+		"cut on the back": fmt.Sprintf(`{"name": "t", "type": "limit_data", "stream": "downstream", "attributes": {"bytes": %d}}`, rand.IntN(1500)),
+		"a black hole":    `{"name": "t", "type": "timeout", "stream": "upstream", "attributes": {"timeout": 0}}`,
+		"no answer":       `{"name": "t", "type": "timeout", "stream": "downstream", "attributes": {"timeout": 0}}`,
+		"a reset":         `{"name": "t", "type": "reset_peer", "stream": "upstream", "attributes": {"timeout": 5}}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := newShelf(t)
+			proxy, address := badLine(t, server.URL)
+			poison(t, proxy, toxic)
+			b := boxtest.New(t, fleet(fmt.Sprintf("to = %q\nca_file = %q\nstall_after = \"1s\"\nretry_most = \"1s\"", address+"/box", server.ca)))
+			s := newShop(t, b.Dir+"/store")
+			side := s.put(".mp4", noise(size))
+			states := b.Follow(b.Bus("watch"), []msg.Kind{msg.KindState}, "send")
+			p := b.Start("uploader", "send")
+			st := states.State("two failed attempts", func(st msg.State) bool { return st.Counters["failed_attempts"] >= 2 && st.Trouble != "" })
+			if st.Counters["sent_files"] != 0 || len(s.in(spool.Ready)) != 1 {
+				t.Errorf("%d files sent over a line that does not carry one", st.Counters["sent_files"])
+			}
+			if err := proxy.Toxics.RemoveToxic(t.Context(), "t"); err != nil {
+				t.Fatal(err)
+			}
+			s.wait(spool.Sent, 1)
+			p.Stop()
+			server.wantOnce(t, side)
+			s.wantSent(side)
+		})
+	}
+}
+
+// A line that is slow is no line that stalls: how long the whole takes does not
+// matter.
+func TestSlowLineIsNoStall(t *testing.T) {
+	t.Parallel()
+	server := newShelf(t)
+	proxy, address := badLine(t, server.URL)
+	poison(t, proxy, `{"name": "t", "type": "bandwidth", "stream": "upstream", "attributes": {"rate": 2000}}`)
+	b := boxtest.New(t, fleet(fmt.Sprintf("to = %q\nca_file = %q\nstall_after = \"1s\"", address+"/box", server.ca)))
+	s := newShop(t, b.Dir+"/store")
+	side := s.put(".mp4", noise(12<<20)) // six seconds and more
+	states := b.Follow(b.Bus("watch"), []msg.Kind{msg.KindState}, "send")
+	p := b.Start("uploader", "send")
+	st := states.State("the file sent", func(st msg.State) bool { return st.Counters["sent_files"] == 1 })
+	if st.Counters["failed_attempts"] > 0 {
+		t.Errorf("%d attempts failed; want none", st.Counters["failed_attempts"])
+	}
+	p.Stop()
+	server.wantOnce(t, side)
+}
+
+// A receiver that takes the connection and stops reading is noticed.
+func TestReceiverThatStopsReading(t *testing.T) {
+	t.Parallel()
+	server := newShelf(t)
+	server.be(func(_ http.ResponseWriter, r *http.Request) bool {
+		if _, err := r.Body.Read(make([]byte, 1)); err != nil {
+			t.Error(err)
+		}
+		<-r.Context().Done()
+		return true
+	})
+	b := boxtest.New(t, fleet(server.keys("stall_after = \"1s\"\nretry_most = \"1s\"")))
+	s := newShop(t, b.Dir+"/store")
+	side := s.put(".mp4", noise(16<<20))
+	states := b.Follow(b.Bus("watch"), []msg.Kind{msg.KindState}, "send")
+	p := b.Start("uploader", "send")
+	states.State("a stall noticed", func(st msg.State) bool { return strings.Contains(st.Trouble, "timeout") })
+	server.be(nil)
+	s.wait(spool.Sent, 1)
+	p.Stop()
+	server.wantOnce(t, side)
+}
+
+// All uploads together keep to the limit.
+func TestLimit(t *testing.T) {
+	t.Parallel()
+	server := newShelf(t)
+	b := boxtest.New(t, fleet(server.keys(`limit = "400kB"`)))
+	s := newShop(t, b.Dir+"/store")
+	one, two := s.put(".mp4", noise(400_000)), s.put(".mp4", noise(400_001))
+	begun := time.Now()
+	p := b.Start("uploader", "send")
+	s.wait(spool.Sent, 2)
+	if took := time.Since(begun); took < 1900*time.Millisecond {
+		t.Errorf("800 kB took %s at 400 kB a second; want two seconds", took)
+	}
+	p.Stop()
+	server.wantOnce(t, one, two)
+}
+
+// authority signs certificates.
+type authority struct {
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+}
+
+func newAuthority(t *testing.T) *authority {
+	t.Helper()
+	a := &authority{}
+	template := &x509.Certificate{Subject: pkix.Name{CommonName: "test CA"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
+	der, key := a.sign(t, template)
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.cert, a.key = cert, key
+	return a
+}
+
+// sign fills in and signs a certificate; the first is signed by itself.
+func (a *authority) sign(t *testing.T, c *x509.Certificate) (der []byte, key *ecdsa.PrivateKey) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), crand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.SerialNumber = big.NewInt(rand.Int64())
+	if c.NotAfter.IsZero() {
+		c.NotAfter = time.Now().Add(time.Hour)
+	}
+	c.NotBefore = c.NotAfter.Add(-24 * time.Hour)
+	parent, signer := a.cert, a.key
+	if parent == nil {
+		parent, signer = c, key
+	}
+	if der, err = x509.CreateCertificate(crand.Reader, c, parent, &key.PublicKey, signer); err != nil {
+		t.Fatal(err)
+	}
+	return der, key
+}
+
+func (a *authority) server(t *testing.T, c *x509.Certificate) tls.Certificate {
+	t.Helper()
+	der, key := a.sign(t, c)
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
+
+// Certificates that are not the receiver's, or are over, get nothing, not even
+// a request.
+func TestCertificates(t *testing.T) {
+	t.Parallel()
+	ca, stranger := newAuthority(t), newAuthority(t)
+	here := []net.IP{net.IPv4(127, 0, 0, 1)}
+	for name, c := range map[string]struct {
+		by      *authority
+		cert    *x509.Certificate
+		trouble string
+	}{
+		"expired":                   {ca, &x509.Certificate{IPAddresses: here, NotAfter: time.Now().Add(-time.Hour)}, "expired"},
+		"of another host":           {ca, &x509.Certificate{DNSNames: []string{"other.example.org"}}, "127.0.0.1"},
+		"of an unknown authority":   {stranger, &x509.Certificate{IPAddresses: here}, "unknown authority"},
+		"good":                      {ca, &x509.Certificate{IPAddresses: here}, ""},
+		"good, and wants to see us": {ca, &x509.Certificate{IPAddresses: here, DNSNames: []string{"mutual"}}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := newShelf(t)
+			lies := httptest.NewUnstartedServer(server)
+			lies.TLS = &tls.Config{Certificates: []tls.Certificate{c.by.server(t, c.cert)}}
+			keys := fmt.Sprintf("retry_most = \"1s\"\nca_file = %q\n", writeCert(t, ca.cert))
+			if c.cert.DNSNames != nil && c.trouble == "" {
+				lies.TLS.ClientAuth, lies.TLS.ClientCAs = tls.RequireAndVerifyClientCert, x509.NewCertPool()
+				lies.TLS.ClientCAs.AddCert(ca.cert)
+				der, key := ca.sign(t, &x509.Certificate{ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+				private, err := x509.MarshalPKCS8PrivateKey(key)
+				if err != nil {
+					t.Fatal(err)
+				}
+				keys += fmt.Sprintf("client_cert = %q\nclient_key = %q\n", writePEM(t, "CERTIFICATE", der), writePEM(t, "PRIVATE KEY", private))
+			}
+			lies.StartTLS()
+			t.Cleanup(lies.Close)
+			b := boxtest.New(t, fleet(keys+fmt.Sprintf("to = %q", lies.URL+"/box")))
+			s := newShop(t, b.Dir+"/store")
+			side := s.put(".csv", "a,b\n")
+			states := b.Follow(b.Bus("watch"), []msg.Kind{msg.KindState}, "send")
+			p := b.Start("uploader", "send")
+			if c.trouble == "" {
+				s.wait(spool.Sent, 1)
+				p.Stop()
+				server.wantOnce(t, side)
+				return
+			}
+			st := states.State("a failed attempt", func(st msg.State) bool { return st.Counters["failed_attempts"] >= 1 && st.Trouble != "" })
+			if !strings.Contains(st.Trouble, c.trouble) || len(server.requests(http.MethodPut)) > 0 {
+				t.Errorf("trouble %q, %d requests; want %q, and none", st.Trouble, len(server.requests(http.MethodPut)), c.trouble)
+			}
+			p.Stop()
+		})
+	}
+}

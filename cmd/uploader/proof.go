@@ -1,0 +1,159 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"mime"
+	"sync/atomic"
+
+	"github.com/perch-edge/perch/internal/sidecar"
+)
+
+// object is what is sent: a file, or its sidecar.
+type object struct {
+	name  string
+	key   string // for Idempotency-Key: the same in each attempt
+	media string
+	bytes int64
+	sum   string // sha256 in hexadecimal
+	from  io.ReaderAt
+	once  bool // never to be replaced at the receiver
+}
+
+// body is the object's bytes from an offset on.
+func (o *object) body(at, n int64) *body {
+	return &body{Reader: io.NewSectionReader(o.from, at, n), want: n}
+}
+
+// body notes down how much of it was read. The transport may still be reading
+// when an answer is there.
+type body struct {
+	io.Reader
+	want int64
+	read atomic.Int64
+}
+
+// Read reads on.
+func (b *body) Read(p []byte) (int, error) {
+	n, err := b.Reader.Read(p)
+	b.read.Add(int64(n))
+	return n, err
+}
+
+func (b *body) whole() bool { return b.read.Load() == b.want }
+
+// base64Sum is the object's sha256 as HTTP has it.
+func (o *object) base64Sum() string {
+	sum, err := hex.DecodeString(o.sum)
+	if err != nil {
+		panic("uploader: a sum that is no hexadecimal: " + err.Error()) // sidecars are checked
+	}
+	return base64.StdEncoding.EncodeToString(sum)
+}
+
+// mediaType is the object's, fit for a header.
+func (o *object) mediaType() string {
+	if _, _, err := mime.ParseMediaType(o.media); err != nil {
+		return "application/octet-stream"
+	}
+	return o.media
+}
+
+// sidecarMedia is the media type of sidecars.
+const sidecarMedia = "application/json"
+
+// word is a receiver's word that it has an object.
+type word struct {
+	status int
+	tag    string
+	proof  string // what it rests on, for people
+}
+
+// shown is what a receiver tells of an object that it has.
+type shown struct {
+	bytes  int64  // -1 where it does not say
+	digest string // sha256 in hexadecimal; "" where it does not say
+}
+
+// differs is an error where what is shown is not the object.
+func (o *object) differs(s shown) error {
+	switch {
+	case s.digest != "" && s.digest != o.sum:
+		return fmt.Errorf("the receiver has something else as %s: its sha256 is %s, ours %s", o.name, s.digest, o.sum)
+	case s.bytes >= 0 && s.bytes != o.bytes:
+		return fmt.Errorf("the receiver has something else as %s: %d bytes, ours has %d", o.name, s.bytes, o.bytes)
+	}
+	return nil
+}
+
+// witness is how a receiver can be asked about an object.
+type witness struct {
+	head func(context.Context) (shown, error)
+	get  func(context.Context) (io.ReadCloser, error)
+}
+
+// prove tests that a receiver has the object, as well as the proof demands, and
+// says how it is known. answered is what it said by itself. Nothing that it
+// shows may differ, whatever the proof.
+func (o *object) prove(ctx context.Context, proof Proof, answered shown, ask witness) (string, error) {
+	if err := o.differs(answered); err != nil {
+		return "", err
+	}
+	switch {
+	case proof == ByStatus:
+		return "it said so", nil
+	case proof == ByContent:
+		return "read back, byte for byte", o.compare(ctx, ask)
+	case answered.digest != "":
+		return "it told the same sha256", nil
+	}
+	seen, err := ask.head(ctx)
+	if err == nil {
+		err = o.differs(seen)
+	}
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("no proof that it arrived: %w", err)
+	case seen.digest != "":
+		return "it shows the same sha256", nil
+	case proof == ByDigest:
+		return "", fmt.Errorf("no proof that %s arrived: the receiver tells no sha256, which receipt = %q wants", o.name, ByDigest)
+	case seen.bytes < 0:
+		return "", fmt.Errorf("no proof that %s arrived: the receiver tells no length, which receipt = %q wants", o.name, ByHead)
+	}
+	return "it shows the same length", nil
+}
+
+// compare reads the object back.
+func (o *object) compare(ctx context.Context, ask witness) error {
+	in, err := ask.get(ctx)
+	if err != nil {
+		return fmt.Errorf("read back: %w", err)
+	}
+	defer in.Close()
+	sum := sha256.New()
+	n, err := io.Copy(sum, io.LimitReader(in, o.bytes+1))
+	if err != nil {
+		return fmt.Errorf("read back: %w", err)
+	}
+	return o.differs(shown{n, hex.EncodeToString(sum.Sum(nil))})
+}
+
+// receiver is where files go. send may be called again and again, by several
+// goroutines, for a file that an earlier attempt has brought there in part or
+// whole, also before a restart. Its error is a *failure, or one of the network.
+type receiver interface {
+	send(ctx context.Context, p *parcel) (word, error)
+}
+
+// parcel is a file on its way.
+type parcel struct {
+	file   object
+	note   object // its sidecar
+	upload sidecar.Upload
+	keep   func(sidecar.Upload) error // makes upload durable
+}

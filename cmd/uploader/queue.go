@@ -1,0 +1,220 @@
+package main
+
+import (
+	"container/heap"
+	"context"
+	"sync"
+	"time"
+
+	"github.com/perch-edge/perch/internal/backoff"
+	"github.com/perch-edge/perch/internal/sidecar"
+)
+
+// item is a file that waits to be sent. The queue knows no more of it.
+type item struct {
+	id    sidecar.ID
+	class sidecar.Class
+	born  age
+	retry *backoff.Backoff // after a failure of its own
+	due   time.Time        // not before
+	probe bool             // the attempt under way is one
+}
+
+// age orders files from old to new.
+type age struct {
+	known bool          // files of unknown age count as older than all others
+	boot  time.Duration // when it is known: this boot's clock at its end, negative before this boot
+	wall  time.Time     // when it is not: the wall clock as it was then
+}
+
+func (a age) newer(b age) bool {
+	if a.known != b.known {
+		return a.known
+	}
+	if a.known {
+		return a.boot > b.boot
+	}
+	return a.wall.After(b.wall)
+}
+
+// pile is a heap of items.
+type pile struct {
+	items []*item
+	less  func(a, b *item) bool
+}
+
+func (p *pile) Len() int           { return len(p.items) }
+func (p *pile) Less(i, j int) bool { return p.less(p.items[i], p.items[j]) }
+func (p *pile) Swap(i, j int)      { p.items[i], p.items[j] = p.items[j], p.items[i] }
+
+// Push is the heap's.
+func (p *pile) Push(x any) { p.items = append(p.items, x.(*item)) }
+
+// Pop is the heap's.
+func (p *pile) Pop() any {
+	last := p.items[len(p.items)-1]
+	p.items = p.items[:len(p.items)-1]
+	return last
+}
+
+// maxQueued bounds the queue; what is beyond waits in the store for a later scan.
+const maxQueued = 100_000
+
+// outcome is what came of an attempt, for the queue.
+type outcome int
+
+const (
+	settled   outcome = iota // the receiver answered, and the file has left ready/
+	gone                     // the file is not there any more
+	postponed                // something on this box kept it from being sent
+	failed                   // the receiver failed
+	notTaken                 // the receiver does not take this file
+	shutOut                  // the receiver does not let us
+	stopped                  // the program ends
+)
+
+// queue holds what is to be sent and says what is next: by class, the newest
+// first, and nothing while the receiver needs a rest. A file that failed waits
+// for itself, so that it is in nobody's way. It is safe for concurrent use.
+type queue struct {
+	mu      sync.Mutex
+	most    time.Duration // longest pause of a file
+	known   map[sidecar.ID]*item
+	ready   pile
+	later   pile
+	breaker *breaker
+	changed chan struct{}
+}
+
+func newQueue(priority []sidecar.Class, most time.Duration) *queue {
+	return &queue{most: most, known: map[sidecar.ID]*item{}, breaker: newBreaker(most), changed: make(chan struct{}),
+		ready: pile{less: func(a, b *item) bool {
+			ra, rb := rankOf(a.class, priority), rankOf(b.class, priority)
+			return ra < rb || ra == rb && a.born.newer(b.born)
+		}},
+		later: pile{less: func(a, b *item) bool { return a.due.Before(b.due) }}}
+}
+
+// wake lets those who wait look again.
+func (q *queue) wake() {
+	close(q.changed)
+	q.changed = make(chan struct{})
+}
+
+// has says whether a file is queued, or under way.
+func (q *queue) has(id sidecar.ID) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.known[id] != nil
+}
+
+// add queues a file that is not queued yet.
+func (q *queue) add(id sidecar.ID, class sidecar.Class, born age) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.known[id] != nil || len(q.known) >= maxQueued {
+		return
+	}
+	it := &item{id: id, class: class, born: born}
+	q.known[id] = it
+	heap.Push(&q.ready, it)
+	q.wake()
+}
+
+// take waits for the next file to be sent; nil when ctx is done.
+func (q *queue) take(ctx context.Context) *item {
+	for ctx.Err() == nil {
+		it, wait, changed := q.next(time.Now())
+		if it != nil {
+			return it
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+		case <-changed:
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+	return nil
+}
+
+// next is what may be sent now, or how long to wait at most.
+func (q *queue) next(now time.Time) (*item, time.Duration, <-chan struct{}) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for len(q.later.items) > 0 && !now.Before(q.later.items[0].due) {
+		heap.Push(&q.ready, heap.Pop(&q.later))
+	}
+	wait := time.Hour
+	if len(q.later.items) > 0 {
+		wait = q.later.items[0].due.Sub(now)
+	}
+	if len(q.ready.items) == 0 {
+		return nil, wait, q.changed
+	}
+	ok, probe := q.breaker.admit(now)
+	if !ok {
+		if left := q.breaker.until.Sub(now); left > 0 {
+			wait = min(wait, left)
+		}
+		return nil, wait, q.changed
+	}
+	it := heap.Pop(&q.ready).(*item)
+	it.probe = probe
+	return it, 0, nil
+}
+
+// done says what came of an attempt; after is how long the receiver wants to be
+// left alone.
+func (q *queue) done(it *item, what outcome, after time.Duration) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	now := time.Now()
+	switch what {
+	case settled, notTaken:
+		q.breaker.answered()
+	case failed, shutOut:
+		q.breaker.failed(now, it.probe, after)
+	default:
+		q.breaker.abandoned(it.probe)
+	}
+	switch what {
+	case settled, gone:
+		delete(q.known, it.id)
+	case shutOut, stopped: // not the file's fault
+		heap.Push(&q.ready, it)
+	default:
+		if it.retry == nil {
+			it.retry = &backoff.Backoff{First: time.Second, Most: q.most}
+		}
+		it.due = now.Add(it.retry.Failed(0))
+		heap.Push(&q.later, it)
+	}
+	q.wake()
+}
+
+// rest is how long the receiver is left alone, from now on.
+func (q *queue) rest(now time.Time) time.Duration {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !q.breaker.open {
+		return 0
+	}
+	return max(q.breaker.until.Sub(now), 0)
+}
+
+// count is how many files of each class wait or are under way, and the boot
+// time of the oldest of known age.
+func (q *queue) count() (byClass map[sidecar.Class]int, oldest time.Duration, known bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	byClass = map[sidecar.Class]int{}
+	for _, it := range q.known {
+		byClass[it.class]++
+		if it.born.known && (!known || it.born.boot < oldest) {
+			oldest, known = it.born.boot, true
+		}
+	}
+	return byClass, oldest, known
+}

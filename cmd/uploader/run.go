@@ -1,0 +1,249 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/perch-edge/perch/internal/anchor"
+	"github.com/perch-edge/perch/internal/rule"
+	"github.com/perch-edge/perch/internal/sidecar"
+	"github.com/perch-edge/perch/internal/spool"
+	"github.com/perch-edge/perch/pkg/msg"
+	"github.com/perch-edge/perch/pkg/worker"
+)
+
+const (
+	// scanEvery is how often the folder is looked through for files of which
+	// no message told.
+	scanEvery = time.Minute
+	// rescanEvery is how often that is tried where it fails.
+	rescanEvery = 2 * time.Second
+	// lookEvery is how often the state is brought up to date.
+	lookEvery = 500 * time.Millisecond
+)
+
+func run(ctx context.Context, w *worker.Worker, cfg Config) (err error) {
+	u, err := openUploader(w, cfg)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, u.close()) }()
+	in, err := w.Messages(nil)
+	if err != nil {
+		return err
+	}
+	u.look() // what is known of the clock comes before the first file
+	next := u.scan(ctx)
+	sending, stop := context.WithCancel(ctx)
+	var group sync.WaitGroup
+	for range cfg.Parallel {
+		group.Go(func() { u.deliver(sending) })
+	}
+	defer func() { stop(); group.Wait() }()
+	w.Ready(ctx)
+	for {
+		u.look()
+		m, ok, err := in.Next(ctx, time.Now().Add(lookEvery))
+		if err != nil {
+			return err
+		}
+		if ok {
+			u.hear(m)
+		}
+		if time.Now().After(next) {
+			next = u.scan(ctx)
+		}
+	}
+}
+
+// uploader sends what is in ready/.
+type uploader struct {
+	w        *worker.Worker
+	cfg      Config
+	files    *worker.Files
+	anchors  *anchor.Anchors
+	to       receiver
+	queue    *queue
+	troubles troubles
+	lookedAt time.Time
+
+	mu    sync.Mutex // of store, which is for one goroutine
+	store *spool.Store
+
+	idle func()
+}
+
+func openUploader(w *worker.Worker, cfg Config) (*uploader, error) {
+	n := w.Node()
+	u := &uploader{w: w, cfg: cfg, queue: newQueue(cfg.Priority, cfg.RetryMost.D()), troubles: troubles{w: w},
+		store: spool.NewStore(n.StoreDir, n.StoreMount, spool.Work, spool.Ready, spool.Sent)}
+	u.anchors = anchor.Open(u.spool)
+	transport, err := newTransport(&cfg, w.Counter("network_sent_bytes").Add)
+	if err != nil {
+		return nil, worker.BadConfig(err)
+	}
+	u.idle = transport.CloseIdleConnections
+	if u.to, err = newReceiver(&cfg, transport); err != nil {
+		return nil, worker.BadConfig(err)
+	}
+	if u.files, err = w.PublishFiles(); err != nil {
+		return nil, err
+	}
+	return u, nil
+}
+
+func newReceiver(cfg *Config, transport http.RoundTripper) (receiver, error) {
+	switch cfg.To.scheme {
+	case schemeS3:
+		return newBucket(cfg, transport)
+	case schemeTus:
+		return &tus{newClient(cfg, transport), cfg.To, cfg.proof()}, nil
+	}
+	return &web{newClient(cfg, transport), cfg.To, cfg.Method, cfg.proof()}, nil
+}
+
+func (u *uploader) close() error {
+	u.idle()
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.store.Close()
+}
+
+// spool is the store, where its disk is there.
+func (u *uploader) spool() (*spool.Spool, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.store.Spool()
+}
+
+// hear queues the file that a message tells of, if the store has it. Nothing of
+// the message is believed but that it is worth looking.
+func (u *uploader) hear(m msg.Message) {
+	f, err := m.File()
+	if err != nil {
+		u.w.Counter("malformed_messages").Add(1)
+		return
+	}
+	if f.State != string(spool.Ready) {
+		return
+	}
+	sp, err := u.spool()
+	if err == nil {
+		err = u.admit(sp, sidecar.ID(f.ID))
+	}
+	if err != nil { // the next scan finds what was readable after all
+		u.w.Counter("unknown_files").Add(1)
+		u.w.Log.Debug("file message without a file", "id", f.ID, "err", err)
+	}
+}
+
+// scan queues what lies in ready/, and says when it is to be done again.
+func (u *uploader) scan(ctx context.Context) time.Time {
+	err := u.scanReady(ctx)
+	u.troubles.set(troubleScan, err)
+	if err != nil { // perhaps the disk is not there yet
+		return time.Now().Add(rescanEvery)
+	}
+	return time.Now().Add(scanEvery)
+}
+
+func (u *uploader) scanReady(ctx context.Context) error {
+	sp, err := u.spool()
+	if err != nil {
+		return err
+	}
+	entries, err := sp.Entries(spool.Ready)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, e := range entries {
+		u.w.Progress()
+		if err := u.admit(sp, e.ID); err != nil && !errors.Is(err, fs.ErrNotExist) && len(errs) < 3 {
+			errs = append(errs, fmt.Errorf("look at %s: %w", e.Name, err))
+		}
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// admit queues a file by what its sidecar says.
+func (u *uploader) admit(sp *spool.Spool, id sidecar.ID) error {
+	if u.queue.has(id) {
+		return nil
+	}
+	side, err := sp.Sidecar(spool.Ready, id)
+	if err != nil {
+		return err
+	}
+	now := u.w.Now()
+	born := age{wall: side.End.Time.Time}
+	if old, ok := rule.Age(side, now, u.w.BootID()); ok {
+		born = age{known: true, boot: now.Boot - old}
+	}
+	u.queue.add(id, side.Class(), born)
+	return nil
+}
+
+// look brings the state up to date.
+func (u *uploader) look() {
+	if time.Since(u.lookedAt) < lookEvery {
+		return
+	}
+	u.lookedAt = time.Now()
+	now := u.w.Now()
+	u.troubles.set(troubleClock, u.anchors.Note(now, u.w.BootID()))
+	byClass, oldest, known := u.queue.count()
+	waiting := 0
+	for _, class := range sidecar.Classes() {
+		waiting += byClass[class]
+		u.w.Gauge("queued_"+string(class)+"_files", float64(byClass[class]))
+	}
+	age := time.Duration(0)
+	if known {
+		age = now.Boot - oldest
+	}
+	u.w.Gauge("oldest_queued_s", age.Seconds())
+	rest := u.queue.rest(time.Now())
+	u.w.Gauge("pause_s", rest.Seconds())
+	switch {
+	case rest > 0:
+		u.w.Status("%d files wait; the next attempt is in %s", waiting, rest.Round(time.Second))
+	case waiting > 0:
+		u.w.Status("sending %d files to %s", waiting, u.cfg.To)
+	default:
+		u.w.Status("all is sent to %s", u.cfg.To)
+	}
+}
+
+// trouble is a kind of trouble; they come and go by themselves.
+type trouble int
+
+const (
+	troubleReceiver trouble = iota
+	troubleStore
+	troubleScan
+	troubleClock
+	numTroubles
+)
+
+// troubles is what is wrong, of all kinds at once. It is safe for concurrent use.
+type troubles struct {
+	w    *worker.Worker
+	mu   sync.Mutex
+	errs [numTroubles]error
+}
+
+func (t *troubles) set(kind trouble, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.errs[kind] = err
+	t.w.Trouble(errors.Join(t.errs[:]...))
+}
