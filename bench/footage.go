@@ -44,14 +44,13 @@ func makeFootage(path string, s shape, frames int) (err error) {
 	return nil
 }
 
-// addNoise adds to each sample the sum of two dice of -2 to 2: a deviation of 2
-// levels, as of a small sensor by day. The scene's luma, 16 to 235, has room.
+// addNoise adds -2 to 2 to each sample: a deviation of 1.4 levels, as of a small
+// sensor by day. The scene's luma, 16 to 235, has room for it.
 func addNoise(luma []byte, random *rand.Rand) {
 	for i := 0; i+8 <= len(luma); i += 8 {
 		dice := random.Uint64()
 		for j := range 8 {
-			two := byte(dice >> (8 * j))
-			luma[i+j] += two&15%5 + two>>4%5 - 4
+			luma[i+j] += byte(dice>>(8*j))%5 - 2
 		}
 	}
 }

@@ -93,7 +93,7 @@ func (s *studio) encode(ctx context.Context, w way) (e encoded, err error) {
 
 // film brings a way's fleet up.
 func (s *studio) film(ctx context.Context, w way, do func(*fleet) error) error {
-	entries := s.camera() + s.clips(w.preset, w.kind == spliced)
+	entries := s.camera() + s.clips(w.preset, w.kind != copied)
 	if w.kind == everything {
 		entries += s.pictures("") + s.objects("")
 	}
@@ -116,17 +116,29 @@ func watch(f *fleet, window time.Duration) (e encoded, err error) {
 	if err != nil {
 		return e, err
 	}
+	before, err := f.ask("status")
+	if err != nil {
+		return e, err
+	}
 	if e.cpu, err = cpuOver(append(all, process{ffmpegName, ffmpegName, child}), window); err != nil {
 		return e, err
 	}
 	b, err := f.ask("status")
+	e.lost = lostOf(b) - lostOf(before)
 	for _, w := range b.Workers {
-		e.lost += w.Counters["lost_frames"] + w.Counters["dropped_frames"]
 		for _, flow := range w.Published {
 			e.inference += w.Gauges["inference_ms"] * 1000 * flow.Hz / frameHz
 		}
 	}
 	return e, err
+}
+
+// lostOf is how many frames did not get from the camera to the encoder.
+func lostOf(b box) (frames uint64) {
+	for _, w := range b.Workers {
+		frames += w.Counters["dropped_frames"] + w.Counters["lost_frames"]
+	}
+	return frames
 }
 
 // cpuOver is what each process takes for a while, in µs a frame, without
@@ -202,7 +214,7 @@ func (s *studio) arguments(ctx context.Context, preset string) ([]string, error)
 	if args := s.args[preset]; args != nil {
 		return args, nil
 	}
-	err := s.film(ctx, way{preset, copied}, func(f *fleet) error {
+	err := s.film(ctx, way{preset, lent}, func(f *fleet) error {
 		pid, err := f.encoder()
 		if err != nil {
 			return err
