@@ -68,12 +68,16 @@ func (c *pictureLoopCommand) Run(ctx context.Context) (err error) {
 	return nil
 }
 
-// stdEncoder encodes with image/jpeg, from the same planes.
-func stdEncoder(img pixel.Image) func() (int, error) {
+// stdImage is a picture as Go's library has it, in the same memory.
+func stdImage(img pixel.Image) *image.YCbCr {
 	w, h := img.Size.Width, img.Size.Height
-	std := &image.YCbCr{Y: img.Data[:w*h], Cb: img.Data[w*h:][:w*h/4], Cr: img.Data[w*h+w*h/4:],
+	return &image.YCbCr{Y: img.Data[:w*h], Cb: img.Data[w*h:][:w*h/4], Cr: img.Data[w*h+w*h/4:],
 		YStride: w, CStride: w / 2, SubsampleRatio: image.YCbCrSubsampleRatio420, Rect: image.Rect(0, 0, w, h)}
-	var out bytes.Buffer
+}
+
+// stdEncoder encodes with image/jpeg.
+func stdEncoder(img pixel.Image) func() (int, error) {
+	std, out := stdImage(img), bytes.Buffer{}
 	return func() (int, error) {
 		out.Reset()
 		if err := jpeg.Encode(&out, std, &jpeg.Options{Quality: quality}); err != nil {

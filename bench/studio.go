@@ -85,7 +85,7 @@ func (s *studio) encode(ctx context.Context, w way) (e encoded, err error) {
 		return s.alone(ctx, w.preset)
 	}
 	err = s.film(ctx, w, func(f *fleet) error {
-		e, err = watch(f, s.segment)
+		e, err = s.watch(f)
 		return err
 	})
 	return e, err
@@ -107,7 +107,7 @@ func (s *studio) film(ctx context.Context, w way, do func(*fleet) error) error {
 const settling = 1500 * time.Millisecond
 
 // watch measures a fleet that films.
-func watch(f *fleet, window time.Duration) (e encoded, err error) {
+func (s *studio) watch(f *fleet) (e encoded, err error) {
 	all, err := f.processes()
 	if err != nil {
 		return e, err
@@ -116,47 +116,55 @@ func watch(f *fleet, window time.Duration) (e encoded, err error) {
 	if err != nil {
 		return e, err
 	}
-	before, err := f.ask("status")
-	if err != nil {
-		return e, err
-	}
-	if e.cpu, err = cpuOver(append(all, process{ffmpegName, ffmpegName, child}), window); err != nil {
+	if e, err = over(s.segment, s.shape.bytes(), append(all, process{ffmpegName, ffmpegName, child})); err != nil {
 		return e, err
 	}
 	b, err := f.ask("status")
-	e.lost = lostOf(b) - lostOf(before)
 	for _, w := range b.Workers {
 		for _, flow := range w.Published {
-			e.inference += w.Gauges["inference_ms"] * 1000 * flow.Hz / frameHz
+			e.inference += w.Gauges["inference_ms"] * 1000 * flow.Hz / frameHz // only a detector has that gauge
 		}
 	}
 	return e, err
 }
 
-// lostOf is how many frames did not get from the camera to the encoder.
-func lostOf(b box) (frames uint64) {
-	for _, w := range b.Workers {
-		frames += w.Counters["dropped_frames"] + w.Counters["lost_frames"]
+// over measures for a while, and not what it takes to start. The last process is
+// the ffmpeg that encodes: what it has read says how many frames those were,
+// also where the machine is too slow for all.
+func over(window time.Duration, frameBytes int, all []process) (e encoded, err error) {
+	read := func() (before []time.Duration, bytes int64) {
+		if err == nil {
+			before, err = cpuOf(all)
+		}
+		if err == nil {
+			bytes, err = bytesRead(all[len(all)-1].pid)
+		}
+		return before, bytes
 	}
-	return frames
-}
-
-// cpuOver is what each process takes for a while, in µs a frame, without
-// what it takes to start.
-func cpuOver(all []process, window time.Duration) (map[string]float64, error) {
-	before, err := cpuOf(all)
-	if err != nil {
-		return nil, err
-	}
+	before, from := read()
 	start := time.Now()
 	time.Sleep(window)
-	after, err := cpuOf(all)
-	frames := time.Since(start).Seconds() * frameHz
-	used := map[string]float64{}
-	for i, p := range all {
-		used[p.name] = float64((after[i] - before[i]).Microseconds()) / frames
+	after, to := read()
+	if err != nil {
+		return e, err
 	}
-	return used, err
+	e = encoded{cpu: map[string]float64{}, offered: time.Since(start).Seconds() * frameHz, frames: float64(to-from) / float64(frameBytes)}
+	for i, p := range all {
+		e.cpu[p.name] = float64((after[i] - before[i]).Microseconds()) / e.frames
+	}
+	return e, nil
+}
+
+// bytesRead is what a process has read so far: rchar of /proc/PID/io (proc(5)).
+func bytesRead(pid int) (n int64, err error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", pid))
+	if err == nil {
+		_, err = fmt.Sscanf(string(text), "rchar: %d", &n)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("bytes read by process %d: %w", pid, err)
+	}
+	return n, nil
 }
 
 // encoder is the process id of h264writer's ffmpeg.
@@ -202,7 +210,7 @@ func (s *studio) alone(ctx context.Context, preset string) (e encoded, err error
 		return e, fmt.Errorf("start ffmpeg: %w", err)
 	}
 	time.Sleep(settling)
-	e.cpu, err = cpuOver([]process{{ffmpegName, ffmpegName, cmd.Process.Pid}}, s.segment)
+	e, err = over(s.segment, s.shape.bytes(), []process{{ffmpegName, ffmpegName, cmd.Process.Pid}})
 	end()
 	_ = cmd.Wait() // "exit status 255" is its answer to SIGTERM
 	return e, err

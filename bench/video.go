@@ -38,11 +38,12 @@ const (
 	ffmpegName   = "ffmpeg" // of clips
 )
 
-// encoded is one window: the CPU time of each process, in µs a frame.
+// encoded is one window: the CPU time of each process, in µs for each frame that
+// was encoded.
 type encoded struct {
-	cpu       map[string]float64
-	inference float64 // of the detector's, what its model took
-	lost      uint64  // frames that did not get to the encoder, as was heard in the window
+	cpu             map[string]float64
+	inference       float64 // of the detector's, what its model took
+	frames, offered float64
 }
 
 // writing is what h264writer and its ffmpeg take; or ffmpeg alone.
@@ -126,13 +127,13 @@ func (r videoResult) table() string {
 			}
 			row = append(row, cell)
 		}
-		lost := uint64(0)
+		var frames, offered float64
 		for _, round := range r.rounds {
-			lost += round[w].lost
+			frames, offered = frames+round[w].frames, offered+round[w].offered
 		}
 		ratio := func(figure func(encoded) float64) string { return fmt.Sprintf("%.3f", r.against(w, figure)) }
-		rows = append(rows, append(row, ratio(encoded.writing), ratio(encoded.pipeline), ratio(encoded.all), fmt.Sprint(lost)))
+		rows = append(rows, append(row, ratio(encoded.writing), ratio(encoded.pipeline), ratio(encoded.all), fmt.Sprintf("%.0f/%.0f", frames, offered)))
 	}
 	return table([]string{"preset", "what runs", "ffmpeg ", "sensor-camera ", "h264writer ", "jpegwriter ", "detector ", "supervisor ",
-		"ffmpeg + h264writer ", "+ sensor-camera ", "all but inference ", "frames lost "}, rows)
+		"ffmpeg + h264writer ", "+ sensor-camera ", "all but inference ", "frames "}, rows)
 }
