@@ -46,6 +46,9 @@ type encoded struct {
 	frames, offered float64
 }
 
+// keptUp says whether the encoder took the frames as they came.
+func (e encoded) keptUp() bool { return e.frames > 0.95*e.offered }
+
 // writing is what h264writer and its ffmpeg take; or ffmpeg alone.
 func (e encoded) writing() float64 { return e.cpu[clipsName] + e.cpu[ffmpegName] }
 
@@ -89,9 +92,16 @@ func (r videoResult) median(w way, figure func(encoded) float64) float64 {
 	return pairs(len(r.rounds), func(i int) float64 { return figure(r.rounds[i][w]) })
 }
 
-// against is a figure of a way set against ffmpeg alone, in pairs.
+// against is a figure of a way set against ffmpeg alone, in pairs. Where the
+// machine was too slow for one of the two the pair says nothing, and does not count.
 func (r videoResult) against(w way, figure func(encoded) float64) float64 {
-	return pairs(len(r.rounds), func(i int) float64 { return figure(r.rounds[i][w]) / r.rounds[i][way{w.preset, bare}].writing() })
+	var list []float64
+	for _, round := range r.rounds {
+		if it, alone := round[w], round[way{w.preset, bare}]; it.keptUp() && alone.keptUp() {
+			list = append(list, figure(it)/alone.writing())
+		}
+	}
+	return median(list)
 }
 
 func (r videoResult) bars() []bar {
@@ -131,7 +141,7 @@ func (r videoResult) table() string {
 		for _, round := range r.rounds {
 			frames, offered = frames+round[w].frames, offered+round[w].offered
 		}
-		ratio := func(figure func(encoded) float64) string { return fmt.Sprintf("%.3f", r.against(w, figure)) }
+		ratio := func(figure func(encoded) float64) string { return number(r.against(w, figure)) }
 		rows = append(rows, append(row, ratio(encoded.writing), ratio(encoded.pipeline), ratio(encoded.all), fmt.Sprintf("%.0f/%.0f", frames, offered)))
 	}
 	return table([]string{"preset", "what runs", "ffmpeg ", "sensor-camera ", "h264writer ", "jpegwriter ", "detector ", "supervisor ",
