@@ -162,11 +162,19 @@ type box struct {
 	Supervisor struct {
 		PID int `json:"pid"`
 	} `json:"supervisor"`
-	Workers []struct {
-		Name    string `json:"name"`
-		Program string `json:"program"`
-		PID     int    `json:"pid"`
-	} `json:"workers"`
+	Workers []boxWorker `json:"workers"`
+}
+
+type boxWorker struct {
+	Name      string             `json:"name"`
+	Program   string             `json:"program"`
+	PID       int                `json:"pid"`
+	Trouble   string             `json:"trouble"`
+	Counters  map[string]uint64  `json:"counters"`
+	Gauges    map[string]float64 `json:"gauges"`
+	Published map[string]struct {
+		Hz float64 `json:"hz"`
+	} `json:"published"`
 }
 
 func (f *fleet) ask(verb string) (box, error) {

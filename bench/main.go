@@ -1,7 +1,7 @@
 // Bench measures what perch promises, in real processes, and says which bars
 // are reached.
 //
-//	bench ──starts──> frame writers, frame readers, peers in C, csvwriter, a whole fleet
+//	bench ──starts──> frame writers, frame readers, peers in C, csvwriter, ffmpeg, whole fleets
 //	  └── moments and CPU time of each ──> pairs ──> medians ──> tables ──(--write)──> docs/BENCHMARKS.md
 //
 // A ratio compares two things that ran in turn, block by block, within one
@@ -11,10 +11,11 @@
 // pixels are wrong) is exact, and an error; what is timed never is: the tables
 // say PASS or MISS.
 //
-// The processes that are measured are this program again, by its hidden
-// commands, and testdata/peer.c, which is compiled when it is needed (cc and
-// libzmq's headers). It fails where those are absent, where bin/ lacks a
-// program ("make build"), and when a process ends or answers out of turn.
+// The processes that are measured are perch's programs in bin/, this program
+// again, by its hidden commands, and testdata/*.c, which is compiled when it is
+// needed (cc and the headers of libzmq and libturbojpeg). It fails where those
+// are absent, where bin/ lacks a program ("make build"), and when a process ends
+// or answers out of turn.
 package main
 
 import (
@@ -38,6 +39,8 @@ type commands struct {
 	PixelReader  pixelReaderCommand  `cmd:"" hidden:""`
 	RowPublisher rowPublisherCommand `cmd:"" hidden:""`
 	RingLoops    ringLoopsCommand    `cmd:"" hidden:""`
+	CameraFeed   cameraFeedCommand   `cmd:"" hidden:""`
+	PictureLoop  pictureLoopCommand  `cmd:"" hidden:""`
 }
 
 func main() {

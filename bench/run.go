@@ -12,8 +12,8 @@ import (
 
 // runCommand measures everything, or some parts.
 type runCommand struct {
-	Quick bool     `help:"In a minute: fewer sizes, fewer rounds."`
-	Only  []string `enum:"frames,ring,faults,readings,fleet" placeholder:"PART" help:"Measure only frames, ring, faults, readings or fleet; may be repeated."`
+	Quick bool     `help:"In two minutes: fewer sizes, fewer rounds."`
+	Only  []string `enum:"frames,ring,faults,readings,fleet,video,jpeg,detector" placeholder:"PART" help:"Measure only frames, ring, faults, readings, fleet, video, jpeg or detector; may be repeated."`
 	Write bool     `help:"Put the tables into docs/BENCHMARKS.md; not with --only."`
 	Bin   string   `default:"bin" type:"existingdir" help:"Where the programs are (make build)."`
 	Disk  string   `type:"existingdir" help:"A folder on the disk that rows are written to; default: the system's folder for temporary files."`
@@ -30,14 +30,19 @@ type effort struct {
 	rowSeconds             int
 	ceilingSeconds         int // 0 is not at all
 	idle                   time.Duration
+	videoRounds            int
+	segment                time.Duration // of video, and how long each way is measured
+	jpegRounds             int
+	looks                  int // of the detector
 }
 
 func (c *runCommand) effort() effort {
 	if c.Quick {
-		return effort{rounds: 3, frames: 10, stalls: 1, kills: 2, ups: 1, rowSeconds: 2, idle: 8 * time.Second}
+		return effort{rounds: 3, frames: 10, stalls: 1, kills: 2, ups: 1, rowSeconds: 2, idle: 8 * time.Second,
+			videoRounds: 1, segment: 2 * time.Second, jpegRounds: 3, looks: 5}
 	}
 	return effort{rounds: 12, frames: 20, moreRounds: 4, moreFrames: 15, stalls: 3, kills: 7, ups: 5, rowSeconds: 5,
-		ceilingSeconds: 3, idle: 30 * time.Second}
+		ceilingSeconds: 3, idle: 30 * time.Second, videoRounds: 4, segment: 5 * time.Second, jpegRounds: 12, looks: 20}
 }
 
 func (c *runCommand) wants(part string) bool {
@@ -79,11 +84,15 @@ type results struct {
 	cells []*cell
 	rows  []rowRun
 	fleet fleetResult
+	video videoResult
+	jpeg  jpegResult
+	looks looksResult
 }
 
 func (r *results) sections(machine string) []section {
 	return []section{{"machine", machine}, {"bars", barTable(r.bars)}, {"frames", frameTable(r.cells)},
-		{"readings", rowTable(r.rows)}, {"fleet", r.fleet.table()}}
+		{"readings", rowTable(r.rows)}, {"fleet", r.fleet.table()}, {"video", r.video.table()}, {"jpeg", r.jpeg.table()},
+		{"detector", r.looks.table()}}
 }
 
 // say tells how far it is.
@@ -93,7 +102,8 @@ func (c *runCommand) measure(ctx context.Context, dir string, e effort) (r resul
 	for _, part := range []struct {
 		name string
 		do   func(context.Context, string, effort, *results) error
-	}{{"frames", c.frames}, {"ring", c.ring}, {"faults", c.faults}, {"readings", c.readings}, {"fleet", c.fleet}} {
+	}{{"frames", c.frames}, {"ring", c.ring}, {"faults", c.faults}, {"readings", c.readings}, {"fleet", c.fleet},
+		{"video", c.video}, {"jpeg", c.jpeg}, {"detector", c.detector}} {
 		if !c.wants(part.name) {
 			continue
 		}
@@ -174,4 +184,38 @@ func (c *runCommand) fleet(ctx context.Context, dir string, e effort, r *results
 	r.fleet, err = measureFleet(ctx, dir, c.Disk, c.Bin, e.ups, e.idle)
 	r.bars = append(r.bars, r.fleet.bars()...)
 	return err
+}
+
+// inStudio does something with a camera's frames at hand.
+func (c *runCommand) inStudio(dir string, segment time.Duration, do func(*studio) error) error {
+	s, err := openStudio(dir, c.Disk, c.Bin, segment)
+	if err != nil {
+		return err
+	}
+	return errors.Join(do(s), s.close())
+}
+
+func (c *runCommand) video(ctx context.Context, dir string, e effort, r *results) error {
+	return c.inStudio(dir, e.segment, func(s *studio) (err error) {
+		r.video, err = measureVideo(ctx, s, e.videoRounds)
+		r.bars = append(r.bars, r.video.bars()...)
+		return err
+	})
+}
+
+func (c *runCommand) jpeg(ctx context.Context, dir string, e effort, r *results) (err error) {
+	_, _, hd, _ := shapes()
+	say("jpeg: %d rounds", e.jpegRounds)
+	r.jpeg, err = measureJPEG(ctx, dir, hd, e.jpegRounds, 10)
+	r.bars = append(r.bars, r.jpeg.bars()...)
+	return err
+}
+
+func (c *runCommand) detector(ctx context.Context, dir string, e effort, r *results) error {
+	return c.inStudio(dir, e.segment, func(s *studio) (err error) {
+		say("detector: %d looks with %s, %d stalls", e.looks, s.model, e.stalls)
+		r.looks, err = measureLooks(ctx, s, e.looks, e.stalls)
+		r.bars = append(r.bars, r.looks.bars()...)
+		return err
+	})
 }

@@ -24,14 +24,14 @@ type Config struct {
 	Bitrate    Bitrate           `toml:"bitrate" doc:"bits a second, as \"2M\" or \"800k\"; 0 is by crf, or by the picture's size where the encoder has no crf"`
 	Threads    int               `toml:"threads" doc:"libx264: threads for one picture; 1 takes the least CPU in all"`
 	Extra      []string          `toml:"extra" doc:"more for the encoder: profile=, level=, maxrate=, bufsize=, refs=, qmin=, qmax="`
-	Splice     bool              `toml:"splice" doc:"lend frames of more than 1 MiB to ffmpeg instead of copying them into its pipe; holds a second frame of the ring"`
+	Splice     bool              `toml:"splice" doc:"lend frames of more than 1 MiB to ffmpeg instead of copying them into its pipe: less CPU, and a second frame of the ring is held"`
 	StallAfter topology.Duration `toml:"stall_after" doc:"how long ffmpeg may take nothing before it is started again"`
 }
 
 // DefaultConfig is ten seconds a segment at low cost.
 func DefaultConfig() Config {
 	return Config{Segment: topology.Duration(10 * time.Second), Fragment: topology.Duration(500 * time.Millisecond),
-		Encoder: auto, Preset: "superfast", CRF: 23, Threads: 2, StallAfter: topology.Duration(10 * time.Second)}
+		Encoder: auto, Preset: "superfast", CRF: 23, Threads: 2, Splice: true, StallAfter: topology.Duration(10 * time.Second)}
 }
 
 // Bitrate is in bits a second.

@@ -1,11 +1,11 @@
 // H264writer records frames as H.264 video, in segments that survive a power cut.
 //
-//	frame (in its slot) --writev(2), Matroska--> ffmpeg --> work/<run>/000003.mp4, a fragment at a time
-//	                                               └─ "000003.mp4 is closed" --> sidecar --> born/<id>.mp4 --> file message
+//	frame (in its slot) --vmsplice(2), Matroska--> ffmpeg --> work/<run>/000003.mp4, a fragment at a time
+//	                                                 └─ "000003.mp4 is closed" --> sidecar --> born/<id>.mp4 --> file message
 //
-// Frames go from the ring's slot into ffmpeg's pipe with no copy of ours: the
-// lease is held during the write. With splice the kernel copies nothing into the
-// pipe either: ffmpeg reads the slot, and the lease is held until it has. In front of each stand 42 bytes that say when
+// Frames go from the ring's slot into ffmpeg's pipe with no copy of ours. Large
+// ones (splice) the kernel does not copy into the pipe either: ffmpeg reads the
+// slot, whose lease is held until it has. In front of each stand 42 bytes that say when
 // it was captured, in boot time, so that the video has the frames' own times
 // however late they come through the pipe: see matroska.go. A gap in the frames
 // is a still picture of that length in the video, and a step of the wall clock

@@ -33,7 +33,8 @@ const feedStep = 250 * time.Millisecond
 // With Command.Lend a part that is larger than the pipe is not copied into it,
 // but its pages are lent (vmsplice(2)): the child reads them where they are.
 // Such a part must stay as it is until the next such one has been fed whole,
-// which then fills the pipe, or until the child is gone.
+// which then fills the pipe, or until the child is gone. Where the kernel or a
+// sandbox has no vmsplice(2), parts are copied, and Lends says so.
 func (p *Process) Feed(parts [][]byte, patience time.Duration, alive func()) error {
 	conn, err := p.Stdin.SyscallConn()
 	if err != nil {
@@ -45,6 +46,10 @@ func (p *Process) Feed(parts [][]byte, patience time.Duration, alive func()) err
 		}
 		lent = lent || p.Lends(len(parts[0]))
 		n, err := p.put(conn.Write, parts, lent)
+		if lent && (errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM)) {
+			p.lend, lent = 0, false
+			continue
+		}
 		left := len(parts)
 		if parts = rest(parts, n); n > 0 {
 			waited = 0
