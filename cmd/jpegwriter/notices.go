@@ -36,18 +36,26 @@ func (n *notices) tell() (givenUp int, err error) {
 	return givenUp, fmt.Errorf("%d pictures are there and not announced: %w", len(n.waiting), errs[len(errs)-1])
 }
 
-// tell announces the new pictures, and says what keeps them from it.
-func (a *album) tell() error {
+// tell announces the new pictures. What keeps them from it is trouble, beside
+// that of the last tick.
+func (a *album) tell(trouble error) {
+	a.trouble = trouble
 	givenUp, err := a.notices.tell()
 	a.w.Counter("unannounced_files").Add(givenUp)
-	return err
+	switch {
+	case err == nil:
+		err = trouble
+	case trouble != nil:
+		err = fmt.Errorf("%w; and %w", trouble, err)
+	}
+	a.w.Trouble(err)
 }
 
 // tellLast is for the end: what cannot be announced now stays so. The pictures
 // are there, so that is no failure of the worker.
 func (a *album) tellLast() {
-	if err := a.tell(); err != nil {
-		a.w.Counter("unannounced_files").Add(len(a.notices.waiting))
+	if givenUp, err := a.notices.tell(); err != nil {
+		a.w.Counter("unannounced_files").Add(givenUp + len(a.notices.waiting))
 		a.w.Log.Error("end", "err", err)
 	}
 }

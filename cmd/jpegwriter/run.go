@@ -59,18 +59,18 @@ func (a *album) shoot(ctx context.Context, frames *worker.FrameInbox, until time
 	}
 	if !ok {
 		a.w.Counter("ticks_without_frame").Add(1)
-		a.w.Trouble(noFrame(frames, err))
+		a.tell(noFrame(frames, err))
 		return false, nil
 	}
 	age := a.w.Now().Boot - frame.Stamp.Boot
 	a.w.Gauge("frame_age_ms", float64(age.Microseconds())/1000)
 	if err := a.add(frame); err != nil {
 		a.w.Counter("lost_pictures").Add(1)
-		a.w.Trouble(fmt.Errorf("picture lost: %w", err))
+		a.tell(fmt.Errorf("picture lost: %w", err))
 		return true, nil
 	}
 	a.w.Counter("pictures").Add(1)
-	a.w.Trouble(a.tell())
+	a.tell(nil)
 	return true, nil
 }
 
@@ -80,7 +80,7 @@ func (a *album) wait(ctx context.Context, frames *worker.FrameInbox, tick time.T
 		if err := frames.Wait(ctx, time.Now().Add(tellAgain)); err != nil {
 			return err
 		}
-		a.w.Trouble(a.tell())
+		a.tell(a.trouble)
 	}
 	return frames.Wait(ctx, tick)
 }
@@ -103,6 +103,7 @@ type album struct {
 	latest  *spool.Claim
 	files   *worker.Files
 	notices notices
+	trouble error // of the last tick
 	encoder *turbojpeg.Encoder
 	topic   msg.Topic
 	picture []byte // reused

@@ -323,7 +323,7 @@ func TestPicturesAreAnnouncedLater(t *testing.T) {
 	for _, pic := range gallery(t, cache) {
 		wantBorn(t, events.Next(), pic)
 	}
-	if s := feed.State("no trouble", func(s msg.State) bool { return s.Trouble == "" || strings.Contains(s.Trouble, "no new frame") }); s.Counters["unannounced_files"] != 0 {
+	if s := feed.State("no trouble", func(s msg.State) bool { return s.Trouble == "" || s.Trouble == "no new frame since the last picture" }); s.Counters["unannounced_files"] != 0 {
 		t.Errorf("counters %v; want none given up", s.Counters)
 	}
 	p.Stop()

@@ -16,9 +16,10 @@
 // capture_hz is a maximum; no frame is made up. A device and a command are
 // thinned out by the times of their frames, each time the one nearest to when it
 // is due, so that one that runs a thousandth fast loses a frame in a thousand; with
-// capture_hz = 0 every frame is published. Of a file and a network camera ffmpeg takes the first frame of each
-// 1/capture_hz seconds of the video's own time; more than a file has is refused.
-// What the simulated scene draws is numbered by its seq in the stream's epoch.
+// capture_hz = 0 every frame is published. Of a file and a network camera ffmpeg
+// takes the first frame of each 1/capture_hz seconds of the video's own time; more
+// than a file has is refused. What the simulated scene draws is numbered by its seq
+// in the stream's epoch.
 //
 // A command writes frames of exactly the stream's size and format, without
 // padding and with nothing between them. Of mjpeg, pictures are told apart by

@@ -42,22 +42,26 @@ func PinAll(t testing.TB, shmDir, ring string, slots int) (stop func()) {
 		_, err := ctl.WriteAt(word[:], at)
 		return err
 	}
+	var failed error // the last one
+	pinAll := func() {
+		for slot := range slots {
+			if err := pin(slot); err != nil {
+				failed = err
+			}
+		}
+	}
+	pinAll()
 	done, stopped := make(chan struct{}), make(chan error, 1)
 	go func() {
 		tick := time.NewTicker(time.Millisecond) // far more often than messages come
 		defer tick.Stop()
-		var errs []error
 		for {
 			select {
 			case <-done:
-				stopped <- errors.Join(errs...)
+				stopped <- failed
 				return
 			case <-tick.C:
-				for slot := range slots {
-					if err := pin(slot); err != nil && len(errs) < 3 {
-						errs = append(errs, err)
-					}
-				}
+				pinAll()
 			}
 		}
 	}()
