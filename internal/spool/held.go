@@ -255,17 +255,17 @@ func (h *Held) copyInto(f *os.File, dst *Spool, alive func()) error {
 		}
 		switch {
 		case err == io.EOF:
-			return h.verify(total, hex.EncodeToString(sum.Sum(nil)))
+			return verify(h.side, total, hex.EncodeToString(sum.Sum(nil)))
 		case err != nil:
 			return fmt.Errorf("read: %w", err)
 		}
 	}
 }
 
-func (h *Held) verify(bytes int64, sum string) error {
-	if bytes != h.side.Bytes || sum != h.side.SHA256 {
+func verify(side *sidecar.Sidecar, bytes int64, sum string) error {
+	if bytes != side.Bytes || sum != side.SHA256 {
 		return fmt.Errorf("%w: it has %d bytes with sha256 %s, and had %d with %s when it was made", ErrDamaged,
-			bytes, sum, h.side.Bytes, h.side.SHA256)
+			bytes, sum, side.Bytes, side.SHA256)
 	}
 	return nil
 }
