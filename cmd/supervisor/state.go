@@ -35,6 +35,7 @@ type Box struct {
 	Workers    []Worker   `json:"workers"` // sources before their readers
 	Edges      []Edge     `json:"edges"`
 	Memory     Memory     `json:"memory"`
+	Files      *Files     `json:"files,omitempty"` // none before they were counted first
 }
 
 // Folders are where the fleet's files are.
@@ -123,7 +124,8 @@ func (f *fleet) box() *Box {
 		Supervisor: Supervisor{PID: os.Getpid(), Version: version.String(), SinceBootNS: int64(f.began), RSSBytes: own,
 			DroppedLogLines: f.book.dropped.Load()},
 		Memory: Memory{AvailableBytes: procKB("/proc/meminfo")["MemAvailable"],
-			ShmFreeBytes: freeBytes(n.ShmDir), StoreFreeBytes: freeBytes(n.StoreDir)}}
+			ShmFreeBytes: freeBytes(n.ShmDir), StoreFreeBytes: freeBytes(n.StoreDir)},
+		Files: f.files.Load()}
 	for _, c := range slices.Backward(f.children) { // as the data flows
 		w := f.worker(c, now.Boot)
 		b.Ready = b.Ready && w.well()
