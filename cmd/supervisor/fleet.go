@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -42,6 +43,8 @@ type fleet struct {
 
 	mu      sync.Mutex
 	changed chan struct{} // closed at the next change of a phase
+
+	files atomic.Pointer[Files] // as counted last; nil before
 
 	closers []func() error
 }
@@ -226,6 +229,7 @@ func (f *fleet) run(ctx context.Context, killed <-chan struct{}, started func())
 	requests.Go(func() { f.control.serve(asked, f.answer) })
 	watchers.Go(func() { f.observer.listen(watching, f.log) })
 	watchers.Go(func() { f.publish(watching) })
+	watchers.Go(func() { f.count(watching) })
 	watchers.Go(func() {
 		select {
 		case <-killed:

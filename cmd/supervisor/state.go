@@ -37,6 +37,7 @@ type Box struct {
 	Jobs       []Job      `json:"jobs"`    // whether they are well is no part of ready
 	Edges      []Edge     `json:"edges"`
 	Memory     Memory     `json:"memory"`
+	Files      *Files     `json:"files,omitempty"` // none before they were counted first
 }
 
 // Folders are where the fleet's files are.
@@ -136,7 +137,8 @@ func (f *fleet) box() *Box {
 		Supervisor: Supervisor{PID: os.Getpid(), Version: version.String(), SinceBootNS: int64(f.began), RSSBytes: own,
 			DroppedLogLines: f.book.dropped.Load()},
 		Memory: Memory{AvailableBytes: uint64(proc.AvailableRAM()),
-			ShmFreeBytes: freeBytes(n.ShmDir), StoreFreeBytes: freeBytes(n.StoreDir)}}
+			ShmFreeBytes: freeBytes(n.ShmDir), StoreFreeBytes: freeBytes(n.StoreDir)},
+		Files: f.files.Load()}
 	for _, c := range slices.Backward(f.children) { // as the data flows
 		w := f.worker(c, c.look(), now.Boot)
 		b.Ready = b.Ready && w.well()

@@ -40,7 +40,7 @@ func TestStateIsPublished(t *testing.T) {
 		if err := json.Unmarshal(state.Box, &got); err != nil {
 			t.Fatal(err)
 		}
-		if len(got.Edges) == 1 && got.Edges[0].Hz > 5 && got.Ready {
+		if len(got.Edges) == 1 && got.Edges[0].Hz > 5 && got.Ready && got.Files != nil {
 			if e := got.Edges[0]; e.Source != "air" || e.Reader != "csv" || e.Topic != "reading/air/environment" || e.Lost != 0 {
 				t.Errorf("edge = %+v; want reading/air/environment from air to csv, none lost", e)
 			}

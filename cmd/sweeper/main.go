@@ -18,7 +18,7 @@
 // file. A file may be announced that somebody is just at work on; those who hear
 // of it tell files apart by their ids.
 //
-// It waits until they are there (start_gate), announces all files, the oldest
+// It waits until they are there (3 s at most), announces all files, the oldest
 // names first, and waits until each has accounted for every message, in its
 // state once a second. Should there be more than 16384 files it goes no further
 // ahead than that of the slowest, so that nobody loses any: its memory holds

@@ -19,7 +19,7 @@ import (
 func run(ctx context.Context, w *worker.Worker, cfg Config) error {
 	audience := w.Topology().Audience(w.Name())
 	if len(audience) == 0 {
-		return worker.BadConfig(fmt.Errorf("nobody hears %s: no worker of the topology reads one of its sources; it needs --topology", w.Name()))
+		return worker.BadConfig(fmt.Errorf("nobody hears %s: it has to be a [job.NAME] of a topology in which workers read files of its sources", w.Name()))
 	}
 	found, incomplete := find(w.Node())
 	if len(found) == 0 {
@@ -39,13 +39,17 @@ func run(ctx context.Context, w *worker.Worker, cfg Config) error {
 		awaited: slices.Clone(audience), accounts: map[msg.Source]msg.Account{}}
 	w.Status("%d files to announce", len(found))
 	w.Ready(ctx)
-	s.absent = w.Await(ctx, audience)
+	s.absent = w.Await(ctx, audience, gather)
 	s.awaited = slices.DeleteFunc(s.awaited, func(name string) bool { return slices.Contains(s.absent, name) })
 	if err := s.announce(ctx, found); err != nil {
 		return err
 	}
 	return errors.Join(s.verdict(count(found)), incomplete)
 }
+
+// gather is how long it waits for its audience, who look for it a few times a
+// second.
+const gather = 3 * time.Second
 
 // file is one to be announced.
 type file struct {

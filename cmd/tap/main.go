@@ -2,6 +2,7 @@
 //
 //	publishers' endpoints --listen--> echo | hz | bw | delay --> standard output
 //	run folder, ring headers -------> list
+//	cache and store folders --------> explain
 //
 // What to look at is a topology (box.toml), names in it (air, porch.video),
 // or endpoints (ipc:///run/perch/air.ipc); with none of them it is the default
@@ -12,6 +13,7 @@
 //	tap hz    box.toml porch.video   messages a second, and how even their intervals are
 //	tap bw    box.toml               bytes a second: of frames in shared memory, and on the bus
 //	tap delay box.toml               how old messages are when they arrive
+//	tap explain box.toml FILE        a file's whole history, from its frames to its receipt or loss
 //
 // # Taking no part
 //
@@ -40,10 +42,24 @@
 // capture, so that the time to fill the slot is part of it. Its percentiles
 // are right within 1.6 %.
 //
+// # A file's history
+//
+// explain takes an id, a file's name, or a path, of which the last word is the
+// name. It looks into the node's cache and store, and into the folder that the
+// path leads into where that is one of a spool's (a disk from another box), for
+// the file's sidecar in any state; then into what deleters wrote of files that
+// are gone, and of losses. Nothing need be running. It reads and nothing else:
+// nothing is made, held or changed. A time with a question mark was stamped by a
+// clock that was not known to be right. --verify reads the file as well and
+// compares it with its sha256. -o json prints one object with the sidecar as it
+// is and, in now, the file's place.
+//
 // # Exit codes
 //
 // 0 also after Ctrl-C, or when nobody reads on; 75 when there was no message
-// within --timeout; 78 for a wrong command line or topology.
+// within --timeout; 78 for a wrong command line or topology. explain ends with 69
+// when nothing is known of the file, 75 when that may be because the store is not
+// mounted, and 1 when the file is damaged.
 package main
 
 import "github.com/perch-edge/perch/pkg/worker"
@@ -59,4 +75,6 @@ type verbs struct {
 	Hz    hz    `cmd:"" help:"Messages a second, and how even their intervals are."`
 	Bw    bw    `cmd:"" help:"Bytes a second, in shared memory and on the bus."`
 	Delay delay `cmd:"" help:"How old messages are when they arrive."`
+
+	Explain explain `cmd:"" help:"A file's whole history: what it is, why it was kept, sent or deleted, and where it is."`
 }

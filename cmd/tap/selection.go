@@ -138,23 +138,9 @@ func overlap(a, b string) (string, bool) {
 
 // selection sorts the arguments out.
 func (w where) selection() (selection, error) {
-	file, names := w.Topology, []string(nil)
-	for _, arg := range w.What {
-		switch {
-		case !strings.HasSuffix(arg, ".toml"):
-			names = append(names, arg)
-		case file != "" && file != arg:
-			return selection{}, worker.BadConfig(fmt.Errorf("two topologies, %s and %s: want one", file, arg))
-		default:
-			file = arg
-		}
-	}
-	top := &topology.Topology{Node: topology.DefaultNode()}
-	if file != "" {
-		var err error
-		if top, err = topology.Load(file, topology.Settings{}); err != nil {
-			return selection{}, err
-		}
+	top, names, err := loadAmong(w.Topology, w.What)
+	if err != nil {
+		return selection{}, err
 	}
 	s := selection{topic: w.Topic}
 	for _, name := range names {
@@ -167,10 +153,31 @@ func (w where) selection() (selection, error) {
 	if len(names) == 0 {
 		s.targets = []target{{label: top.Node.RunDir, runDir: top.Node.RunDir}}
 	}
-	if file != "" || slices.Contains(s.runDirs(), top.Node.RunDir) {
+	if top.Path != "" || slices.Contains(s.runDirs(), top.Node.RunDir) {
 		s.shmDir = top.Node.ShmDir
 	}
 	return s, nil
+}
+
+// loadAmong loads the topology that is among the arguments, or the one of the
+// flag, and returns the other arguments. Without one it is the default node's.
+func loadAmong(file string, args []string) (*topology.Topology, []string, error) {
+	var others []string
+	for _, arg := range args {
+		switch {
+		case !strings.HasSuffix(arg, ".toml"):
+			others = append(others, arg)
+		case file != "" && file != arg:
+			return nil, nil, worker.BadConfig(fmt.Errorf("two topologies, %s and %s: want one", file, arg))
+		default:
+			file = arg
+		}
+	}
+	if file == "" {
+		return &topology.Topology{Node: topology.DefaultNode()}, others, nil
+	}
+	top, err := topology.Load(file, topology.Settings{})
+	return top, others, err
 }
 
 func parseTarget(arg string, top *topology.Topology) (target, error) {

@@ -148,16 +148,16 @@ func (w *Worker) AwaitReaders(ctx context.Context) {
 	if len(w.reads) > 0 || len(readers) == 0 || w.awaited.Swap(true) {
 		return
 	}
-	if missing := w.Await(ctx, readers); len(missing) > 0 && ctx.Err() == nil {
+	if missing := w.Await(ctx, readers, w.top.Node.StartGate.D()); len(missing) > 0 && ctx.Err() == nil {
 		w.Log.Warn("starting without some readers", "missing", missing, "waited", w.top.Node.StartGate.String())
 	}
 }
 
-// Await waits, up to start_gate, until each of those workers has subscribed to
+// Await waits, at most so long, until each of those workers has subscribed to
 // something of this one's, and returns who has not. One that reads frames need
 // not read messages.
-func (w *Worker) Await(ctx context.Context, missing []string) []string {
-	for deadline := time.Now().Add(w.top.Node.StartGate.D()); len(missing) > 0 && ctx.Err() == nil && time.Now().Before(deadline); {
+func (w *Worker) Await(ctx context.Context, missing []string, atMost time.Duration) []string {
+	for deadline := time.Now().Add(atMost); len(missing) > 0 && ctx.Err() == nil && time.Now().Before(deadline); {
 		w.Progress()
 		for _, there := range w.gates {
 			missing = there(missing, 2*time.Millisecond, ctx.Done())

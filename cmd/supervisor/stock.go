@@ -1,0 +1,77 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"time"
+
+	"github.com/perch-edge/perch/internal/spool"
+	"github.com/perch-edge/perch/pkg/topology"
+)
+
+// Files says how many files there are in each state, as they were counted last.
+// A state that has none is left out.
+type Files struct {
+	Cache   map[spool.State]Stock `json:"cache"`
+	Store   map[spool.State]Stock `json:"store"`
+	Trouble string                `json:"trouble,omitempty"` // why some could not be counted
+}
+
+// Stock is how many files there are, sidecars left out.
+type Stock struct {
+	Files int   `json:"files"`
+	Bytes int64 `json:"bytes"`
+}
+
+// countEvery is how often files are counted: ten thousand take some tens of
+// milliseconds.
+const countEvery = 10 * time.Second
+
+// count counts the files now and then, until ctx is done. It has a goroutine of
+// its own: a disk that hangs must not hold the state of the box up.
+func (f *fleet) count(ctx context.Context) {
+	tick := time.NewTicker(countEvery)
+	defer tick.Stop()
+	for {
+		files := countFiles(f.plan.top.Node)
+		f.files.Store(&files)
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func countFiles(n topology.Node) Files {
+	cache, notCache := countIn(func() (*spool.Spool, error) { return spool.Look(n.CacheDir) })
+	store, notStore := countIn(spool.NewStore(n.StoreDir, n.StoreMount).Look)
+	files := Files{Cache: cache, Store: store}
+	if err := errors.Join(notCache, notStore); err != nil {
+		files.Trouble = err.Error()
+	}
+	return files
+}
+
+// countIn counts in a spool, which need not be there yet.
+func countIn(look func() (*spool.Spool, error)) (map[spool.State]Stock, error) {
+	stocks := map[spool.State]Stock{}
+	s, err := look()
+	if errors.Is(err, fs.ErrNotExist) && !errors.Is(err, spool.ErrNotMounted) {
+		return stocks, nil
+	}
+	if err != nil {
+		return stocks, err
+	}
+	var errs []error
+	for _, state := range append(spool.Stages(), spool.Work) {
+		entries, err := s.Entries(state)
+		errs = append(errs, err)
+		for _, e := range entries {
+			stock := stocks[state]
+			stocks[state] = Stock{stock.Files + 1, stock.Bytes + e.Bytes}
+		}
+	}
+	return stocks, errors.Join(append(errs, s.Close())...)
+}
