@@ -149,7 +149,7 @@ func s3(t *testing.T) (keys string, files place) {
 	server := httptest.NewServer(gofakes3.New(backend).Server())
 	t.Cleanup(server.Close)
 	secret := filepath.Join(t.TempDir(), "keys")
-	if err := os.WriteFile(secret, []byte("access_key = box\nsecret_key = secret\n"), 0o600); err != nil {
+	if err := os.WriteFile(secret, []byte("access_key=box\nsecret_key=secret\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return fmt.Sprintf("to = \"s3://%s/box?endpoint=%s\"\ntoken_file = %q", bucket, server.URL, secret), func() map[string][]byte {
