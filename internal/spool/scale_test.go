@@ -92,14 +92,14 @@ func BenchmarkManyFiles(b *testing.B) {
 				}
 			}
 			b.ReportMetric(float64(many)*float64(b.N)/b.Elapsed().Seconds(), "files/s")
-			b.ReportMetric(held(b, look), "heap-MB")
+			b.ReportMetric(growth(b, look), "heap-MB")
 		})
 	}
 }
 
-// held is how much larger the heap is when a look is over than before it, with
+// growth is how much larger the heap is when a look is over than before it, with
 // all that it made on the way.
-func held(b *testing.B, look func() error) float64 {
+func growth(b *testing.B, look func() error) float64 {
 	b.Helper()
 	var before, after runtime.MemStats
 	runtime.GC()
