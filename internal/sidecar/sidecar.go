@@ -25,7 +25,7 @@ const Version = 1
 // MaxDetections is how many objects a sidecar lists.
 const MaxDetections = 500
 
-// MaxBytes bounds a sidecar that is read.
+// MaxBytes bounds a sidecar.
 const MaxBytes = 1 << 20
 
 // ID names a file for life: <worker>_<UTC time>_<epoch>-<number>. The epoch and
@@ -132,6 +132,9 @@ func (s *Sidecar) Encode() ([]byte, error) {
 	text, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {
 		return nil, fmt.Errorf("encode sidecar of %s: %w", s.ID, err)
+	}
+	if len(text) >= MaxBytes { // nobody would read it
+		return nil, fmt.Errorf("sidecar of %s has %d bytes: want at most %d", s.ID, len(text)+1, MaxBytes)
 	}
 	return append(text, '\n'), nil
 }

@@ -145,6 +145,32 @@ func TestIDsSortByTimeWithinAWorker(t *testing.T) {
 	}
 }
 
+func TestEncodeRefusesWhatNobodyWouldRead(t *testing.T) {
+	s := example()
+	s.History[0].Reason = strings.Repeat("x", MaxBytes)
+	if text, err := s.Encode(); err == nil {
+		t.Errorf("Encode() = %d bytes, nil; want an error", len(text))
+	}
+}
+
+// What is changed in a clone is not changed in the sidecar.
+func TestCloneIsApart(t *testing.T) {
+	s := example()
+	s.Detections, s.Upload, s.Receipt, s.TimeCorrected = []Detection{{Label: "person"}}, &Upload{Attempts: 1}, &Receipt{Key: "k"}, &Correction{}
+	want, err := s.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := s.Clone()
+	c.Detections[0].Label, c.Upload.Attempts, c.Receipt.Key, c.TimeCorrected.Anchor.BootNS = "cat", 2, "l", 3
+	c.History[0].Reason = "none"
+	c.Add(Event{State: "sent"})
+	got, err := s.Encode()
+	if diff := cmp.Diff(string(want), string(got)); diff != "" || err != nil {
+		t.Errorf("after changes to its clone (-want +got), %v:\n%s", err, diff)
+	}
+}
+
 // An id that passes is a file's name and nothing more, whatever it was.
 func FuzzIDCheck(f *testing.F) {
 	for _, seed := range []string{string(example().ID), "", "..", "a_20260301T000000Z_0000000000000000-000000", "a/b", "\x00"} {
@@ -175,6 +201,9 @@ func FuzzDecode(f *testing.F) {
 			return
 		}
 		again, err := s.Encode()
+		if err != nil && len(text) > MaxBytes/256 {
+			return // with all its keys it can be too large
+		}
 		if err != nil {
 			t.Fatalf("Encode(Decode(%q)) = %v; want nil", text, err)
 		}

@@ -139,13 +139,13 @@ func TestContention(t *testing.T) {
 			}
 		}
 		word := map[bool]string{true: "killed"}[killed]
-		recovers := start3(t, "recover", dir, word)
-		workers := []*worker3{start3(t, "move", dir, word), start3(t, "move", dir, word)}
+		recovers := startContender(t, "recover", dir, word)
+		workers := []*contender{startContender(t, "move", dir, word), startContender(t, "move", dir, word)}
 		for killed && len(workers) < 12 { // when is left to chance, and decides nothing
 			time.Sleep(time.Duration(rand.IntN(20)) * time.Millisecond)
 			w := workers[len(workers)-2]
 			w.kill()
-			workers = append(workers, start3(t, "move", dir, word))
+			workers = append(workers, startContender(t, "move", dir, word))
 		}
 		for _, w := range workers {
 			if out, err := w.wait(); err != nil {
@@ -171,16 +171,16 @@ func TestContention(t *testing.T) {
 	}
 }
 
-// worker3 is one of the three processes.
-type worker3 struct {
+// contender is one of the processes that are after the files.
+type contender struct {
 	cmd    *exec.Cmd
 	out    strings.Builder
 	killed bool
 }
 
-func start3(t *testing.T, args ...string) *worker3 {
+func startContender(t *testing.T, args ...string) *contender {
 	t.Helper()
-	w := &worker3{cmd: exec.Command("contend", args...)}
+	w := &contender{cmd: exec.Command("contend", args...)}
 	w.cmd.Stdout, w.cmd.Stderr = &w.out, &w.out
 	if err := w.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -188,12 +188,12 @@ func start3(t *testing.T, args ...string) *worker3 {
 	return w
 }
 
-func (w *worker3) kill() {
+func (w *contender) kill() {
 	w.killed = true
 	_ = w.cmd.Process.Kill()
 }
 
-func (w *worker3) wait() (string, error) {
+func (w *contender) wait() (string, error) {
 	err := w.cmd.Wait()
 	if exit := (*exec.ExitError)(nil); w.killed && errors.As(err, &exit) && !exit.Exited() {
 		err = nil // by the kill

@@ -99,7 +99,16 @@ func (s *Spool) readRegular(p string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, sidecar.MaxBytes+1))
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	text := make([]byte, min(st.Size(), sidecar.MaxBytes)+1) // one more would be noticed
+	n, err := io.ReadFull(f, text)
+	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return text[:n], err
 }
 
 // lock takes a file for this process, as long as it is open.

@@ -26,7 +26,7 @@ const kept = 40
 // them to disk, completes others on disk, sends them, and removes the oldest. It
 // says what is done, and what it is about to remove.
 func workChild(args []string) error {
-	cache, store, err := openBoth2(args[0], args[1])
+	cache, store, err := openApart(args[0], args[1])
 	if err != nil {
 		return err
 	}
@@ -61,7 +61,7 @@ func workChild(args []string) error {
 	}
 }
 
-func openBoth2(cacheDir, storeDir string) (cache, store *Spool, err error) {
+func openApart(cacheDir, storeDir string) (cache, store *Spool, err error) {
 	if cache, err = Open(cacheDir, Work, Born); err != nil {
 		return nil, nil, err
 	}
