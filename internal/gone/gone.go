@@ -53,7 +53,7 @@ type Log struct {
 	most int64     // bytes, of all segments
 	old  []segment // without the open one, the oldest first
 	last int       // the highest number so far
-	file *os.File  // the open segment; nil before the first line, and after a failure
+	file *os.File  // the open segment; nil after a failure
 	size int64     // of it
 }
 
@@ -106,9 +106,16 @@ func list(root *os.Root) (all []segment, err error) {
 	return all, nil
 }
 
-// resume goes on with the last segment, at the end of its last whole line.
+// resume goes on with the last segment, at the end of its last whole line, or
+// begins the first.
 func (l *Log) resume() (err error) {
-	if l.old, err = list(l.root); err != nil || len(l.old) == 0 {
+	if l.old, err = list(l.root); err != nil {
+		return err
+	}
+	if len(l.old) == 0 {
+		if err = l.roll(); errors.Is(err, syscall.ENOSPC) { // there may be room by the time of the first line
+			return nil
+		}
 		return err
 	}
 	last := l.old[len(l.old)-1]
@@ -166,7 +173,10 @@ func (l *Log) reserve() error {
 // returns nil they are durable.
 func (l *Log) Append(sides ...*sidecar.Sidecar) error {
 	err := l.append(sides)
-	for errors.Is(err, syscall.ENOSPC) && l.shed() {
+	for range segments {
+		if !errors.Is(err, syscall.ENOSPC) || !l.shed() {
+			break
+		}
 		err = l.append(sides)
 	}
 	if err != nil {
