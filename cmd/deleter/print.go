@@ -95,12 +95,10 @@ func (s *shelf) peek(open func() (*spool.Spool, error)) error {
 	if err != nil {
 		return err
 	}
-	defer sp.Close()
-	if err := s.scan(sp, func() {}); err != nil {
-		return err
+	if err = s.scan(sp, func() {}); err == nil {
+		s.room, err = sp.Room()
 	}
-	s.room, err = sp.Room()
-	return err
+	return errors.Join(err, sp.Close())
 }
 
 func (p *planner) answer(of plan, shelves []*shelf, dirs map[place]string) answer {

@@ -133,7 +133,8 @@ func (l *Log) resume() (err error) {
 	}
 	l.old = l.old[:len(l.old)-1]
 	l.file, l.size = f, size
-	return l.reserve()
+	l.reserve()
+	return nil
 }
 
 // wholeLines is how many bytes of a file are lines that have their end.
@@ -156,17 +157,12 @@ func wholeLines(f *os.File, size int64) (int64, error) {
 func (l *Log) segmentBytes() int64 { return l.most / segments }
 
 // reserve takes the room that the open segment still needs.
-func (l *Log) reserve() error {
+func (l *Log) reserve() {
 	if l.size >= l.segmentBytes() {
-		return nil
+		return
 	}
-	err := unix.Fallocate(int(l.file.Fd()), unix.FALLOC_FL_KEEP_SIZE, l.size, l.segmentBytes()-l.size)
-	for _, expected := range []error{unix.EOPNOTSUPP, unix.ENOSYS, unix.ENOSPC} {
-		if errors.Is(err, expected) { // then lines take it one by one
-			return nil
-		}
-	}
-	return os.NewSyscallError("fallocate", err)
+	// Where no room can be taken ahead, lines take it one by one.
+	_ = unix.Fallocate(int(l.file.Fd()), unix.FALLOC_FL_KEEP_SIZE, l.size, l.segmentBytes()-l.size)
 }
 
 // Append writes the sidecars of files that are about to be deleted. When it
@@ -267,10 +263,11 @@ func (l *Log) roll() error {
 		return err
 	}
 	l.last, l.file, l.size = next.number, f, 0
-	if err := l.reserve(); err != nil {
-		return err
+	l.reserve()
+	if err := l.syncFolder(); err != nil {
+		return errors.Join(err, l.retire())
 	}
-	return l.syncFolder()
+	return nil
 }
 
 func (l *Log) bytes() (n int64) {

@@ -372,6 +372,10 @@ func (s *Spool) sync(folder string) error {
 	return nil
 }
 
+// SyncFolder makes the names in a state durable, for who relies on a file in
+// work/ that Create made.
+func (s *Spool) SyncFolder(state State) error { return s.sync(string(state)) }
+
 // rename moves a file between states, not over another one, and makes both
 // folders durable.
 func (s *Spool) rename(from, to State, name string) error { return s.renameAs(from, name, to, name) }
