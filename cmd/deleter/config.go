@@ -18,8 +18,8 @@ type Config struct {
 	EvictUnsent bool            `toml:"evict_unsent" doc:"may files be deleted that no receiver has: by when, and by min_free after all others; each leaves a line in a losses file"`
 	Order       []sidecar.Class `toml:"order" doc:"classes of files, those that go first first"`
 	History     topology.Bytes  `toml:"history" doc:"how much is kept in store_dir/gone of what was known of deleted files"`
-	RAM         Limits          `toml:"ram"`
-	Disk        Limits          `toml:"disk"`
+	RAM         Limits          `toml:"ram" doc:"what may go from cache_dir, beside what was dropped"`
+	Disk        Limits          `toml:"disk" doc:"what may go from store_dir"`
 }
 
 // Limits say what may go from a place: [worker.NAME.ram] is cache_dir,

@@ -108,9 +108,10 @@ func (l *losses) begin() error {
 	if err != nil {
 		return err
 	}
-	err = unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, lossesBytes)
-	if err != nil && !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.ENOSPC) {
-		return errors.Join(os.NewSyscallError("fallocate", err), f.Close(), l.sp.Remove(string(id)+lossesExt))
+	// Where no room can be taken ahead, lines take it one by one.
+	_ = unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, lossesBytes)
+	if err := l.sp.SyncFolder(spool.Work); err != nil {
+		return errors.Join(err, f.Close(), l.sp.Remove(string(id)+lossesExt))
 	}
 	l.draft = &draft{file: f, id: id}
 	return nil
@@ -208,6 +209,9 @@ func (l *losses) complete(d *draft) error {
 	}
 	side := l.files.Describe(d.id, lossesExt, sidecar.LossesMedia, msg.TopicOf(msg.KindFile, msg.Source(l.w.Name()), "files"), d.first, d.last, d.lines)
 	side.Add(l.files.Event(string(spool.Ready), fmt.Sprintf("tells of %d files that were given up", d.lines)))
+	if err := d.file.Truncate(d.size); err != nil { // and so give back what was not needed
+		return err
+	}
 	if err := l.sp.Complete(d.file, spool.Ready, side); err != nil {
 		return err
 	}
@@ -237,9 +241,6 @@ func (l *losses) takeUp(name string) error {
 	}
 	d := &draft{file: f, id: sidecar.ID(strings.TrimSuffix(name, lossesExt))}
 	if err = d.read(); err == nil {
-		err = f.Truncate(d.size)
-	}
-	if err == nil {
 		err = l.complete(d)
 	}
 	return errors.Join(err, f.Close())

@@ -40,23 +40,28 @@ func (d doomed) urgent() bool { return d.by == byMaxBytes || d.by == byMinFree }
 
 // short is a budget that cannot be kept to.
 type short struct {
-	At      place          `json:"at"`
-	Budget  cause          `json:"budget"`
-	Setting topology.Bytes `json:"setting"`
-	Missing topology.Bytes `json:"missing"`
-	Unsent  int            `json:"unsent"` // files there that could go, were they sent
-	Evict   bool           `json:"evict_unsent"`
+	At      place `json:"at"`
+	Budget  cause `json:"budget"`
+	Setting int64 `json:"setting_bytes"`
+	Missing int64 `json:"missing_bytes"`
+	Unsent  int   `json:"unsent_files"` // there that could go, were they sent
+	Evict   bool  `json:"evict_unsent"`
 }
 
 func (s short) Error() string {
-	text := fmt.Sprintf("%s: %s = %s needs %s more", s.At, s.Budget, s.Setting, s.Missing)
-	switch {
-	case s.Unsent == 0:
+	text := fmt.Sprintf("%s: %s = %s needs %s more", s.At, s.Budget, topology.Bytes(s.Setting), topology.Bytes(s.Missing))
+	switch s.Unsent {
+	case 0:
 		return text + ", and nothing is left that may be deleted"
-	case s.Budget == byMinFree && !s.Evict:
-		return fmt.Sprintf("%s: %d unsent files are not deleted (evict_unsent = false)", text, s.Unsent)
+	case 1:
+		text += ": 1 unsent file is not deleted"
+	default:
+		text += fmt.Sprintf(": %d unsent files are not deleted", s.Unsent)
 	}
-	return fmt.Sprintf("%s: %d unsent files are not deleted", text, s.Unsent)
+	if s.Budget == byMinFree && !s.Evict {
+		text += " (evict_unsent = false)"
+	}
+	return text
 }
 
 // plan is what goes, in order, and what is wrong with that.
@@ -182,7 +187,7 @@ func (d *decision) takeUntil(by cause, setting topology.Bytes, missing func() in
 		d.may = d.may[1:]
 	}
 	if n := missing(); n > 0 {
-		d.short = append(d.short, short{d.at, by, setting, topology.Bytes(n), d.unsent + len(d.may), d.cfg.EvictUnsent})
+		d.short = append(d.short, short{d.at, by, int64(setting), n, d.unsent + len(d.may), d.cfg.EvictUnsent})
 	}
 }
 

@@ -84,19 +84,21 @@ func printPlan(_ context.Context, of worker.Asked, cfg Config) error {
 // peek looks at a place that may not be there.
 func (s *shelf) peek(open func() (*spool.Spool, error)) error {
 	sp, err := open()
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, spool.ErrNotMounted) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && !errors.Is(err, spool.ErrNotMounted):
+		s.gone(errors.New("there is no such folder"))
+		return nil
+	case errors.Is(err, spool.ErrNotMounted):
 		s.gone(err)
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	defer sp.Close()
-	if err := s.scan(sp, func() {}); err != nil {
-		return err
+	if err = s.scan(sp, func() {}); err == nil {
+		s.room, err = sp.Room()
 	}
-	s.room, err = sp.Room()
-	return err
+	return errors.Join(err, sp.Close())
 }
 
 func (p *planner) answer(of plan, shelves []*shelf, dirs map[place]string) answer {
@@ -192,7 +194,7 @@ func ageOf(s *float64) string {
 // sentence says how a place stands, and when it will be full.
 func (p *planner) sentence(a answerPlace) string {
 	if a.Absent != "" {
-		return fmt.Sprintf("%s: %s is not there: %s", a.At, a.Dir, a.Absent)
+		return fmt.Sprintf("%s: %s: %s", a.At, a.Dir, a.Absent)
 	}
 	text := fmt.Sprintf("%s: %s in %d files, of which %s in %d go", a.At, topology.Bytes(a.Used), a.Files, topology.Bytes(a.GoesBytes), a.Goes)
 	if a.Lost > 0 {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 
 	"github.com/perch-edge/perch/internal/sidecar"
 	"github.com/perch-edge/perch/internal/spool"
@@ -38,6 +39,16 @@ func (c *cleaner) remove(some []doomed) error {
 	}
 	for _, g := range all {
 		errs = append(errs, g.held.Release())
+	}
+	return few(errs)
+}
+
+// few says what failed, of much that may have failed alike.
+func few(errs []error) error {
+	const most = 3
+	errs = slices.DeleteFunc(errs, func(err error) bool { return err == nil })
+	if more := len(errs) - most; more > 0 {
+		errs = append(errs[:most], fmt.Errorf("and %d more", more))
 	}
 	return errors.Join(errs...)
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -64,7 +65,7 @@ type cleaner struct {
 	cache  *spool.Spool
 	store  *spool.Store
 	disk   *spool.Spool // the store as it is now; nil while it is not there
-	log    *gone.Log    // in it; nil until something is written
+	log    *gone.Log    // in it; nil where it could not be opened
 	losses losses
 	ram    *shelf
 	kept   *shelf // on disk
@@ -76,7 +77,7 @@ type cleaner struct {
 	next   time.Time           // when it plans anew
 	scan   time.Time           // when it looks at all files
 
-	away, sick, failed error // what is wrong with the store, with looking, with removing
+	away, sick, failed error // what is wrong with the store, with looking, with removing (the first)
 	lacking            error // budgets that are not kept to
 }
 
@@ -141,7 +142,7 @@ func (c *cleaner) hear(m msg.Message) {
 // due is when step has something to do.
 func (c *cleaner) due() time.Time {
 	if len(c.queue) > 0 {
-		return time.Now()
+		return time.Unix(1, 0) // at once
 	}
 	if at := c.losses.due(); !at.IsZero() && at.Before(c.next) {
 		return at
@@ -165,10 +166,10 @@ func (c *cleaner) step() error {
 	if n := min(batch, len(c.queue)); n > 0 {
 		some := c.queue[:n]
 		c.queue = c.queue[n:]
-		c.failed = errors.Join(c.failed, c.remove(some))
+		c.failed = cmp.Or(c.failed, c.remove(some))
 	}
 	if at := c.losses.due(); c.disk != nil && !at.IsZero() && !time.Now().Before(at) {
-		c.failed = errors.Join(c.failed, c.losses.turn())
+		c.failed = cmp.Or(c.failed, c.losses.turn())
 	}
 	c.say()
 	return nil

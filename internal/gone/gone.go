@@ -53,7 +53,7 @@ type Log struct {
 	most int64     // bytes, of all segments
 	old  []segment // without the open one, the oldest first
 	last int       // the highest number so far
-	file *os.File  // the open segment; nil before the first line, and after a failure
+	file *os.File  // the open segment; nil after a failure
 	size int64     // of it
 }
 
@@ -106,9 +106,16 @@ func list(root *os.Root) (all []segment, err error) {
 	return all, nil
 }
 
-// resume goes on with the last segment, at the end of its last whole line.
+// resume goes on with the last segment, at the end of its last whole line, or
+// begins the first.
 func (l *Log) resume() (err error) {
-	if l.old, err = list(l.root); err != nil || len(l.old) == 0 {
+	if l.old, err = list(l.root); err != nil {
+		return err
+	}
+	if len(l.old) == 0 {
+		if err = l.roll(); errors.Is(err, syscall.ENOSPC) { // there may be room by the time of the first line
+			return nil
+		}
 		return err
 	}
 	last := l.old[len(l.old)-1]
@@ -126,7 +133,8 @@ func (l *Log) resume() (err error) {
 	}
 	l.old = l.old[:len(l.old)-1]
 	l.file, l.size = f, size
-	return l.reserve()
+	l.reserve()
+	return nil
 }
 
 // wholeLines is how many bytes of a file are lines that have their end.
@@ -149,24 +157,22 @@ func wholeLines(f *os.File, size int64) (int64, error) {
 func (l *Log) segmentBytes() int64 { return l.most / segments }
 
 // reserve takes the room that the open segment still needs.
-func (l *Log) reserve() error {
+func (l *Log) reserve() {
 	if l.size >= l.segmentBytes() {
-		return nil
+		return
 	}
-	err := unix.Fallocate(int(l.file.Fd()), unix.FALLOC_FL_KEEP_SIZE, l.size, l.segmentBytes()-l.size)
-	for _, expected := range []error{unix.EOPNOTSUPP, unix.ENOSYS, unix.ENOSPC} {
-		if errors.Is(err, expected) { // then lines take it one by one
-			return nil
-		}
-	}
-	return os.NewSyscallError("fallocate", err)
+	// Where no room can be taken ahead, lines take it one by one.
+	_ = unix.Fallocate(int(l.file.Fd()), unix.FALLOC_FL_KEEP_SIZE, l.size, l.segmentBytes()-l.size)
 }
 
 // Append writes the sidecars of files that are about to be deleted. When it
 // returns nil they are durable.
 func (l *Log) Append(sides ...*sidecar.Sidecar) error {
 	err := l.append(sides)
-	for errors.Is(err, syscall.ENOSPC) && l.shed() {
+	for range segments {
+		if !errors.Is(err, syscall.ENOSPC) || !l.shed() {
+			break
+		}
 		err = l.append(sides)
 	}
 	if err != nil {
@@ -257,10 +263,11 @@ func (l *Log) roll() error {
 		return err
 	}
 	l.last, l.file, l.size = next.number, f, 0
-	if err := l.reserve(); err != nil {
-		return err
+	l.reserve()
+	if err := l.syncFolder(); err != nil {
+		return errors.Join(err, l.retire())
 	}
-	return l.syncFolder()
+	return nil
 }
 
 func (l *Log) bytes() (n int64) {

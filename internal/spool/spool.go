@@ -286,3 +286,7 @@ func (s *Spool) secure(f *os.File, side *sidecar.Sidecar) (durable *os.File, err
 	s.doubts.Delete(side.Name)
 	return c, nil
 }
+
+// SyncFolder makes the names in a state durable, for who relies on a file in
+// work/ that Create made.
+func (s *Spool) SyncFolder(state State) error { return s.sync(string(state)) }

@@ -71,8 +71,8 @@ func ExampleNode() string {
 
 func exampleKeys(b *strings.Builder, path string, v reflect.Value) {
 	type sub struct {
-		path string
-		v    reflect.Value
+		path, doc string
+		v         reflect.Value
 	}
 	var tables []sub
 	for f, fv := range configFields(v) {
@@ -85,14 +85,18 @@ func exampleKeys(b *strings.Builder, path string, v reflect.Value) {
 				if shown == "" {
 					shown = "NAME"
 				}
-				tables = append(tables, sub{path + "." + f.key + "." + shown, fv.MapIndex(name)})
+				tables = append(tables, sub{path + "." + f.key + "." + shown, "", fv.MapIndex(name)})
 			}
 		default:
-			tables = append(tables, sub{path + "." + f.key, fv})
+			tables = append(tables, sub{path + "." + f.key, f.doc, fv})
 		}
 	}
 	for _, t := range tables {
-		fmt.Fprintf(b, "\n[%s]\n", t.path)
+		head := "[" + t.path + "]"
+		if t.doc != "" {
+			head = fmt.Sprintf("%-*s # %s", docColumn, head, t.doc)
+		}
+		fmt.Fprintf(b, "\n%s\n", head)
 		exampleKeys(b, t.path, t.v)
 	}
 }
