@@ -26,7 +26,7 @@ func lookers() []looker {
 	return []looker{{objectsName, "detector", "frames_seen"}, {picturesName, "jpegwriter", "pictures"}}
 }
 
-// measureLooks lets the detector look as often as it can for a while, and then
+// measureLooks lets the detector look ten times a second for a while, and then
 // stalls it and jpegwriter.
 func measureLooks(ctx context.Context, s *studio, seconds, stalls int) (r looksResult, err error) {
 	r = looksResult{model: filepath.Base(s.model), stalled: map[string][]float64{}}

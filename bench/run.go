@@ -213,6 +213,9 @@ func (c *runCommand) jpeg(ctx context.Context, dir string, e effort, r *results)
 
 func (c *runCommand) detector(ctx context.Context, dir string, e effort, r *results) error {
 	return c.inStudio(dir, e.segment, func(s *studio) (err error) {
+		if s.model == "" {
+			return nil
+		}
 		say("detector: %d looks with %s, %d stalls", e.looks, s.model, e.stalls)
 		r.looks, err = measureLooks(ctx, s, e.looks, e.stalls)
 		r.bars = append(r.bars, r.looks.bars()...)

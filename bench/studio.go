@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/perch-edge/perch/internal/onnx"
 )
 
 // studio has what is needed to film: the camera's frames, and folders.
@@ -37,8 +39,12 @@ func (s *studio) close() error { return os.Remove(s.footage) }
 const simulated = "sim:"
 
 // findModel is YOLOX-nano's file, from "make model" or among the test data, or
-// the simulated scene's model.
+// the simulated scene's model; empty where no ONNX Runtime can run one.
 func findModel() string {
+	if _, err := onnx.Find(""); err != nil {
+		say("no detector is measured: %v", err)
+		return ""
+	}
 	for _, dir := range []string{os.Getenv("PERCH_TESTDATA"), "models"} {
 		path, err := filepath.Abs(filepath.Join(dir, "yolox_nano.onnx"))
 		if _, statErr := os.Stat(path); err == nil && statErr == nil {
@@ -95,7 +101,10 @@ func (s *studio) encode(ctx context.Context, w way) (e encoded, err error) {
 func (s *studio) film(ctx context.Context, w way, do func(*fleet) error) error {
 	entries := s.camera() + s.clips(w.preset, w.kind != copied)
 	if w.kind == everything {
-		entries += s.pictures("") + s.objects("")
+		entries += s.pictures("")
+		if s.model != "" {
+			entries += s.objects("")
+		}
 	}
 	return withFleet(ctx, s.dir, s.disk, s.bin, entries, func(f *fleet) error {
 		time.Sleep(settling)

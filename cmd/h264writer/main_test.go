@@ -77,7 +77,7 @@ func newCameraOn(t *testing.T, bus *msg.Bus, format pixel.Format, size pixel.Siz
 	}
 	c := &camera{t: t, bus: bus, size: bytes, geo: msg.Geometry{Format: string(format), Width: size.Width, Height: size.Height, Planes: planes, Hz: hz}}
 	if c.pub, err = bus.Publisher(); err == nil {
-		c.out, err = c.pub.Frames("video", c.geo, 64, bytes)
+		c.out, err = c.pub.Frames("video", c.geo, 128, bytes)
 	}
 	if err != nil {
 		t.Fatal(err)
