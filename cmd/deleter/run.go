@@ -39,9 +39,18 @@ func run(ctx context.Context, w *worker.Worker, cfg Config) (err error) {
 			err = c.step()
 		}
 		if err != nil {
-			return err
+			return errors.Join(err, c.last())
 		}
 	}
+}
+
+// last removes what was dropped at the very end.
+func (c *cleaner) last() error {
+	if len(c.hints) == 0 {
+		return nil
+	}
+	c.next = time.Now()
+	return c.step()
 }
 
 const (

@@ -116,7 +116,8 @@ func places(at Folders) string {
 		}
 		return path
 	}
-	return fmt.Sprintf("  readings  %s/work/*.csv, and ready/ once their day is over\n  pictures  %s/born/*.jpg, the newest is latest.jpg\n  logs      %s/*.log\n",
+	return fmt.Sprintf("  readings  %[1]s/work/*.csv, and ready/ once their day is over\n"+
+		"  files     %[2]s/born/, and %[1]s/ready/ once they are kept; the newest picture is %[2]s/latest.jpg\n  logs      %[3]s/*.log\n",
 		near(at.Store), near(at.Cache), near(at.Logs))
 }
 
