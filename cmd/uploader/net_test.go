@@ -11,6 +11,7 @@ import (
 	"encoding/hex"
 	"encoding/pem"
 	"fmt"
+	"io"
 	"math/big"
 	"math/rand/v2"
 	"net"
@@ -105,16 +106,33 @@ func TestBadLines(t *testing.T) {
 	}
 }
 
-// A line that is slow is no line that stalls: how long the whole takes does not
-// matter.
+// lazy accepts connections that take in little at a time.
+type lazy struct{ net.Listener }
+
+func (l *lazy) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err == nil {
+		err = c.(*net.TCPConn).SetReadBuffer(16 << 10)
+	}
+	return c, err
+}
+
+// A line that is slow is no line that stalls, also while only the kernel still
+// has something to send: how long the whole takes does not matter.
 func TestSlowLineIsNoStall(t *testing.T) {
 	t.Parallel()
 	server := newShelf(t)
-	proxy, address := badLine(t, server.URL)
-	poison(t, proxy, `{"name": "t", "type": "bandwidth", "stream": "upstream", "attributes": {"rate": 2000}}`)
-	b := boxtest.New(t, fleet(fmt.Sprintf("to = %q\nca_file = %q\nstall_after = \"1s\"", address+"/box", server.ca)))
+	slow := httptest.NewUnstartedServer(server)
+	slow.Listener = &lazy{slow.Listener}
+	slow.StartTLS()
+	t.Cleanup(slow.Close)
+	server.be(func(_ http.ResponseWriter, r *http.Request) bool {
+		r.Body = &slowly{r.Body}
+		return false
+	})
+	b := boxtest.New(t, fleet(fmt.Sprintf("to = %q\nca_file = %q\nstall_after = \"1s\"", slow.URL+"/box", server.ca)))
 	s := newShop(t, b.Dir+"/store")
-	side := s.put(".mp4", noise(12<<20)) // six seconds and more
+	side := s.put(".mp4", noise(3<<20)) // more than three seconds
 	states := b.Follow(b.Bus("watch"), []msg.Kind{msg.KindState}, "send")
 	p := b.Start("uploader", "send")
 	st := states.State("the file sent", func(st msg.State) bool { return st.Counters["sent_files"] == 1 })
@@ -125,15 +143,25 @@ func TestSlowLineIsNoStall(t *testing.T) {
 	server.wantOnce(t, side)
 }
 
+// slowly reads a megabyte a second.
+type slowly struct{ io.ReadCloser }
+
+func (s *slowly) Read(p []byte) (int, error) {
+	time.Sleep(16 * time.Millisecond)
+	return s.ReadCloser.Read(p[:min(len(p), 16<<10)])
+}
+
 // A receiver that takes the connection and stops reading is noticed.
 func TestReceiverThatStopsReading(t *testing.T) {
 	t.Parallel()
 	server := newShelf(t)
+	over := make(chan struct{}) // the request's context would only end with its body
+	t.Cleanup(func() { close(over) })
 	server.be(func(_ http.ResponseWriter, r *http.Request) bool {
 		if _, err := r.Body.Read(make([]byte, 1)); err != nil {
 			t.Error(err)
 		}
-		<-r.Context().Done()
+		<-over
 		return true
 	})
 	b := boxtest.New(t, fleet(server.keys("stall_after = \"1s\"\nretry_most = \"1s\"")))

@@ -25,7 +25,8 @@ type bucket struct {
 
 func newBucket(cfg *Config, transport http.RoundTripper) (*bucket, error) {
 	api, err := minio.New(cfg.To.url.Host, &minio.Options{Creds: credentials.New(&provider{cfg.TokenFile}), Secure: cfg.To.url.Scheme == "https",
-		Region: cfg.To.region, Transport: &hearing{transport}, MaxRetries: 1})
+		Region: cfg.To.region, Transport: &hearing{transport}, MaxRetries: 1,
+		TrailingHeaders: true}) // without it the library refuses checksums; ours goes ahead, in the header
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", cfg.To, err)
 	}
@@ -109,7 +110,7 @@ func (b *bucket) witness(o *object) witness {
 // failure says what an error of the library means.
 func (b *bucket) failure(err error, heard http.Header) error {
 	said := minio.ErrorResponse{}
-	if !errors.As(err, &said) || said.StatusCode == 0 {
+	if !errors.As(err, &said) || len(heard) == 0 { // the library makes such errors of its own, too
 		return err
 	}
 	f := &failure{verdict: judge(said.StatusCode), after: retryAfter(heard, time.Now()),

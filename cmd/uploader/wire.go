@@ -3,10 +3,15 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"net"
 	"net/http"
+	"os"
+	"sync/atomic"
+	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"golang.org/x/time/rate"
 )
 
@@ -36,7 +41,7 @@ func newTransport(cfg *Config, sent func(int)) (*http.Transport, error) {
 	}
 	line := newLine(cfg, sent)
 	return &http.Transport{DialContext: line.dial, TLSClientConfig: trust, DisableCompression: true,
-		TLSHandshakeTimeout: connectMost, ResponseHeaderTimeout: cfg.StallAfter.D(), ExpectContinueTimeout: 2 * time.Second,
+		TLSHandshakeTimeout: connectMost, ExpectContinueTimeout: 2 * time.Second,
 		MaxResponseHeaderBytes: maxAnswerHeader, MaxIdleConnsPerHost: cfg.Parallel, IdleConnTimeout: cfg.StallAfter.D() / 2}, nil
 }
 
@@ -62,43 +67,75 @@ func (l *line) dial(ctx context.Context, network, addr string) (net.Conn, error)
 	if err != nil {
 		return nil, err
 	}
-	return &conn{c, l}, nil
+	raw, err := c.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return &conn{Conn: c, line: l, raw: raw}, nil
 }
 
 // conn is a connection that fails when for stall_after nothing moves in either
-// direction, however long the whole takes.
+// direction, however long the whole takes. What the kernel still has to send
+// moves as well: on a slow line it may hold what takes minutes. One goroutine
+// may read while another writes.
 type conn struct {
 	net.Conn
-	line *line
+	line    *line
+	raw     syscall.RawConn
+	written atomic.Int64
+	toRead  int64 // bytes that had arrived there when Read last looked
+	toWrite int64 // and Write
 }
 
-func (c *conn) progress() error { return c.SetDeadline(time.Now().Add(c.line.stall)) }
+// moved says whether more bytes have arrived there than at the last look.
+func (c *conn) moved(seen *int64) bool {
+	queued, err := 0, error(nil)
+	if ctlErr := c.raw.Control(func(fd uintptr) { queued, err = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) }); ctlErr != nil || err != nil {
+		return false
+	}
+	arrived := c.written.Load() - int64(queued)
+	more := arrived > *seen
+	*seen = arrived
+	return more
+}
 
 // Read reads what there is.
 func (c *conn) Read(p []byte) (int, error) {
-	if err := c.progress(); err != nil {
-		return 0, err
+	for {
+		if err := c.SetReadDeadline(time.Now().Add(c.line.stall)); err != nil {
+			return 0, err
+		}
+		n, err := c.Conn.Read(p)
+		if n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) || !c.moved(&c.toRead) {
+			return n, err
+		}
 	}
-	return c.Conn.Read(p)
 }
 
 // Write writes in steps, as fast as the limit lets it.
 func (c *conn) Write(p []byte) (total int, err error) {
-	for len(p) > 0 && err == nil {
-		step := p[:min(len(p), c.line.step)]
-		if c.line.limit != nil {
-			if err := c.line.limit.WaitN(context.Background(), len(step)); err != nil { // a step's time at most
-				return total, err
-			}
-		}
-		if err = c.progress(); err != nil {
-			break
-		}
-		var n int
-		n, err = c.Conn.Write(step)
-		c.line.sent(n)
+	for len(p) > 0 {
+		n, err := c.step(p[:min(len(p), c.line.step)])
 		total += n
 		p = p[n:]
+		if err != nil && (!errors.Is(err, os.ErrDeadlineExceeded) || !c.moved(&c.toWrite)) {
+			return total, err
+		}
 	}
-	return total, err
+	return total, nil
+}
+
+func (c *conn) step(p []byte) (int, error) {
+	if c.line.limit != nil {
+		if err := c.line.limit.WaitN(context.Background(), len(p)); err != nil { // a step's time at most
+			return 0, err
+		}
+	}
+	if err := c.SetWriteDeadline(time.Now().Add(c.line.stall)); err != nil {
+		return 0, err
+	}
+	n, err := c.Conn.Write(p)
+	c.written.Add(int64(n))
+	c.line.sent(n)
+	return n, err
 }
