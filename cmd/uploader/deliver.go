@@ -38,6 +38,7 @@ func (u *uploader) attempt(ctx context.Context, id sidecar.ID) (outcome, time.Du
 	held, err := u.hold(id)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
+		u.troubles.set(troubleStore, nil)
 		return gone, 0
 	case errors.Is(err, spool.ErrHeld):
 		return postponed, 0
@@ -104,8 +105,10 @@ func (u *uploader) prepare(held *spool.Held) (left bool, err error) {
 // move moves a file on and says so on the bus.
 func (u *uploader) move(held *spool.Held, to spool.State, side *sidecar.Sidecar, reason string) error {
 	side.Add(u.files.Event(string(to), reason))
-	if err := held.Move(to, side); err != nil {
+	if err := held.Move(to, side); err != nil && held.State() != to {
 		return err
+	} else if err != nil { // it is there, and its old sidecar is left to recovery
+		u.w.Log.Warn("after the move", "file", side.Name, "err", err)
 	}
 	if err := u.files.Announce(side); err != nil {
 		// The file is there; only nobody has heard of it yet.

@@ -1,0 +1,100 @@
+package main
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestRetryAfter(t *testing.T) {
+	now := time.Date(2026, 5, 17, 9, 0, 0, 0, time.UTC)
+	for text, want := range map[string]time.Duration{
+		"": 0, "7": 7 * time.Second, "-5": 0, "soon": 0, "99999999999": longestAfter, "99999999999999999999": 0,
+		"Sun, 17 May 2026 09:01:30 GMT": 90 * time.Second, "Sun, 17 May 2026 08:00:00 GMT": 0, "Sun, 17 May 2036 09:00:00 GMT": longestAfter,
+	} {
+		if got := retryAfter(http.Header{"Retry-After": {text}}, now); got != want {
+			t.Errorf("retryAfter(%q) = %s; want %s", text, got, want)
+		}
+	}
+	h := http.Header{"Retry-After": {"Sun, 17 May 2026 09:01:30 GMT"}, "Date": {"Sun, 17 May 2026 09:01:00 GMT"}}
+	if got := retryAfter(h, now); got != 30*time.Second {
+		t.Errorf("retryAfter by the receiver's clock = %s; want 30s", got)
+	}
+}
+
+func TestDigestOfAnAnswer(t *testing.T) {
+	sum := sha256.Sum256([]byte("file"))
+	other := sha256.Sum256([]byte("other"))
+	ours, base, another := hex.EncodeToString(sum[:]), base64.StdEncoding.EncodeToString(sum[:]), hex.EncodeToString(other[:])
+	for _, c := range []struct {
+		name, value, text, want string
+	}{
+		{"Repr-Digest", "sha-512=:AAAA:, sha-256=:" + base + ":", "", ours},
+		{"Content-Digest", "SHA-256=:" + base + ":", "", ours},
+		{"Digest", "sha-256=" + base, "", ours},
+		{"X-Amz-Checksum-Sha256", base, "", ours},
+		{"ETag", `"` + strings.ToUpper(ours) + `"`, "", ours},
+		{"ETag", `W/"` + ours + `"`, "", ours},
+		{"ETag", `"` + another + `"`, "", ""}, // a tag of that length need not be a sum
+		{"ETag", `"5f3-abc"`, "", ""},
+		{"X-Nothing", "", `{"sha256": "` + ours + `"}`, ours},
+		{"X-Nothing", "", `{"sha256": "` + another + `"}`, another},
+		{"X-Nothing", "", `{"sha256": 5}`, ""},
+		{"Content-Digest", reprDigest("ok"), "ok", ""}, // that of the answer itself
+		{"Repr-Digest", reprDigest("file"), "file", ours},
+		{"Repr-Digest", "sha-256=:short:", "", ""},
+	} {
+		a := answer{header: http.Header{}, text: []byte(c.text)}
+		a.header.Set(c.name, c.value)
+		if got := a.digest(ours); got != c.want {
+			t.Errorf("digest of %s: %s, %q = %q; want %q", c.name, c.value, c.text, got, c.want)
+		}
+	}
+}
+
+func TestPlainCanDoNoHarm(t *testing.T) {
+	got := plain("a\x00b\n\x1b[2Jc é " + strings.Repeat("x", 500))
+	if len(got) > maxSaid+10 || strings.ContainsFunc(got, func(r rune) bool { return r != '…' && (r < ' ' || r > '~') }) {
+		t.Errorf("plain(…) = %s; want one short line of plain letters", got)
+	}
+}
+
+// Whatever a receiver answers, reading it ends, and bounds what is made of it.
+func FuzzAnswer(f *testing.F) {
+	f.Add(200, "Repr-Digest", "sha-256=:AAAA:", "{}")
+	f.Add(429, "Retry-After", "120", "slow down")
+	f.Add(302, "Location", "https://x/\x00", "")
+	f.Fuzz(func(t *testing.T, status int, name, value, text string) {
+		a := answer{status: status, header: http.Header{}, text: []byte(text)}
+		a.header.Set(name, value)
+		want := strings.Repeat("a", 64)
+		if got := a.digest(want); got != "" && len(got) != 64 {
+			t.Errorf("digest() = %q; want 64 digits or none", got)
+		}
+		if tag := a.tag(); len(tag) > maxSaid {
+			t.Errorf("tag of %d bytes", len(tag))
+		}
+		if fail := failureOf(a.failure()); fail.after < 0 || fail.after > longestAfter || len(fail.Error()) > 3*maxSaid || strings.ContainsAny(fail.Error(), "\n\x1b\x00") {
+			t.Errorf("failure %q, after %s; want a short line, and an hour at most", fail, fail.after)
+		}
+	})
+}
+
+func FuzzTarget(f *testing.F) {
+	for _, text := range []string{"https://h/x", "s3://b/p?endpoint=h&region=r", "tus+https://h/", "http://127.0.0.1", "https://u:p@h", "s3://b?endpoint=https://u:p@h"} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		var to Target
+		if to.UnmarshalText([]byte(text)) != nil {
+			return
+		}
+		if to.url.User != nil || to.url.Scheme != "https" && !isLoopback(to.url.Hostname()) {
+			t.Errorf("%q is taken: want TLS, and no secret", text)
+		}
+	})
+}
