@@ -166,7 +166,7 @@ func (u *uploader) failed(held *spool.Held, p *parcel, f *failure) (outcome, tim
 		return u.refused(held, p, f)
 	case denied:
 		u.w.Counter("denied_attempts").Add(1)
-		u.troubles.set(troubleReceiver, fmt.Errorf("%s does not let this box send: %w", u.cfg.To, f))
+		u.troubles.set(troubleReceiver, fmt.Errorf("not allowed to send to %s: %w", u.cfg.To, f))
 		return shutOut, shutOutPause + rand.N(shutOutPause) + f.after
 	}
 	u.w.Counter("failed_attempts").Add(1)

@@ -128,34 +128,15 @@ func (w *web) put(ctx context.Context, o *object) (word, error) {
 		header.Set("If-None-Match", "*")
 	}
 	a, err := w.do(ctx, string(w.method), address, o.body(0, o.bytes), header)
-	if a != nil && (a.status == http.StatusPreconditionFailed || a.status == http.StatusConflict) {
-		return w.isThere(ctx, o, a, err)
+	if a != nil && w.method == Put && (a.status == http.StatusPreconditionFailed || a.status == http.StatusConflict) {
+		proof, err := o.alreadyThere(ctx, w.proof, err, w.witness(o, a))
+		return word{a.status, a.tag(), proof}, err
 	}
 	if err != nil {
 		return word{}, err
 	}
 	proof, err := o.prove(ctx, w.proof, shown{-1, a.digest(o.sum)}, w.witness(o, a))
 	return word{a.status, a.tag(), proof}, err
-}
-
-// isThere deals with the answer that the object is there already, which may be
-// so after an attempt whose answer was lost.
-func (w *web) isThere(ctx context.Context, o *object, a *answer, refusal error) (word, error) {
-	if w.method == Post {
-		return word{}, refusal
-	}
-	proof, err := o.prove(ctx, atLeast(w.proof, ByHead), shown{-1, ""}, w.witness(o, a))
-	if err != nil {
-		return word{}, fmt.Errorf("%w; and %w", refusal, err)
-	}
-	return word{a.status, a.tag(), "it has it already: " + proof}, nil
-}
-
-func atLeast(proof, least Proof) Proof {
-	if proof == ByStatus {
-		return least
-	}
-	return proof
 }
 
 // witness asks at the object's own address. What was posted has the one that

@@ -215,6 +215,29 @@ func TestLostAnswer(t *testing.T) {
 	s.wantSent(side)
 }
 
+// It is there already, and the line breaks while that is tested: nothing is
+// refused by that, however often.
+func TestFlakyLineIsNoRefusal(t *testing.T) {
+	t.Parallel()
+	server := newShelf(t)
+	b := boxtest.New(t, fleet(server.keys("attempts = 1\nretry_most = \"1s\"")))
+	s := newShop(t, b.Dir+"/store")
+	side := s.put(".mp4", "frames")
+	server.keep(side.Name, []byte("frames"), true)
+	var heads atomic.Int64
+	server.be(func(_ http.ResponseWriter, r *http.Request) bool {
+		if r.Method == http.MethodHead && heads.Add(1) <= 3 {
+			panic(http.ErrAbortHandler)
+		}
+		return false
+	})
+	p := b.Start("uploader", "send")
+	s.wait(spool.Sent, 1)
+	p.Stop()
+	server.wantOnce(t, side)
+	s.wantSent(side)
+}
+
 // What already has the name there and is something else is never taken for ours.
 func TestNameTakenBySomethingElse(t *testing.T) {
 	t.Parallel()

@@ -8,9 +8,10 @@
 // receipt is on disk. Killed at any moment, the uploader sends the file again
 // under the same name and key, so that the receiver keeps it once: PUT and S3
 // carry If-None-Match, all carry Idempotency-Key or the id, and a tus upload
-// goes on where it was. Each file is followed by its sidecar, <id>.json: where
-// that is, the file is whole. A file whose bytes are no longer those that were
-// written is not sent, and goes to quarantine/.
+// goes on where it was. Each file is followed by its sidecar, <id>.json, which
+// replaces what an earlier attempt left there: where it is, the file is whole. A
+// file whose bytes are no longer those that were written is not sent, and goes
+// to quarantine/. Told to stop, the uploader breaks off at once.
 //
 // What the receipts prove (receipt = …):
 //

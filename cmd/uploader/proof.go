@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"mime"
@@ -79,13 +80,16 @@ type shown struct {
 	digest string // sha256 in hexadecimal; "" where it does not say
 }
 
+// errDiffers says that the receiver has something else under an object's name.
+var errDiffers = errors.New("the receiver has something else")
+
 // differs is an error where what is shown is not the object.
 func (o *object) differs(s shown) error {
 	switch {
 	case s.digest != "" && s.digest != o.sum:
-		return fmt.Errorf("the receiver has something else as %s: its sha256 is %s, ours %s", o.name, s.digest, o.sum)
+		return fmt.Errorf("%w as %s: its sha256 is %s, ours %s", errDiffers, o.name, s.digest, o.sum)
 	case s.bytes >= 0 && s.bytes != o.bytes:
-		return fmt.Errorf("the receiver has something else as %s: %d bytes, ours has %d", o.name, s.bytes, o.bytes)
+		return fmt.Errorf("%w as %s: %d bytes, ours has %d", errDiffers, o.name, s.bytes, o.bytes)
 	}
 	return nil
 }
@@ -126,6 +130,23 @@ func (o *object) prove(ctx context.Context, proof Proof, answered shown, ask wit
 		return "", fmt.Errorf("no proof that %s arrived: the receiver tells no length, which receipt = %q wants", o.name, ByHead)
 	}
 	return "it shows the same length", nil
+}
+
+// alreadyThere deals with the answer that there is such an object, which is so
+// after an attempt whose answer was lost: then it is the same. Only where it is
+// another one has the receiver refused ours.
+func (o *object) alreadyThere(ctx context.Context, proof Proof, refusal error, ask witness) (string, error) {
+	if proof == ByStatus {
+		proof = ByHead
+	}
+	how, err := o.prove(ctx, proof, shown{-1, ""}, ask)
+	switch {
+	case errors.Is(err, errDiffers):
+		return "", fmt.Errorf("%w; and %w", refusal, err)
+	case err != nil:
+		return "", fmt.Errorf("%s: %w", refusal.Error(), err)
+	}
+	return "it has it already: " + how, nil
 }
 
 // compare reads the object back.

@@ -81,11 +81,8 @@ func (b *bucket) put(ctx context.Context, o *object) (word, error) {
 	}
 	said := minio.ErrorResponse{}
 	if errors.As(err, &said) && (said.StatusCode == http.StatusPreconditionFailed || said.StatusCode == http.StatusConflict) {
-		proof, proofErr := o.prove(ctx, atLeast(b.proof, ByHead), shown{-1, ""}, b.witness(o))
-		if proofErr != nil {
-			return word{}, fmt.Errorf("%w; and %w", b.failure(err, *heard), proofErr)
-		}
-		return word{status: said.StatusCode, proof: "it has it already: " + proof}, nil
+		proof, err := o.alreadyThere(ctx, b.proof, b.failure(err, *heard), b.witness(o))
+		return word{status: said.StatusCode, proof: proof}, err
 	}
 	if err != nil {
 		return word{}, b.failure(err, *heard)

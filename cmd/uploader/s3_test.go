@@ -156,9 +156,9 @@ func TestS3Refusals(t *testing.T) {
 		counter string
 		trouble string
 	}{
-		"AccessDenied": {403, "AccessDenied", "denied_attempts", "does not let"},
-		"NoSuchBucket": {404, "NoSuchBucket", "denied_attempts", "does not let"},
-		"ExpiredToken": {400, "ExpiredToken", "denied_attempts", "does not let"},
+		"AccessDenied": {403, "AccessDenied", "denied_attempts", "not allowed"},
+		"NoSuchBucket": {404, "NoSuchBucket", "denied_attempts", "not allowed"},
+		"ExpiredToken": {400, "ExpiredToken", "denied_attempts", "not allowed"},
 		"SlowDown":     {503, "SlowDown", "failed_attempts", `503 "SlowDown" "about the object"`},
 		"BadDigest":    {400, "BadDigest", "failed_attempts", "BadDigest"},
 		"another sum":  {200, "", "failed_attempts", "something else"},

@@ -27,3 +27,20 @@ func TestPausesGrowToTheLimit(t *testing.T) {
 		t.Errorf("pause of the zero value = %v; want none", got)
 	}
 }
+
+func TestFullJitter(t *testing.T) {
+	b := Backoff{First: time.Second, Most: time.Minute, Full: true}
+	least, most := time.Hour, time.Duration(0)
+	for n := range 1000 {
+		got := b.Failed(0)
+		if want := min(time.Second<<min(n, 10), time.Minute); got < 0 || got > want {
+			t.Errorf("pause %d = %v; want 0 to %v", n, got, want)
+		}
+		if n > 10 {
+			least, most = min(least, got), max(most, got)
+		}
+	}
+	if least > 10*time.Second || most < 50*time.Second {
+		t.Errorf("a thousand pauses are from %v to %v; want them all over the minute", least, most)
+	}
+}

@@ -189,3 +189,21 @@ func TestMoveToSettlesBothCopies(t *testing.T) {
 		})
 	}
 }
+
+func TestVerify(t *testing.T) {
+	s := openStates(t, Ready)
+	put(t, s, Ready, heldID, "bytes")
+	h := hold(t, s, Ready, heldID)
+	steps := 0
+	if err := h.Verify(func() { steps++ }); err != nil || steps == 0 {
+		t.Errorf("Verify() = %v after %d steps; want nil, after at least one", err, steps)
+	}
+	for _, text := range []string{"bytez", "byte", "bytes "} {
+		if err := os.WriteFile(s.Path(Ready, string(heldID)+".mp4"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := h.Verify(noop); !errors.Is(err, ErrDamaged) {
+			t.Errorf("Verify() of %q = %v; want ErrDamaged", text, err)
+		}
+	}
+}
