@@ -29,7 +29,7 @@ type studio struct {
 func openStudio(dir, disk, bin string, segment time.Duration) (*studio, error) {
 	_, _, hd, _ := shapes()
 	s := &studio{dir: dir, disk: disk, bin: bin, footage: filepath.Join(dir, "footage.yuv"), shape: hd, segment: segment,
-		model: findModel(), args: map[string][]string{}}
+		model: findModel(bin), args: map[string][]string{}}
 	return s, makeFootage(s.footage, hd, footage)
 }
 
@@ -40,9 +40,11 @@ const simulated = "sim:"
 
 // findModel is YOLOX-nano's file, from "make model" or among the test data, or
 // the simulated scene's model; empty where no ONNX Runtime can run one.
-func findModel() string {
-	if _, err := onnx.Find(""); err != nil {
-		say("no detector is measured: %v", err)
+func findModel(bin string) string {
+	_, usual := onnx.Find("")
+	_, beside := onnx.Find(filepath.Join(bin, "../lib/libonnxruntime.so.1")) // where the detector in bin looks
+	if usual != nil && beside != nil {
+		say("no detector is measured: %v", usual)
 		return ""
 	}
 	for _, dir := range []string{os.Getenv("PERCH_TESTDATA"), "models"} {

@@ -114,12 +114,12 @@ func (r videoResult) bars() []bar {
 	return []bar{
 		{what: "1080p30, veryfast: CPU of camera, h264writer and its ffmpeg / ffmpeg alone", must: 1.08, aim: 1.03,
 			value: ratio("veryfast", lent, encoded.pipeline),
-			note: fmt.Sprintf("%.2f without splice; %.2f with jpegwriter, detector and supervisor too, inference left out",
-				ratio("veryfast", copied, encoded.pipeline), ratio("veryfast", everything, encoded.all))},
+			note: fmt.Sprintf("%s without splice; %s with jpegwriter, detector and supervisor too, inference left out",
+				number(ratio("veryfast", copied, encoded.pipeline)), number(ratio("veryfast", everything, encoded.all)))},
 		{what: "1080p30, ultrafast: the same", must: 1.25, aim: 1.12, value: ratio("ultrafast", lent, encoded.pipeline),
-			note: fmt.Sprintf("%.2f without splice", ratio("ultrafast", copied, encoded.pipeline))},
+			note: number(ratio("ultrafast", copied, encoded.pipeline)) + " without splice"},
 		{what: "1080p30, the dearer preset: CPU of h264writer and its ffmpeg / ffmpeg alone", must: 1.1, aim: 1.05, value: stdin(lent),
-			note: fmt.Sprintf("%.2f without splice", stdin(copied))},
+			note: number(stdin(copied)) + " without splice"},
 	}
 }
 
