@@ -42,6 +42,10 @@ const (
 	mostMissing = killHz/10 + 2
 )
 
+// killSize is such that no more than a frame is in the pipe and in ffmpeg's own
+// buffer of 32 KiB.
+func killSize() pixel.Size { return pixel.Size{Width: 320, Height: 240} }
+
 // shoot publishes frames in real time until stop is called.
 func (c *camera) shoot() (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
@@ -116,7 +120,7 @@ func TestKillsOfFFmpeg(t *testing.T) {
 	t.Parallel()
 	needFFmpeg(t)
 	b := boxtest.New(t, fleet(killSettings))
-	c := newCamera(t, b, pixel.YUV420, small(), killHz)
+	c := newCamera(t, b, pixel.YUV420, killSize(), killHz)
 	states := b.Follow(b.Bus("watch"), []msg.Kind{msg.KindState}, "clips")
 	p := b.Start("h264writer", "clips")
 	c.ready()
@@ -154,7 +158,7 @@ func TestKillsOfTheWriter(t *testing.T) {
 	t.Parallel()
 	needFFmpeg(t)
 	b := boxtest.New(t, fleet(killSettings))
-	c := newCamera(t, b, pixel.YUV420, small(), killHz)
+	c := newCamera(t, b, pixel.YUV420, killSize(), killHz)
 	stop := c.shoot()
 	p := b.Start("h264writer", "clips")
 	for range kills(t) {
