@@ -15,10 +15,10 @@ import (
 )
 
 // hold keeps a row that has no file yet: its day has just begun, or the disk is
-// not there. Rows of one run of a sensor, and of one day, are held together.
+// not there. What is for one file is held together.
 func (b *book) hold(r *msg.Reading) {
 	h := b.lastHeld(r.Topic())
-	if h == nil || h.over(r.Columns, r.Stamp(), r.BootID) != "" || h.last != nil && h.last.Epoch != r.Epoch {
+	if h == nil || h.over(r.Columns, r.Stamp(), r.BootID) != "" {
 		h = &day{draft: draft{Topic: r.Topic(), Columns: slices.Clone(r.Columns), First: sidecar.MomentOf(&r.Header)}}
 		b.held = append(b.held, h)
 	}
@@ -93,7 +93,7 @@ func (b *book) takeUp(sp *spool.Spool) error {
 		return err
 	}
 	if b.blind {
-		b.forgetKnown()
+		b.learn()
 	}
 	b.blind, b.endAt = false, atOnce()
 	b.w.Status("writing to %s", sp.Dir())
@@ -126,41 +126,62 @@ func (b *book) cutAt(name string, size int64) error {
 	return f.Truncate(size)
 }
 
-// forgetKnown drops the rows that the disk turns out to have. At a start without
-// it nobody could tell, and all that the sensors' histories had is held.
-func (b *book) forgetKnown() {
-	for topic, d := range b.days {
-		if d.last == nil {
+// mark is the last row that a disk has of a stream which was asked for all that
+// there is, since no disk was there to say what it has.
+type mark struct {
+	msg.Cursor
+	boot string // of the row; "" where that is not known
+}
+
+// covers says whether a row is on the disk. Runs of one boot are ordered.
+func (m mark) covers(row msg.Cursor, boot string) bool {
+	return row.Epoch == m.Epoch && row.Seq <= m.Seq || row.Epoch < m.Epoch && boot == m.boot
+}
+
+// learn notes what a disk turns out to have, and drops that from what is held.
+func (b *book) learn() {
+	for _, topic := range b.asked {
+		d := b.days[topic]
+		if d == nil || d.last == nil {
 			continue
 		}
-		last := *d.last
-		run := slices.IndexFunc(b.held, func(h *day) bool { return h.Topic == topic && h.First.Epoch == last.Epoch })
-		if run < 0 {
-			continue // all are of later runs, or of another boot
+		m := mark{Cursor: *d.last}
+		if d.size > 0 {
+			m.boot = d.First.BootID // otherwise the row is one before the file
 		}
-		if first := b.held[run].First.Seq; first > last.Seq+1 {
-			b.w.Counter("lost_rows").Add(int(first - last.Seq - 1))
-		}
-		b.held = slices.DeleteFunc(b.held, func(h *day) bool { return h.Topic == topic && !h.goesBeyond(last) })
+		b.marks[topic] = m
 	}
+	b.held = slices.DeleteFunc(b.held, func(h *day) bool { return !b.goesBeyond(h) })
 }
 
-// goesBeyond drops the rows up to one, and says whether there are any after it.
-// All rows that are held together are of one run, and runs of one boot are ordered.
-func (d *day) goesBeyond(last msg.Cursor) bool {
-	for d.First.Epoch <= last.Epoch && len(d.waiting) > 0 {
-		end := bytes.IndexByte(d.waiting, '\n') + 1
-		var row contents
-		if err := row.row(d.waiting[:end], len(common())+len(d.Columns), d.First.BootID); err == nil && after(*row.last, last) {
-			d.First = row.start
-			break
+// goesBeyond drops the rows that the disk has, and says whether there are others.
+func (b *book) goesBeyond(h *day) bool {
+	for len(h.waiting) > 0 {
+		line := h.waiting[:bytes.IndexByte(h.waiting, '\n')+1]
+		var first contents
+		err := first.row(line, len(common())+len(h.Columns), h.First.BootID)
+		if err == nil && b.isNew(h.Topic, *first.last, h.First.BootID) {
+			h.First = first.start
+			return true
 		}
-		d.waiting = d.waiting[end:]
+		h.waiting = h.waiting[len(line):]
 	}
-	return len(d.waiting) > 0
+	return false
 }
 
-func after(a, b msg.Cursor) bool { return a.Epoch > b.Epoch || a.Epoch == b.Epoch && a.Seq > b.Seq }
+// isNew says whether the disk does not have a row yet. What is missing between
+// that and the first new one is lost.
+func (b *book) isNew(topic msg.Topic, row msg.Cursor, boot string) bool {
+	m, ok := b.marks[topic]
+	if ok && m.covers(row, boot) {
+		return false
+	}
+	if ok && row.Epoch == m.Epoch {
+		b.w.Counter("lost_rows").Add(int(row.Seq - m.Seq - 1))
+	}
+	delete(b.marks, topic) // rows come in order
+	return true
+}
 
 // place gives what is held its files. Where that fails for a stream the others
 // have theirs all the same. It returns the streams that failed.

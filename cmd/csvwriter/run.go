@@ -43,8 +43,10 @@ type book struct {
 	w      *worker.Worker
 	cfg    Config
 	store  *spool.Store
-	spool  *spool.Spool // as the store last opened it; nil while it is absent
-	blind  bool         // no disk has been there yet to say what it holds
+	spool  *spool.Spool       // as the store last opened it; nil while it is absent
+	blind  bool               // no disk has been there yet to say what it has
+	asked  []msg.Topic        // streams that were asked for all meanwhile
+	marks  map[msg.Topic]mark // what a disk has of these after all
 	files  *worker.Files
 	days   map[msg.Topic]*day
 	held   []*day // rows that have no file yet, of each stream the oldest first
@@ -73,7 +75,7 @@ func openBook(w *worker.Worker, cfg Config) (*book, error) {
 		dir = n.StoreDir
 	}
 	b := &book{w: w, cfg: cfg, store: spool.NewStore(dir, n.MountOf(dir), spool.Work, spool.Ready), blind: true,
-		days: map[msg.Topic]*day{}, endAt: atOnce(), idle: time.Now().Add(idleEvery)}
+		marks: map[msg.Topic]mark{}, days: map[msg.Topic]*day{}, endAt: atOnce(), idle: time.Now().Add(idleEvery)}
 	var err error
 	if b.files, err = w.PublishFiles(); err == nil {
 		err = b.open()
@@ -104,6 +106,9 @@ func (b *book) cursor(topic msg.Topic) (msg.Cursor, bool) {
 		d = b.days[topic]
 	}
 	if d == nil || d.last == nil {
+		if b.blind {
+			b.asked = append(b.asked, topic)
+		}
 		return msg.Cursor{}, b.blind
 	}
 	return *d.last, true
@@ -115,6 +120,9 @@ func (b *book) take(ctx context.Context, m msg.Message) error {
 	if err != nil {
 		b.w.Counter("malformed_readings").Add(1)
 		b.w.Log.Warn("skip reading", "err", err)
+		return nil
+	}
+	if !b.isNew(r.Topic(), msg.Cursor{Epoch: r.Epoch, Seq: r.Seq}, r.BootID) {
 		return nil
 	}
 	d := b.days[r.Topic()]
