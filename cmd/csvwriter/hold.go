@@ -176,7 +176,7 @@ func (b *book) isNew(topic msg.Topic, row msg.Cursor, boot string) bool {
 	if ok && m.covers(row, boot) {
 		return false
 	}
-	if ok && row.Epoch == m.Epoch {
+	if ok && row.Epoch == m.Epoch && row.Seq > m.Seq+1 {
 		b.w.Counter("lost_rows").Add(int(row.Seq - m.Seq - 1))
 	}
 	delete(b.marks, topic) // rows come in order
