@@ -148,8 +148,8 @@ func TestStartedBeforeItsDisk(t *testing.T) {
 	}
 }
 
-// While its disk is absent the sensor's runs come and go, and csvwriter too. It
-// has nothing then but their histories.
+// Killed while its disk is absent, it has nothing but the histories of the
+// sensor's runs: of the present one, and of one that nobody read to its end.
 func TestKilledWhileItsDiskIsAbsent(t *testing.T) {
 	t.Parallel()
 	b := boxtest.New(t, fleet("instant"))
@@ -157,29 +157,34 @@ func TestKilledWhileItsDiskIsAbsent(t *testing.T) {
 	disk := u.disk("disk")
 	feed := b.Follow(b.Bus("watch"), []msg.Kind{msg.KindState}, "air-csv")
 	want := map[string]uint64{}
-	run := func() {
+	begin := func() (stop func() error) {
 		t.Helper()
 		bus := b.Bus("air")
 		s := newSensorOn(t, bus, "n")
 		s.rows(20)
 		want[s.pub.Epoch().String()] = 20
-		if err := bus.Close(); err != nil {
+		return bus.Close
+	}
+	end := func(stop func() error) {
+		t.Helper()
+		if err := stop(); err != nil {
 			t.Fatal(err)
 		}
 	}
 	u.plug(disk)
 	p := u.start()
-	run()
+	first := begin()
 	waitRows(t, disk+"/box", 20)
 	p.Kill()
 	u.pull()
-	run()
+	end(first)
+	end(begin())
 	p = u.start()
 	held := func(n uint64) func(msg.State) bool {
 		return func(s msg.State) bool { return s.PID == p.PID() && absent(s) && s.Counters["rows"] >= n }
 	}
 	feed.State("the second run held", held(20))
-	run()
+	begin()
 	feed.State("the third run held", held(40))
 	p.Kill()
 	u.wantNothing()
