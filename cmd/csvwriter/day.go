@@ -25,15 +25,16 @@ const (
 	// maxWaiting is how much is gathered before it is written, when messages
 	// come faster than that.
 	maxWaiting = 64 << 10
-	// maxHeld is how much is kept for a disk that takes nothing, before no more
-	// is read: two days of one reading a second.
+	// maxHeld is how much is kept for a disk that takes nothing, or is absent,
+	// before no more is read: two days of one reading a second.
 	maxHeld = 16 << 20
 )
 
 // common are the columns that every file begins with.
 func common() []string { return []string{"time", "seq", "epoch", "boot_ns", "synced"} }
 
-// day is an open file: the rows of one stream on one day.
+// day is an open file: the rows of one stream on one day. While they are held
+// there is no file; with an id they are the rest of one that was given up.
 type day struct {
 	draft
 	file    *os.File
@@ -62,15 +63,15 @@ func (d *draft) head() string {
 	return strings.Join(append(common(), d.Columns...), ",") + "\n"
 }
 
-// over says why a reading belongs into the next file; "" when it does not.
-func (d *day) over(r *msg.Reading) string {
+// over says why a row belongs into the next file; "" when it does not.
+func (d *day) over(columns []string, at msg.Stamp, bootID string) string {
 	switch {
-	case !slices.Equal(r.Columns, d.Columns):
+	case !slices.Equal(columns, d.Columns):
 		return "the columns changed"
 	case d.size+int64(len(d.waiting)) >= maxBytes:
 		return fmt.Sprintf("it has %d MiB", maxBytes>>20)
 	}
-	return d.overAt(r.Stamp(), r.BootID)
+	return d.overAt(at, bootID)
 }
 
 func (d *day) overAt(at msg.Stamp, bootID string) string {

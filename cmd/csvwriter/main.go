@@ -18,8 +18,17 @@
 // that is not what was written, edited or damaged, is moved to quarantine/.
 //
 // When the disk is full or fails it says so in its state, keeps up to 16 MiB of
-// rows in memory, and tries again each second. Told to stop before the disk has
-// them it exits with 1.
+// rows in memory, about two days of one a second, and tries again each second.
+// Beyond that nothing is read, and the sensor's history holds its share. Told to
+// stop before the disk has them it exits with 1; the next run reads what that
+// history still has.
+//
+// So it does while store_mount is declared and nothing is mounted there: nothing
+// is ever written below a mount point without its disk. When the disk goes while
+// it runs, the rows that are not known to be durable go to a new file on the
+// next one. Started before its disk is there it holds all that the sensor's
+// history has, and drops of that what the disk turns out to have; what is missing
+// in between is counted as lost_rows.
 package main
 
 import (

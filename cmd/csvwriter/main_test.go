@@ -211,8 +211,13 @@ func tryRowsIn(store string) (rows []row, err error) {
 // wantExactly wants rows 0 to n-1 of each epoch, each once.
 func wantExactly(t *testing.T, store string, want map[string]uint64) {
 	t.Helper()
+	wantOnce(t, rowsIn(t, store), want)
+}
+
+func wantOnce(t *testing.T, rows []row, want map[string]uint64) {
+	t.Helper()
 	got := map[string]map[uint64]int{}
-	for _, r := range rowsIn(t, store) {
+	for _, r := range rows {
 		if got[r.epoch] == nil {
 			got[r.epoch] = map[uint64]int{}
 		}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/perch-edge/perch/internal/spool"
@@ -21,7 +23,6 @@ func run(ctx context.Context, w *worker.Worker, cfg Config) (err error) {
 	if err != nil {
 		return err
 	}
-	w.Status("writing to %s", b.spool.Dir())
 	w.Ready(ctx)
 	for {
 		m, ok, err := in.Next(ctx, b.due())
@@ -41,9 +42,14 @@ func run(ctx context.Context, w *worker.Worker, cfg Config) (err error) {
 type book struct {
 	w      *worker.Worker
 	cfg    Config
-	spool  *spool.Spool
+	store  *spool.Store
+	spool  *spool.Spool       // as the store last opened it; nil while it is absent
+	blind  bool               // no disk has been there yet to say what it has
+	asked  []msg.Topic        // streams that were asked for all meanwhile
+	marks  map[msg.Topic]mark // what a disk has of these after all
 	files  *worker.Files
 	days   map[msg.Topic]*day
+	held   []*day // rows that have no file yet, of each stream the oldest first
 	ending []draft
 	endErr error // why they are not complete
 	stale  bool  // the journal does not say what days and ending do
@@ -64,17 +70,19 @@ const (
 func atOnce() time.Time { return time.Unix(1, 0) }
 
 func openBook(w *worker.Worker, cfg Config) (*book, error) {
-	dir := cfg.Dir
+	n, dir := w.Node(), cfg.Dir
 	if dir == "" {
-		dir = w.Node().StoreDir
+		dir = n.StoreDir
 	}
-	sp, err := spool.Open(dir, spool.Work, spool.Ready)
-	if err != nil {
-		return nil, err
-	}
-	b := &book{w: w, cfg: cfg, spool: sp, days: map[msg.Topic]*day{}, endAt: atOnce(), idle: time.Now().Add(idleEvery)}
+	b := &book{w: w, cfg: cfg, store: spool.NewStore(dir, n.MountOf(dir), spool.Work, spool.Ready), blind: true,
+		marks: map[msg.Topic]mark{}, days: map[msg.Topic]*day{}, endAt: atOnce(), idle: time.Now().Add(idleEvery)}
+	var err error
 	if b.files, err = w.PublishFiles(); err == nil {
-		err = b.restore()
+		err = b.open()
+	}
+	if errors.Is(err, spool.ErrNotMounted) {
+		b.keep() // says so
+		return b, nil
 	}
 	if err != nil {
 		return nil, errors.Join(err, b.close())
@@ -87,14 +95,21 @@ func (b *book) close() error {
 	for _, d := range b.days {
 		errs = append(errs, d.file.Close())
 	}
-	return errors.Join(append(errs, b.spool.Close())...)
+	return errors.Join(append(errs, b.store.Close())...)
 }
 
-// cursor is the last row of a stream that is on disk.
+// cursor is the last row of a stream that is on disk, or held. The zero cursor
+// asks for all that there is.
 func (b *book) cursor(topic msg.Topic) (msg.Cursor, bool) {
-	d := b.days[topic]
+	d := b.lastHeld(topic)
+	if d == nil {
+		d = b.days[topic]
+	}
 	if d == nil || d.last == nil {
-		return msg.Cursor{}, false
+		if b.blind {
+			b.asked = append(b.asked, topic)
+		}
+		return msg.Cursor{}, b.blind
 	}
 	return *d.last, true
 }
@@ -107,21 +122,20 @@ func (b *book) take(ctx context.Context, m msg.Message) error {
 		b.w.Log.Warn("skip reading", "err", err)
 		return nil
 	}
-	d := b.days[r.Topic()]
-	if d == nil || d.over(&r) != "" {
-		if d, err = b.turn(ctx, &r); err != nil {
-			return fmt.Errorf("begin a file for reading %s: %w", r.ID(), err)
-		}
+	if !b.isNew(r.Topic(), msg.Cursor{Epoch: r.Epoch, Seq: r.Seq}, r.BootID) {
+		return nil
 	}
-	d.append(&r)
+	d := b.days[r.Topic()]
+	if d == nil || b.lastHeld(r.Topic()) != nil || d.over(r.Columns, r.Stamp(), r.BootID) != "" {
+		b.hold(&r)
+	} else {
+		d.append(&r)
+	}
 	b.w.Counter("rows").Add(1)
-	switch held := len(d.waiting); {
-	case held >= maxHeld:
-		return b.insist(ctx, func() error {
-			_, err := b.secure(b.days[r.Topic()], false)
-			return err
-		})
-	case held >= maxWaiting:
+	switch waiting := b.waiting(); {
+	case waiting >= maxHeld:
+		return b.insist(ctx)
+	case waiting >= maxWaiting:
 		b.keep()
 	}
 	return nil
@@ -136,6 +150,9 @@ func (b *book) due() time.Time {
 	next := b.idle
 	if len(b.ending) > 0 && b.endAt.Before(next) {
 		next = b.endAt
+	}
+	if len(b.held) > 0 {
+		return atOnce()
 	}
 	for _, d := range b.days {
 		switch {
@@ -154,7 +171,7 @@ func (b *book) keep() {
 	if now.Before(b.retry) {
 		return
 	}
-	err := b.secureAll(false)
+	err := b.work(false)
 	if err == nil && !now.Before(b.idle) {
 		b.idle = now.Add(idleEvery)
 		err = b.turnIdle()
@@ -162,7 +179,8 @@ func (b *book) keep() {
 	if b.retry = (time.Time{}); err != nil {
 		b.retry = now.Add(retryEvery)
 	}
-	if !now.Before(b.endAt) {
+	b.w.Gauge("waiting_bytes", float64(b.waiting()))
+	if b.spool != nil && !now.Before(b.endAt) {
 		if b.endErr = b.endAll(); b.endErr != nil {
 			b.endAt = now.Add(idleEvery)
 		}
@@ -170,11 +188,12 @@ func (b *book) keep() {
 	b.w.Trouble(errors.Join(err, b.endErr))
 }
 
-// insist tries until it is done, for as long as ctx lasts. Nothing is read
-// meanwhile; what is published waits in the sensor's history.
-func (b *book) insist(ctx context.Context, try func() error) error {
+// insist tries until all rows are written, for as long as ctx lasts. Nothing is
+// read meanwhile; what is published waits in the sensor's history.
+func (b *book) insist(ctx context.Context) error {
 	for {
-		err := try()
+		b.w.Gauge("waiting_bytes", float64(b.waiting()))
+		err := b.work(false)
 		b.w.Trouble(errors.Join(err, b.endErr))
 		if err == nil {
 			return nil
@@ -189,21 +208,28 @@ func (b *book) insist(ctx context.Context, try func() error) error {
 // tried twice, since a sync that fails leaves rows to be written anew. Files
 // that are over are completed by the next run.
 func (b *book) settle() error {
-	if b.secureAll(true) == nil {
+	if b.work(true) == nil {
 		return nil
 	}
-	return b.secureAll(true)
+	if err := b.work(true); b.spool != nil || b.waiting() > 0 {
+		return err
+	}
+	return nil // the disk is absent, and has all rows
 }
 
-// secureAll does so with the rows of all streams. One that fails does not keep
-// the others from it.
-func (b *book) secureAll(all bool) error {
-	var errs []error
-	for _, d := range b.days {
-		_, err := b.secure(d, all)
-		errs = append(errs, err)
+// work brings to disk what can be brought there. A stream that fails does not
+// keep the others from it.
+func (b *book) work(all bool) error {
+	if err := b.open(); err != nil {
+		return fmt.Errorf("rows wait in RAM: %w", err)
 	}
-	return errors.Join(errs...)
+	failed := b.place()
+	for topic, d := range b.days {
+		if failed[topic] == nil {
+			_, failed[topic] = b.secure(d, all)
+		}
+	}
+	return errors.Join(slices.Collect(maps.Values(failed))...)
 }
 
 // secure writes the rows that wait, and syncs where that is due, or all is

@@ -185,13 +185,13 @@ func TestOverSaysWhy(t *testing.T) {
 		r := reading(1, 2, 3)
 		r.Time.Time, r.BootNS = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC), int64(time.Hour)
 		tt.change(r)
-		if got := d.over(r); got != tt.want {
+		if got := d.over(r.Columns, r.Stamp(), r.BootID); got != tt.want {
 			t.Errorf("%s: over() = %q; want %q", tt.name, got, tt.want)
 		}
 	}
 	d.size = maxBytes
 	r := reading(1, 2, 3)
-	if got, want := d.over(r), fmt.Sprintf("it has %d MiB", maxBytes>>20); got != want {
+	if got, want := d.over(r.Columns, r.Stamp(), r.BootID), fmt.Sprintf("it has %d MiB", maxBytes>>20); got != want {
 		t.Errorf("over() of a large file = %q; want %q", got, want)
 	}
 }

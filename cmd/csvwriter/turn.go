@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -47,25 +46,6 @@ func (b *book) freshenJournal() error {
 	}
 	b.stale = false
 	return nil
-}
-
-// turn begins the file of a reading, and gives up the stream's file before it.
-func (b *book) turn(ctx context.Context, r *msg.Reading) (d *day, err error) {
-	next := draft{Topic: r.Topic(), Columns: slices.Clone(r.Columns), First: sidecar.MomentOf(&r.Header)}
-	err = b.insist(ctx, func() error {
-		if d = b.days[r.Topic()]; d != nil {
-			if d, err = b.secure(d, true); err != nil {
-				return err
-			}
-			if d.Over = d.over(r); d.Over == "" {
-				return nil // a failed sync has begun another file already
-			}
-			next.Before = d.last
-		}
-		d, err = b.begin(d, next)
-		return err
-	})
-	return d, err
 }
 
 // turnIdle turns files whose day is over though no reading came to say so. It
@@ -236,6 +216,7 @@ func (b *book) restore() error {
 	}
 	b.ending = j.Ending
 	for _, d := range j.Open {
+		b.w.Progress()
 		if err := b.reopen(d); err != nil {
 			return err
 		}

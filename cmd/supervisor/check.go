@@ -229,6 +229,7 @@ type checkCmd struct {
 type answered struct {
 	OK       bool              `json:"ok"`
 	Problems topology.Problems `json:"problems"`
+	Warnings topology.Problems `json:"warnings,omitempty"` // what a fleet can run with
 	Entries  []worker.Report   `json:"entries"`
 	Budget   *budget           `json:"budget,omitempty"`
 }
@@ -240,12 +241,15 @@ func (c *checkCmd) Run(ctx context.Context, to worker.Streams) error {
 	case c.Output == "text" && err != nil:
 		return err
 	case c.Output == "text":
+		for _, w := range plan.absentStore() {
+			fmt.Fprintln(to.Err, "supervisor: warning:", w)
+		}
 		_, err = fmt.Fprintln(to.Out, plan.summary())
 		return err
 	}
 	a := answered{OK: err == nil, Problems: append(topology.Problems{}, topology.ProblemsOf(err)...), Entries: []worker.Report{}}
 	if plan != nil {
-		a.Budget = &plan.budget
+		a.Budget, a.Warnings = &plan.budget, plan.absentStore()
 		for _, e := range plan.top.Entries {
 			if r, ok := plan.reports[e.Name]; ok {
 				r.Problems = nil

@@ -130,7 +130,7 @@ func (p *plan) checkFolders() (ps topology.Problems) {
 		key, path string
 		forbidden uint32 // rights that others must not have
 	}{{"run_dir", n.RunDir, 0o022}, {"shm_dir", n.ShmDir, 0o077}, {"cache_dir", n.CacheDir, 0}, {"store_dir", n.StoreDir, 0}} {
-		if f.path == "" {
+		if f.path == "" || f.key == "store_dir" && notMounted(n) != nil {
 			continue // has been reported
 		}
 		if err := usable(f.path, f.key, f.forbidden); err != nil {
@@ -138,6 +138,15 @@ func (p *plan) checkFolders() (ps topology.Problems) {
 		}
 	}
 	return ps
+}
+
+// absentStore warns of a store whose disk is not there: the fleet runs without it.
+func (p *plan) absentStore() topology.Problems {
+	err := notMounted(p.top.Node)
+	if err == nil {
+		return nil
+	}
+	return topology.Problems{p.top.NodeProblem("store_mount", "%v: until it is, readings, files and logs are held in RAM", err)}
 }
 
 // usable says why this user cannot make files in a folder, or make the folder.

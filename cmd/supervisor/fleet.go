@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -27,6 +26,7 @@ type fleet struct {
 	clock    *clock.Clock
 	began    time.Duration
 	book     *logbook
+	logs     *logPlace
 	log      *slog.Logger
 	root     *os.Root // the run folder
 	launcher *launcher
@@ -97,20 +97,18 @@ func (f *fleet) lock() error {
 	return err
 }
 
-func logsOf(n topology.Node) string { return filepath.Join(n.StoreDir, "logs") }
-
 func (f *fleet) keepLogs() error {
-	dir := logsOf(f.plan.top.Node)
-	if err := os.MkdirAll(dir, 0o750); err != nil {
-		return fmt.Errorf("make folder of logs: %w", err)
-	}
-	root, err := os.OpenRoot(dir)
-	if err != nil {
+	f.logs = newLogPlace(f.plan.top.Node)
+	f.later(f.logs.store.Close)
+	f.later(f.logs.close)
+	f.later(f.book.close)
+	if dir, err := f.logs.folder(); dir == nil {
 		return fmt.Errorf("open folder of logs: %w", err)
 	}
-	f.later(root.Close)
-	f.later(f.book.close)
-	f.book.keepIn(root)
+	f.book.keepIn(f.logs.folder)
+	if w := f.plan.absentStore(); len(w) > 0 {
+		f.log.Warn("the store's disk is absent", "err", w.Error(), "logs", f.logs.where())
+	}
 	return nil
 }
 

@@ -34,8 +34,9 @@ type logbook struct {
 	dropped atomic.Uint64 // lines so far
 
 	// Of the writer's goroutine:
-	told  uint64   // of dropped
-	dir   *os.Root // nil keeps nothing
+	told  uint64                   // of dropped
+	place func() (*os.Root, error) // where it keeps them; nil keeps nothing
+	dir   *os.Root                 // as place said last
 	show  func(entry)
 	files map[string]*rotating
 	sick  string // why nothing can be kept at the moment
@@ -64,16 +65,21 @@ func (b *logbook) write() {
 			for len(b.queue) > 0 {
 				(<-b.queue)()
 			}
-			for _, f := range b.files {
-				_ = f.close() // what was to be kept has been written
-			}
+			b.closeFiles()
 			return
 		}
 	}
 }
 
-// keepIn begins to keep entries in a folder.
-func (b *logbook) keepIn(dir *os.Root) { b.queue <- func() { b.dir = dir } }
+// keepIn begins to keep entries in a folder, which may be another one each time.
+func (b *logbook) keepIn(place func() (*os.Root, error)) { b.queue <- func() { b.place = place } }
+
+func (b *logbook) closeFiles() {
+	for _, f := range b.files {
+		_ = f.close() // what was to be kept has been written
+	}
+	clear(b.files)
+}
 
 // flush waits until what has been taken is written, but not for long.
 func (b *logbook) flush() {
@@ -135,7 +141,7 @@ func (b *logbook) enter(e entry) {
 		b.enter(ownEntry("log lines were dropped", attr{"lines", lines}))
 	}
 	b.show(e)
-	if b.dir == nil {
+	if b.place == nil {
 		return
 	}
 	err := b.keep(e)
@@ -152,12 +158,20 @@ func ownEntry(text string, a attr) entry {
 }
 
 func (b *logbook) keep(e entry) error {
+	dir, err := b.place()
+	if dir != b.dir {
+		b.closeFiles()
+		b.dir = dir
+	}
+	if dir == nil {
+		return err
+	}
 	f := b.files[e.Worker]
 	if f == nil {
 		f = &rotating{dir: b.dir, name: e.Worker + ".log"}
 		b.files[e.Worker] = f
 	}
-	return f.write(append(e.json(), '\n'))
+	return errors.Join(err, f.write(append(e.json(), '\n')))
 }
 
 // follow takes a worker's lines until the end, and returns its last words: the

@@ -54,6 +54,10 @@
 //	store_dir/logs/NAME.log   JSON lines of a worker and of the supervisor itself; at 1 MiB
 //	                          renamed to NAME.log.1, so that a worker's log takes 2 MiB at most
 //
+// While store_mount is declared and nothing is mounted there, logs are kept in
+// cache_dir/logs, bounded alike, and brought to the disk when it has come. The
+// fleet runs meanwhile: "check" warns, "status" says that the store is not mounted.
+//
 // # Exit codes
 //
 // 0 when all is well, 1 when the command ran and something of the fleet is not

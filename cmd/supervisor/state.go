@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/perch-edge/perch/internal/clock"
 	"github.com/perch-edge/perch/internal/proc"
+	"github.com/perch-edge/perch/internal/spool"
 	"github.com/perch-edge/perch/internal/version"
 	"github.com/perch-edge/perch/pkg/msg"
 	"github.com/perch-edge/perch/pkg/topology"
@@ -115,6 +117,7 @@ type Memory struct {
 	AvailableBytes uint64 `json:"available_bytes"` // RAM, MemAvailable of proc(5)
 	ShmFreeBytes   uint64 `json:"shm_free_bytes"`
 	StoreFreeBytes uint64 `json:"store_free_bytes"`
+	StoreMounted   bool   `json:"store_mounted"` // false while nothing is mounted at store_mount
 }
 
 const boxVersion = 1
@@ -133,12 +136,15 @@ func (f *fleet) box() *Box {
 	own, _ := memoryOf(os.Getpid())
 	b := &Box{Version: boxVersion, Node: n.Name, Time: msg.Time{Time: now.Wall}, BootNS: int64(now.Boot), BootID: f.clock.BootID(),
 		Synced: now.Synced, Topology: f.plan.file, Ready: true, Workers: []Worker{}, Jobs: []Job{}, Edges: []Edge{},
-		Folders: Folders{Run: n.RunDir, Shm: n.ShmDir, Cache: n.CacheDir, Store: n.StoreDir, Logs: logsOf(n)},
+		Folders: Folders{Run: n.RunDir, Shm: n.ShmDir, Cache: n.CacheDir, Store: n.StoreDir, Logs: f.logs.where()},
 		Supervisor: Supervisor{PID: os.Getpid(), Version: version.String(), SinceBootNS: int64(f.began), RSSBytes: own,
 			DroppedLogLines: f.book.dropped.Load()},
 		Memory: Memory{AvailableBytes: uint64(proc.AvailableRAM()),
-			ShmFreeBytes: freeBytes(n.ShmDir), StoreFreeBytes: freeBytes(n.StoreDir)},
+			ShmFreeBytes: freeBytes(n.ShmDir), StoreMounted: notMounted(n) == nil},
 		Files: f.files.Load()}
+	if b.Memory.StoreMounted {
+		b.Memory.StoreFreeBytes = freeBytes(n.StoreDir)
+	}
 	for _, c := range slices.Backward(f.children) { // as the data flows
 		w := f.worker(c, c.look(), now.Boot)
 		b.Ready = b.Ready && w.well()
@@ -202,6 +208,18 @@ func freeBytes(dir string) uint64 {
 		return 0
 	}
 	return st.Bavail * uint64(st.Bsize)
+}
+
+// notMounted says why the store must not be written to, where that is so.
+func notMounted(n topology.Node) error {
+	s, err := spool.NewStore(n.StoreDir, n.StoreMount).Look()
+	if err == nil {
+		err = s.Close()
+	}
+	if errors.Is(err, spool.ErrNotMounted) {
+		return err
+	}
+	return nil
 }
 
 // publish sends the state once a second until ctx is done.

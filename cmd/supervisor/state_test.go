@@ -108,7 +108,7 @@ func TestSilence(t *testing.T) {
 
 func exampleBox() *Box {
 	return &Box{Node: "airpi-01", BootNS: int64(4 * time.Hour), Synced: true, Supervisor: Supervisor{SinceBootNS: int64(time.Hour)},
-		Memory: Memory{AvailableBytes: 3 << 30, ShmFreeBytes: 900 << 20, StoreFreeBytes: 40 << 30},
+		Memory: Memory{AvailableBytes: 3 << 30, ShmFreeBytes: 900 << 20, StoreFreeBytes: 40 << 30, StoreMounted: true},
 		Workers: []Worker{
 			{Name: "air", Program: "sensor-bme280", Phase: Ready, PID: 812, UpS: 10500, RSSBytes: 14 << 20, Status: "BME280 at 0x76 on /dev/i2c-1, 1 readings a second",
 				Published: map[msg.Topic]Flow{"reading/air/environment": {Hz: 1}, "state/air/state": {Hz: 1}}},
@@ -147,7 +147,7 @@ a-worker-with-a-long-name-indeed held: csvwriter: box.toml:12: worker.x.flsh: un
 
 func TestTableOfJobs(t *testing.T) {
 	next, soon := 590.0, 0.0
-	b := &Box{Node: "airpi-01", Synced: true, Workers: []Worker{{Name: "air", Program: "sensor-bme280", Phase: Ready}}, Jobs: []Job{
+	b := &Box{Memory: Memory{StoreMounted: true}, Node: "airpi-01", Synced: true, Workers: []Worker{{Name: "air", Program: "sensor-bme280", Phase: Ready}}, Jobs: []Job{
 		{Worker: Worker{Name: "sweep", Program: "sweeper", Phase: Scheduled, Status: "3 files announced again", LastExit: &Exit{}}, NextS: &next, Runs: 144},
 		{Worker: Worker{Name: "thumbs", Program: "/opt/thumbs", Phase: Scheduled, Trouble: "last run: failed with exit code 1: it broke",
 			LastExit: &Exit{Code: 1}}, NextS: &soon, Runs: 3, Failures: 2, Skipped: 1},

@@ -65,9 +65,13 @@ func (c *console) table(b *Box) string {
 	if !b.Synced {
 		clock = paint(on, yellow, "clock not synced")
 	}
+	disk := size(b.Memory.StoreFreeBytes) + " disk"
+	if !b.Memory.StoreMounted {
+		disk = paint(on, red, "store not mounted")
+	}
 	up := time.Duration(b.BootNS - b.Supervisor.SinceBootNS)
-	fmt.Fprintf(&out, "%s  %s, up %s, %s, free: %s RAM, %s shm, %s disk\n", paint(on, bold, b.Node),
-		b.count(), age(up), clock, size(b.Memory.AvailableBytes), size(b.Memory.ShmFreeBytes), size(b.Memory.StoreFreeBytes))
+	fmt.Fprintf(&out, "%s  %s, up %s, %s, free: %s RAM, %s shm, %s\n", paint(on, bold, b.Node),
+		b.count(), age(up), clock, size(b.Memory.AvailableBytes), size(b.Memory.ShmFreeBytes), disk)
 	grid(&out, on, width, b.columns(), b.Workers, func(w *Worker) Phase { return w.Phase })
 	if len(b.Jobs) > 0 {
 		grid(&out, on, width, jobColumns(), b.Jobs, func(j *Job) Phase { return j.Phase })

@@ -162,7 +162,7 @@ func notDetached(cmd *exec.Cmd, err error) error {
 // letGo moves standard error from who started it to a file, for what the Go
 // runtime may have to say.
 func (c *upCmd) letGo(f *fleet) {
-	path := filepath.Join(logsOf(f.plan.top.Node), "supervisor.stderr")
+	path := filepath.Join(f.logs.where(), "supervisor.stderr")
 	file, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o640)
 	if err == nil {
 		err = errors.Join(unix.Dup3(int(file.Fd()), 2, 0), file.Close())

@@ -91,7 +91,7 @@ func openIn(root *os.Root, states []State) (*Spool, error) {
 }
 
 // Dir is the spool's path, for messages.
-func (s *Spool) Dir() string { return s.root.Name() }
+func (s *Spool) Dir() string { return path.Clean(s.root.Name()) }
 
 // Path is where a file lies, for messages to people.
 func (s *Spool) Path(state State, name string) string {

@@ -32,7 +32,8 @@ type Subscription struct {
 	Sources []Address
 	Kinds   []Kind
 	// Resume tells what the subscriber holds of a stream from before its own
-	// start, so that it goes on exactly there. It may be nil.
+	// start, so that it goes on exactly there. The zero cursor is for one that
+	// does not know yet: it gets all that the histories hold. It may be nil.
 	Resume func(Topic) (Cursor, bool)
 }
 
@@ -277,7 +278,10 @@ func (s *Subscriber) track(topic Topic) *track {
 		}
 		t = &track{topic: topic, name: ringName(source, stream)}
 		if s.want.Resume != nil {
-			if c, ok := s.want.Resume(topic); ok {
+			switch c, ok := s.want.Resume(topic); {
+			case ok && c == Cursor{}:
+				t.all = true
+			case ok:
 				t.resume = &c
 			}
 		}
@@ -308,6 +312,8 @@ func (s *Subscriber) enter(t *track, epoch Epoch) {
 			s.finish(t)
 			s.between(t, after, epoch)
 		}
+	case t.all:
+		s.between(t, 0, epoch)
 	default:
 		s.between(t, s.born, epoch)
 	}
@@ -316,14 +322,20 @@ func (s *Subscriber) enter(t *track, epoch Epoch) {
 	}
 	t.start(epoch, 0)
 	s.attach(t)
-	if t.resume == nil && epoch < s.born && t.ring != nil {
-		// What was overwritten before this subscriber came was never its own.
-		gone := t.oldest()
-		for gone < t.ring.Published() && !t.holds(gone) {
-			gone++
-		}
-		t.count.Skipped, t.next = gone, gone
+	s.skip(t)
+}
+
+// skip leaves out what was overwritten before this subscriber came: it was
+// never its own.
+func (s *Subscriber) skip(t *track) {
+	if t.resume != nil || t.epoch >= s.born || t.ring == nil {
+		return
 	}
+	gone := t.oldest()
+	for gone < t.ring.Published() && !t.holds(gone) {
+		gone++
+	}
+	t.count.Skipped, t.next = gone, gone
 }
 
 // goOn takes a track up where the resume cursor says. It returns the epoch
@@ -362,6 +374,7 @@ func (s *Subscriber) between(t *track, after, before Epoch) {
 		if e > after && e < before {
 			t.start(e, 0)
 			s.attach(t)
+			s.skip(t)
 			s.finish(t)
 		}
 	}

@@ -331,6 +331,33 @@ func TestResumeNeverGoesBack(t *testing.T) {
 	expect(t, s, soon(t), 4, 6)
 }
 
+// Who does not know yet what it holds gets all that is there. What had been
+// overwritten by then is nobody's loss.
+func TestResumeFromNothing(t *testing.T) {
+	run, shm := folders(t)
+	keep := Retention{Messages: 3, Expect: []string{"csv"}}
+	for n := range 3 {
+		c := startCounter(t, run, shm, keep)
+		c.n = 5 * n
+		c.publish(t, 5)
+		if n == 2 {
+			defer c.bus.Close()
+		} else if err := c.bus.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b := openBus(t, run, shm, "csv")
+	defer b.Close()
+	s := subscribe(t, b, func(Topic) (Cursor, bool) { return Cursor{}, true })
+	ctx := soon(t)
+	for n := range 3 {
+		expect(t, s, ctx, 5*n+2, 5*n+5)
+	}
+	if a := s.Totals(); a.Repaired != 9 || a.Skipped != 6 || a.Lost != 0 || !sums(a) {
+		t.Errorf("Totals() = %+v; want 9 repaired and 6 skipped", a)
+	}
+}
+
 // A history with one place for a reader, which somebody else has: nothing can be
 // repaired, and that is said until it is over.
 func TestWaitingSaysWhatIsOutOfReach(t *testing.T) {

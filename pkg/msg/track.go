@@ -23,6 +23,7 @@ type track struct {
 	count  Account
 	past   Account // sums over earlier epochs
 	resume *Cursor
+	all    bool // in place of resume: whatever the histories hold
 }
 
 func (t *track) close() error {

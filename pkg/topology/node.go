@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -72,6 +73,21 @@ func (n *Node) resolve(base string) {
 	if n.CacheDir == "" {
 		n.CacheDir = filepath.Join(n.ShmDir, "cache")
 	}
+}
+
+// MountOf is the mount point that a folder must be on to be written to:
+// store_mount for those below it; "" is whatever disk the folder is on.
+func (n *Node) MountOf(dir string) string {
+	below, err := filepath.Rel(n.StoreMount, dir)
+	if n.StoreMount == "" || err != nil || below == ".." || strings.HasPrefix(below, "../") {
+		return ""
+	}
+	return n.StoreMount
+}
+
+// strayed says whether the store is somewhere else than its mount.
+func (n *Node) strayed() bool {
+	return filepath.IsAbs(n.StoreMount) && n.StoreDir != "" && n.MountOf(n.StoreDir) == ""
 }
 
 // LogLevel is how much is logged.

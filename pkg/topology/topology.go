@@ -206,6 +206,9 @@ func build(path, base string, root *Table, settings Settings) (*Topology, error)
 		}
 	}
 	t.Node.resolve(base)
+	if n := &t.Node; n.strayed() {
+		ps = append(ps, t.NodeProblem("store_mount", "store_dir %s is not below it: want one such as %s", n.StoreDir, filepath.Join(n.StoreMount, "perch")))
+	}
 	for _, role := range []Role{Sensor, Worker, Job} {
 		ps = append(ps, t.addAll(root, role)...)
 	}

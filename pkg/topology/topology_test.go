@@ -1,6 +1,7 @@
 package topology
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -66,6 +67,35 @@ func TestLoad(t *testing.T) {
 	}
 	if e := top.Entry("sweep"); e.Schedule() != "every 10m" || e.Timeout.D() != time.Hour {
 		t.Errorf("sweep runs %s, for %v at most; want every 10m, 1h", e.Schedule(), e.Timeout)
+	}
+}
+
+// A store is written to on its mount only, so it must lie there.
+func TestStoreMount(t *testing.T) {
+	for _, tt := range []struct{ dir, mount, want string }{
+		{"/mnt/usb/perch", "/mnt/usb", ""},
+		{"/mnt/usb", "/mnt/usb/", ""},
+		{"/mnt/usbstick", "/mnt/usb", "store_dir /mnt/usbstick is not below it: want one such as /mnt/usb/perch"},
+		{"/mnt/usb/../sd", "/mnt/usb", "store_dir /mnt/usb/../sd is not below it: want one such as /mnt/usb/perch"},
+		{"/var/lib/perch", "mnt/usb", "want an absolute path"},
+	} {
+		_, err := load(t, strings.Replace(good, `"data"`, fmt.Sprintf("%q\nstore_mount = %q", tt.dir, tt.mount), 1))
+		want := fmt.Sprintf("box.toml:5: node.store_mount = %q: %s", tt.mount, tt.want)
+		if got := fmt.Sprint(err); (tt.want == "") != (err == nil) || err != nil && !strings.HasSuffix(got, want) {
+			t.Errorf("Load() with store_dir %s and store_mount %s = %v; want %s", tt.dir, tt.mount, err, want)
+		}
+	}
+}
+
+func TestMountOf(t *testing.T) {
+	n := Node{StoreMount: "/mnt/usb"}
+	for dir, want := range map[string]string{"/mnt/usb/csv": "/mnt/usb", "/mnt/usb": "/mnt/usb", "/mnt/usb2": "", "/mnt": "", "csv": ""} {
+		if got := n.MountOf(dir); got != want {
+			t.Errorf("MountOf(%s) = %q; want %q", dir, got, want)
+		}
+	}
+	if got := (&Node{}).MountOf("/mnt/usb"); got != "" {
+		t.Errorf("MountOf() without store_mount = %q; want none", got)
 	}
 }
 
