@@ -66,8 +66,9 @@ func (c *client) do(ctx context.Context, method, address string, b *body, header
 	if err != nil {
 		return nil, c.withoutToken(err.Error(), err)
 	}
-	defer res.Body.Close()
-	late := time.AfterFunc(c.stall, func() { res.Body.Close() }) // it may dribble for ever
+	shut := func() { _ = res.Body.Close() } // it is only read
+	defer shut()
+	late := time.AfterFunc(c.stall, shut) // it may dribble for ever
 	defer late.Stop()
 	text, err := io.ReadAll(io.LimitReader(res.Body, maxText))
 	if err != nil {
@@ -174,7 +175,7 @@ func (c *client) head(ctx context.Context, address string, o *object) (shown, er
 	if err != nil {
 		return shown{}, err
 	}
-	defer res.Body.Close()
+	defer func() { _ = res.Body.Close() }() // it has none
 	if res.StatusCode != http.StatusOK {
 		return shown{}, notShown(res.StatusCode)
 	}

@@ -155,7 +155,7 @@ func (o *object) compare(ctx context.Context, ask witness) error {
 	if err != nil {
 		return fmt.Errorf("read back: %w", err)
 	}
-	defer in.Close()
+	defer func() { _ = in.Close() }() // it is only read
 	sum := sha256.New()
 	n, err := io.Copy(sum, io.LimitReader(in, o.bytes+1))
 	if err != nil {
