@@ -169,7 +169,7 @@ func TestReceiverThatStopsReading(t *testing.T) {
 	side := s.put(".mp4", noise(16<<20))
 	states := b.Follow(b.Bus("watch"), []msg.Kind{msg.KindState}, "send")
 	p := b.Start("uploader", "send")
-	states.State("a stall noticed", func(st msg.State) bool { return strings.Contains(st.Trouble, "timeout") })
+	states.State("a stall noticed", func(st msg.State) bool { return strings.Contains(st.Trouble, "nothing has moved for 1s") })
 	server.be(nil)
 	s.wait(spool.Sent, 1)
 	p.Stop()

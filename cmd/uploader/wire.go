@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"os"
@@ -85,18 +86,34 @@ type conn struct {
 	written atomic.Int64
 	toRead  int64 // bytes that had arrived there when Read last looked
 	toWrite int64 // and Write
+	stalled atomic.Bool
 }
 
-// moved says whether more bytes have arrived there than at the last look.
+// explain says what an error of the connection means. Of two goroutines the one
+// that does not give up first only finds it closed.
+func (c *conn) explain(err error) error {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		c.stalled.Store(true)
+	}
+	if c.stalled.Load() {
+		return fmt.Errorf("nothing has moved for %s: %w", c.line.stall, err)
+	}
+	return err
+}
+
+// moved says whether more has arrived there than at the last look. A step that
+// is just being written counts on neither side, so it takes more than one.
 func (c *conn) moved(seen *int64) bool {
 	queued, err := 0, error(nil)
 	if ctlErr := c.raw.Control(func(fd uintptr) { queued, err = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) }); ctlErr != nil || err != nil {
 		return false
 	}
 	arrived := c.written.Load() - int64(queued)
-	more := arrived > *seen
+	if arrived <= *seen+int64(c.line.step) {
+		return false
+	}
 	*seen = arrived
-	return more
+	return true
 }
 
 // Read reads what there is.
@@ -106,8 +123,11 @@ func (c *conn) Read(p []byte) (int, error) {
 			return 0, err
 		}
 		n, err := c.Conn.Read(p)
-		if n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) || !c.moved(&c.toRead) {
+		switch {
+		case n > 0 || err == nil:
 			return n, err
+		case !errors.Is(err, os.ErrDeadlineExceeded) || !c.moved(&c.toRead):
+			return n, c.explain(err)
 		}
 	}
 }
@@ -119,7 +139,7 @@ func (c *conn) Write(p []byte) (total int, err error) {
 		total += n
 		p = p[n:]
 		if err != nil && (!errors.Is(err, os.ErrDeadlineExceeded) || !c.moved(&c.toWrite)) {
-			return total, err
+			return total, c.explain(err)
 		}
 	}
 	return total, nil
