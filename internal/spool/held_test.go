@@ -190,7 +190,7 @@ func TestMoveToSettlesBothCopies(t *testing.T) {
 	}
 }
 
-func TestVerify(t *testing.T) {
+func TestVerifyHeld(t *testing.T) {
 	s := openStates(t, Ready)
 	put(t, s, Ready, heldID, "bytes")
 	h := hold(t, s, Ready, heldID)
