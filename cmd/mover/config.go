@@ -48,6 +48,9 @@ func (c *Config) Validate() error {
 // Rings is the shared memory that the file events take.
 func (c *Config) Rings() []worker.Ring { return []worker.Ring{worker.FileHistory()} }
 
+// Cached says that files are taken from RAM.
+func (c *Config) Cached() worker.Cached { return worker.Empties }
+
 // Verdict is what becomes of a file.
 type Verdict string
 

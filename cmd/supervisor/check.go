@@ -241,7 +241,7 @@ func (c *checkCmd) Run(ctx context.Context, to worker.Streams) error {
 	case c.Output == "text" && err != nil:
 		return err
 	case c.Output == "text":
-		for _, w := range plan.absentStore() {
+		for _, w := range plan.warnings() {
 			fmt.Fprintln(to.Err, "supervisor: warning:", w)
 		}
 		_, err = fmt.Fprintln(to.Out, plan.summary())
@@ -249,7 +249,7 @@ func (c *checkCmd) Run(ctx context.Context, to worker.Streams) error {
 	}
 	a := answered{OK: err == nil, Problems: append(topology.Problems{}, topology.ProblemsOf(err)...), Entries: []worker.Report{}}
 	if plan != nil {
-		a.Budget, a.Warnings = &plan.budget, plan.absentStore()
+		a.Budget, a.Warnings = &plan.budget, plan.warnings()
 		for _, e := range plan.top.Entries {
 			if r, ok := plan.reports[e.Name]; ok {
 				r.Problems = nil

@@ -140,6 +140,20 @@ func (p *plan) checkFolders() (ps topology.Problems) {
 	return ps
 }
 
+// warnings are what a fleet can run with, and people should know.
+func (p *plan) warnings() topology.Problems { return append(p.absentStore(), p.fullCache()...) }
+
+// fullCache warns of files that stay in RAM until it is full.
+func (p *plan) fullCache() (ps topology.Problems) {
+	for _, e := range p.top.Entries {
+		emptied := func(reader string) bool { return p.reports[reader].Cached == worker.Empties }
+		if p.reports[e.Name].Cached == worker.Fills && !slices.ContainsFunc(p.top.Readers(e.Name), emptied) {
+			ps = append(ps, e.Table.Problem("", "its files are born in RAM (cache_dir) and stay there until it is full: no mover has source = %q", e.Name))
+		}
+	}
+	return ps
+}
+
 // absentStore warns of a store whose disk is not there: the fleet runs without it.
 func (p *plan) absentStore() topology.Problems {
 	err := notMounted(p.top.Node)

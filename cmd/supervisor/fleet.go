@@ -61,6 +61,9 @@ func openFleet(p *plan, t timing, show func(entry)) (f *fleet, err error) {
 			return nil, errors.Join(err, f.close())
 		}
 	}
+	for _, w := range p.fullCache() {
+		f.log.Warn("files stay in RAM", "why", w.Error())
+	}
 	f.adopt()
 	return f, nil
 }

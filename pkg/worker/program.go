@@ -38,6 +38,7 @@ type Program[C any] struct {
 //	Validate() error               on *C: what the types cannot check
 //	Rings() []Ring                 the shared memory that its streams take
 //	Pins() int                     how many frames of its source it holds at once
+//	Cached() Cached                what it does with files in RAM
 
 // Ring is the shared memory of one stream.
 type Ring struct {
@@ -57,8 +58,18 @@ type Report struct {
 	Publishes []msg.Kind        `json:"publishes,omitempty"`
 	Rings     []Ring            `json:"rings,omitempty"`
 	Pins      int               `json:"pins,omitempty"`
+	Cached    Cached            `json:"cached,omitempty"`
 	Problems  topology.Problems `json:"problems,omitempty"`
 }
+
+// Cached is what an entry does with files in cache_dir, which is in RAM.
+type Cached string
+
+// What there is to do with them.
+const (
+	Fills   Cached = "fills"   // its files are born there
+	Empties Cached = "empties" // it decides about those of its sources, and takes them away
+)
 
 // flags are the same for every program.
 type flags struct {
@@ -227,6 +238,9 @@ func (p Program[C]) reportJSON(entry *topology.Entry, cfg C, err error, stdout, 
 		}
 		if c, ok := any(&cfg).(interface{ Pins() int }); ok {
 			r.Pins = c.Pins()
+		}
+		if c, ok := any(&cfg).(interface{ Cached() Cached }); ok {
+			r.Cached = c.Cached()
 		}
 	}
 	if jsonErr := json.NewEncoder(stdout).Encode(r); jsonErr != nil {
