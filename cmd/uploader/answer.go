@@ -178,7 +178,7 @@ func hexSum(text string) string {
 // tag is what the receiver itself knows the file by.
 func (a *answer) tag() string {
 	tag := cmp.Or(a.header.Get("ETag"), a.header.Get("Location"))
-	if len(tag) > maxSaid || strings.ContainsFunc(tag, func(r rune) bool { return r < ' ' || r > '~' }) {
+	if tag == hidden || len(tag) > maxSaid || strings.ContainsFunc(tag, func(r rune) bool { return r < ' ' || r > '~' }) {
 		return ""
 	}
 	return tag

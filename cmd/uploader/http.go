@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/perch-edge/perch/internal/version"
@@ -64,7 +63,7 @@ func (c *client) do(ctx context.Context, method, address string, b *body, header
 	}
 	res, err := c.http.Do(req)
 	if err != nil {
-		return nil, c.withoutToken(err.Error(), err)
+		return nil, err
 	}
 	shut := func() { _ = res.Body.Close() } // it is only read
 	defer shut()
@@ -81,20 +80,7 @@ func (c *client) do(ctx context.Context, method, address string, b *body, header
 	if a.ok() {
 		return a, nil
 	}
-	return a, c.withoutToken(string(text), a.failure())
-}
-
-// withoutToken hides an error that repeats the token: some receivers echo it.
-func (c *client) withoutToken(text string, err error) error {
-	if c.token == "" {
-		return err
-	}
-	token, readErr := readToken(c.token)
-	if readErr == nil && strings.Contains(text, token) {
-		f := failureOf(err)
-		return &failure{f.verdict, f.after, errors.New("the receiver's answer repeats the token, and is not shown")}
-	}
-	return err
+	return a, a.failure()
 }
 
 // web is a receiver that takes files by PUT or POST.

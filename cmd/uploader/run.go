@@ -98,13 +98,14 @@ func openUploader(w *worker.Worker, cfg Config) (*uploader, error) {
 }
 
 func newReceiver(cfg *Config, transport http.RoundTripper) (receiver, error) {
+	discreetly := &discreet{RoundTripper: transport}
 	switch cfg.To.scheme {
 	case schemeS3:
-		return newBucket(cfg, transport)
+		return newBucket(cfg, &discreet{transport, cfg.TokenFile})
 	case schemeTus:
-		return &tus{newClient(cfg, transport), cfg.To, cfg.proof()}, nil
+		return &tus{newClient(cfg, discreetly), cfg.To, cfg.proof()}, nil
 	}
-	return &web{newClient(cfg, transport), cfg.To, cfg.Method, cfg.proof()}, nil
+	return &web{newClient(cfg, discreetly), cfg.To, cfg.Method, cfg.proof()}, nil
 }
 
 func (u *uploader) close() error {
