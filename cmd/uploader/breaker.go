@@ -6,9 +6,10 @@ import (
 	"github.com/perch-edge/perch/internal/backoff"
 )
 
-// breaker keeps attempts from a receiver that fails: after a failure nothing is
-// sent for a while, and then one file alone, the probe. What comes of that
-// closes the breaker, or opens it for longer. It is for one goroutine at a time.
+// breaker keeps attempts from a receiver that fails, or from our own store: after
+// a failure nothing is sent for a while, and then one file alone, the probe. What
+// comes of that closes the breaker, or opens it for longer. It is for one
+// goroutine at a time.
 type breaker struct {
 	pause   backoff.Backoff
 	open    bool
@@ -16,9 +17,8 @@ type breaker struct {
 	probing bool
 }
 
-func newBreaker(most time.Duration) *breaker {
-	return &breaker{pause: backoff.Backoff{First: time.Second, Most: most, Full: true}}
-}
+// newBreaker is one that draws its pauses from a backoff.
+func newBreaker(pause backoff.Backoff) *breaker { return &breaker{pause: pause} }
 
 // admit says whether an attempt may be made now, and whether it is a probe.
 func (b *breaker) admit(now time.Time) (ok, probe bool) {
@@ -32,24 +32,41 @@ func (b *breaker) admit(now time.Time) (ok, probe bool) {
 	return true, true
 }
 
-// answered closes the breaker: the receiver does its work.
-func (b *breaker) answered() {
+// worked closes the breaker: all is well.
+func (b *breaker) worked() {
 	b.open, b.probing = false, false
 	b.pause.Succeeded()
 }
 
-// failed opens it, for at least that long. Of attempts that were under way
-// together only the first one counts.
+// failed opens it, for at least that long and a pause that grows. Of attempts
+// that were under way together only the first one counts.
 func (b *breaker) failed(now time.Time, probe bool, atLeast time.Duration) {
-	if b.open && !probe {
-		b.until = later(b.until, now.Add(atLeast))
+	if !b.open || probe {
+		b.shut(now, probe, atLeast+b.pause.Failed(0))
 		return
 	}
-	b.until = now.Add(atLeast + b.pause.Failed(0))
-	b.open, b.probing = true, false
+	b.shut(now, probe, atLeast)
 }
 
-// abandoned is the end of an attempt that says nothing about the receiver.
+// shut opens it for that long.
+func (b *breaker) shut(now time.Time, probe bool, pause time.Duration) {
+	until := now.Add(pause)
+	if b.open && !probe {
+		until = later(b.until, until)
+	}
+	b.until, b.open = until, true
+	b.abandoned(probe)
+}
+
+// left is how long it stays open.
+func (b *breaker) left(now time.Time) time.Duration {
+	if !b.open {
+		return 0
+	}
+	return max(b.until.Sub(now), 0)
+}
+
+// abandoned is the end of an attempt that says nothing of what it guards.
 func (b *breaker) abandoned(probe bool) {
 	if probe {
 		b.probing = false

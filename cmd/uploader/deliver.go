@@ -17,7 +17,7 @@ import (
 )
 
 // shutOutPause is how long a receiver that does not let us in is left alone, at
-// least.
+// least; at most twice as long. It does not grow: whoever mends the matter waits.
 const shutOutPause = time.Minute
 
 // deliver sends files until ctx is done.
@@ -35,39 +35,65 @@ func (u *uploader) deliver(ctx context.Context) {
 // attempt tries to send a file. What fails on this box and what fails at the
 // receiver are two troubles, and do not hide each other.
 func (u *uploader) attempt(ctx context.Context, id sidecar.ID) (outcome, time.Duration) {
+	what, after, err := u.try(ctx, id)
+	switch what {
+	case troubled:
+		u.troubles.set(troubleStore, err)
+	case settled, setAside, notTaken, gone:
+		u.troubles.set(troubleStore, nil)
+	}
+	return what, after
+}
+
+// try is an attempt; its error is one of this box.
+func (u *uploader) try(ctx context.Context, id sidecar.ID) (outcome, time.Duration, error) {
 	held, err := u.hold(id)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		u.troubles.set(troubleStore, nil)
-		return gone, 0
-	case errors.Is(err, spool.ErrHeld):
-		return postponed, 0
+		return gone, 0, nil
+	case errors.Is(err, spool.ErrHeld), errors.Is(err, spool.ErrNotMounted): // of which scan tells
+		return postponed, 0, nil
 	case err != nil:
-		return u.troubled(err)
+		return troubled, 0, err
 	}
 	defer func() { _ = held.Release() }() // it was only read
 	if left, err := u.prepare(held); err != nil {
-		return u.troubled(err)
+		return troubled, 0, err
 	} else if left {
-		return gone, 0
+		return setAside, 0, nil
 	}
 	p, err := u.pack(held)
 	if err != nil {
-		return u.troubled(err)
+		return troubled, 0, err
 	}
 	said, err := u.to.send(ctx, p)
 	switch {
 	case err != nil && ctx.Err() != nil:
-		return stopped, 0
+		return stopped, 0, nil
+	case errors.As(err, new(*ownError)):
+		return troubled, 0, err
 	case err != nil:
 		return u.failed(held, p, failureOf(err))
 	}
 	u.troubles.set(troubleReceiver, nil)
 	if err := u.sent(held, said); err != nil {
-		return u.troubled(err)
+		return troubled, 0, err
 	}
-	u.troubles.set(troubleStore, nil)
-	return settled, 0
+	return settled, 0, nil
+}
+
+// ownError is a failure of this box while it speaks with the receiver, of which
+// it says nothing.
+type ownError struct{ error }
+
+func (e *ownError) Unwrap() error { return e.error }
+
+// ours marks an error as one of this box.
+func ours(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &ownError{err}
 }
 
 func (u *uploader) hold(id sidecar.ID) (*spool.Held, error) {
@@ -76,11 +102,6 @@ func (u *uploader) hold(id sidecar.ID) (*spool.Held, error) {
 		return nil, err
 	}
 	return sp.Hold(spool.Ready, id)
-}
-
-func (u *uploader) troubled(err error) (outcome, time.Duration) {
-	u.troubles.set(troubleStore, err)
-	return postponed, 0
 }
 
 // prepare corrects a file's time, as far as it is known by now, and tests that
@@ -130,7 +151,7 @@ func (u *uploader) pack(held *spool.Held) (*parcel, error) {
 		p.upload = up
 		side := held.Sidecar()
 		side.Upload = &up
-		return held.Amend(side)
+		return ours(held.Amend(side))
 	}
 	p.file = object{name: side.Name, key: string(side.ID), media: side.Media, bytes: side.Bytes, sum: side.SHA256, from: held.File(), once: true}
 	side.Upload = nil
@@ -160,38 +181,38 @@ func (u *uploader) sent(held *spool.Held, said word) error {
 }
 
 // failed deals with an attempt that failed at the receiver.
-func (u *uploader) failed(held *spool.Held, p *parcel, f *failure) (outcome, time.Duration) {
+func (u *uploader) failed(held *spool.Held, p *parcel, f *failure) (outcome, time.Duration, error) {
 	switch f.verdict {
 	case refused:
 		return u.refused(held, p, f)
 	case denied:
 		u.w.Counter("denied_attempts").Add(1)
-		u.troubles.set(troubleReceiver, fmt.Errorf("not allowed to send to %s: %w", u.cfg.To, f))
-		return shutOut, shutOutPause + rand.N(shutOutPause) + f.after
+		u.troubles.set(troubleReceiver, fmt.Errorf("not let in by %s: %w", u.cfg.To, f))
+		return shutOut, shutOutPause + rand.N(shutOutPause) + f.after, nil
 	}
 	u.w.Counter("failed_attempts").Add(1)
 	u.w.Log.Debug("attempt failed", "file", p.file.name, "err", f)
 	u.troubles.set(troubleReceiver, fmt.Errorf("send to %s: %w", u.cfg.To, f))
-	return failed, f.after
+	return failed, f.after, nil
 }
 
 // refused counts a refusal in the sidecar, and gives the file up after too many.
-func (u *uploader) refused(held *spool.Held, p *parcel, f *failure) (outcome, time.Duration) {
+func (u *uploader) refused(held *spool.Held, p *parcel, f *failure) (outcome, time.Duration, error) {
 	u.w.Counter("refused_attempts").Add(1)
 	u.w.Log.Warn("file refused", "file", p.file.name, "attempt", p.upload.Attempts+1, "of", u.cfg.Attempts, "err", f)
 	u.troubles.set(troubleReceiver, nil)
 	p.upload.Attempts++
 	if p.upload.Attempts < u.cfg.Attempts {
 		if err := p.keep(p.upload); err != nil {
-			return u.troubled(err)
+			return troubled, 0, err
 		}
-		return notTaken, 0
+		return notTaken, 0, nil
 	}
 	side := held.Sidecar()
 	side.Upload = &p.upload
 	if err := u.move(held, spool.Rejected, side, fmt.Sprintf("rejected: attempt %d to send it to %s: %v", p.upload.Attempts, u.cfg.To, f)); err != nil {
-		return u.troubled(err)
+		return troubled, 0, err
 	}
 	u.w.Counter("rejected_files").Add(1)
-	return settled, 0
+	return settled, 0, nil
 }

@@ -38,10 +38,13 @@ type body struct {
 	read atomic.Int64
 }
 
-// Read reads on.
+// Read reads on. That it cannot is for this box to tell of.
 func (b *body) Read(p []byte) (int, error) {
 	n, err := b.Reader.Read(p)
 	b.read.Add(int64(n))
+	if err != nil && err != io.EOF { // which callers compare
+		err = ours(err)
+	}
 	return n, err
 }
 
@@ -166,7 +169,8 @@ func (o *object) compare(ctx context.Context, ask witness) error {
 
 // receiver is where files go. send may be called again and again, by several
 // goroutines, for a file that an earlier attempt has brought there in part or
-// whole, also before a restart. Its error is a *failure, or one of the network.
+// whole, also before a restart. Its error is a *failure, an *ownError, or one of
+// the network.
 type receiver interface {
 	send(ctx context.Context, p *parcel) (word, error)
 }

@@ -100,10 +100,103 @@ func TestRetryAfterIsKept(t *testing.T) {
 	})
 }
 
+// A receiver that does not let us in is left alone for as long as is said, and
+// never longer.
+func TestShutOutDoesNotGrow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueue(sidecar.Classes(), 24*time.Hour)
+		q.add("one", sidecar.Clips, hours(1))
+		for range 20 {
+			q.done(q.take(t.Context()), shutOut, time.Minute)
+			if rest := q.rest(time.Now()); rest != time.Minute {
+				t.Fatalf("rest = %s; want a minute", rest)
+			}
+		}
+	})
+}
+
+// A file that somebody else is at work on is tried again soon, however long the
+// receiver's pauses may be.
+func TestPostponedIsNoFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueue(sidecar.Classes(), 24*time.Hour)
+		q.add("one", sidecar.Clips, hours(1))
+		begun := time.Now()
+		for range 20 {
+			q.done(q.take(t.Context()), postponed, 0)
+		}
+		if took := time.Since(begun); took != 19*postponement {
+			t.Errorf("twenty attempts took %s; want %s between two", took, postponement)
+		}
+	})
+}
+
+// While the store is away nothing is taken; when it is back all is, at once.
+func TestAbsentStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueue(sidecar.Classes(), 24*time.Hour)
+		q.add("one", sidecar.Clips, hours(1))
+		if !q.setAbsent(true) || q.setAbsent(true) {
+			t.Error("setAbsent(true), twice, is no news and news; want the opposite")
+		}
+		if it := taken(t, q); it != nil {
+			t.Errorf("%s is taken from a store that is not there", it.id)
+		}
+		got := make(chan *item)
+		go func() { got <- q.take(t.Context()) }()
+		synctest.Wait()
+		begun := time.Now()
+		q.setAbsent(false)
+		if it := <-got; it == nil || time.Since(begun) > 0 {
+			t.Errorf("take() = %v after %s; want the file at once", it, time.Since(begun))
+		}
+	})
+}
+
+// When this box fails all wait, the longer the more often it does, and half a
+// minute at most; the receiver's pauses have no part in it.
+func TestTroubledStorePausesAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueue(sidecar.Classes(), 24*time.Hour)
+		for i := range 10 {
+			q.add(sidecar.ID(fmt.Sprint(i)), sidecar.Clips, hours(i))
+		}
+		tries := map[sidecar.ID]int{}
+		n := 0
+		for begun := time.Now(); time.Since(begun) < 10*time.Second; n++ {
+			it := q.take(t.Context())
+			tries[it.id]++
+			q.done(it, troubled, 0)
+			if again := taken(t, q); again != nil {
+				t.Fatalf("%s is sent while this box has failed", again.id)
+			}
+		}
+		if n > 6 || len(tries) != n {
+			t.Errorf("%d tries of %d files in 10 s; want about five, each of another file", n, len(tries))
+		}
+		last := time.Now()
+		for range 20 {
+			it := q.take(t.Context())
+			if pause := time.Since(last); pause > storeRetryMost {
+				t.Errorf("a pause of %s; want %s at most", pause, storeRetryMost)
+			}
+			last = time.Now()
+			q.done(it, troubled, 0)
+		}
+		q.done(q.take(t.Context()), setAside, 0)
+		time.Sleep(troubleMost)
+		for n = 0; taken(t, q) != nil; n++ {
+		}
+		if n != 9 {
+			t.Errorf("%d files can be had when this box works again; want all 9", n)
+		}
+	})
+}
+
 // A probe that ends without a word on the receiver lets another one go.
 func TestProbeThatSaysNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		for _, what := range []outcome{gone, postponed, stopped} {
+		for _, what := range []outcome{gone, postponed, stopped, setAside} {
 			q := newQueue(sidecar.Classes(), time.Minute)
 			for i := range 3 {
 				q.add(sidecar.ID(fmt.Sprint(i)), sidecar.Clips, hours(i))

@@ -47,7 +47,9 @@ func run(ctx context.Context, w *worker.Worker, cfg Config) (err error) {
 	defer func() { stop(); group.Wait() }()
 	w.Ready(ctx)
 	for {
-		u.look()
+		if u.look() {
+			next = time.Now()
+		}
 		m, ok, err := in.Next(ctx, time.Now().Add(lookEvery))
 		if err != nil {
 			return err
@@ -193,16 +195,19 @@ func (u *uploader) admit(sp *spool.Spool, id sidecar.ID) error {
 	return nil
 }
 
-// look brings the state up to date.
-func (u *uploader) look() {
+// look brings the state up to date, and says whether the store has come or gone.
+func (u *uploader) look() (turned bool) {
 	if time.Since(u.lookedAt) < lookEvery {
-		return
+		return false
 	}
 	u.lookedAt = time.Now()
 	now := u.w.Now()
 	if err := u.anchors.Note(now, u.w.BootID()); !errors.Is(err, spool.ErrNotMounted) { // of which scan tells
 		u.troubles.set(troubleClock, err)
 	}
+	_, err := u.spool()
+	absent := errors.Is(err, spool.ErrNotMounted)
+	turned = u.queue.setAbsent(absent)
 	byClass, oldest, known := u.queue.count()
 	waiting := 0
 	for _, class := range sidecar.Classes() {
@@ -217,6 +222,8 @@ func (u *uploader) look() {
 	rest := u.queue.rest(time.Now())
 	u.w.Gauge("pause_s", rest.Seconds())
 	switch {
+	case absent:
+		u.w.Status("%d files wait for the store", waiting)
 	case rest > 0:
 		u.w.Status("%d files wait; the next attempt is in %s", waiting, rest.Round(time.Second))
 	case waiting > 0:
@@ -224,6 +231,7 @@ func (u *uploader) look() {
 	default:
 		u.w.Status("all is sent to %s", u.cfg.To)
 	}
+	return turned
 }
 
 // trouble is a kind of trouble; they come and go by themselves.
