@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -19,26 +18,7 @@ import (
 	"github.com/perch-edge/perch/pkg/worker"
 )
 
-// loss is a line of a losses file: a file that is given up.
-type loss struct {
-	sidecar.Moment
-	Node   string         `json:"node"`
-	ID     sidecar.ID     `json:"id"`
-	Class  sidecar.Class  `json:"class"`
-	Media  string         `json:"media"`
-	Source msg.Topic      `json:"source"`
-	Start  sidecar.Moment `json:"start"`
-	End    sidecar.Moment `json:"end"`
-	Items  uint64         `json:"items"`
-	Bytes  int64          `json:"bytes"`
-	SHA256 string         `json:"sha256"`
-	State  spool.State    `json:"state"` // that it was in
-	Reason string         `json:"reason"`
-	Rule   string         `json:"rule,omitempty"`
-}
-
 const (
-	lossesExt = ".jsonl"
 	// lossesAge is how long a losses file is written to before it is to be sent.
 	lossesAge = 5 * time.Minute
 	// lossesBytes ends one earlier. So much room is taken when it begins: it is
@@ -89,7 +69,7 @@ func (l *losses) takeUpAll() error {
 	names, err := l.sp.List(spool.Work, l.w.Name())
 	errs := []error{err}
 	for _, name := range names {
-		if !strings.HasSuffix(name, lossesExt) {
+		if !strings.HasSuffix(name, sidecar.LossesExt) {
 			continue
 		}
 		if err := l.takeUp(name); err != nil {
@@ -104,14 +84,14 @@ func (l *losses) begin() error {
 		return nil
 	}
 	id := l.files.NewID(l.moment())
-	f, err := l.sp.Create(string(id) + lossesExt)
+	f, err := l.sp.Create(string(id) + sidecar.LossesExt)
 	if err != nil {
 		return err
 	}
 	// Where no room can be taken ahead, lines take it one by one.
 	_ = unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, lossesBytes)
 	if err := l.sp.SyncFolder(spool.Work); err != nil {
-		return errors.Join(err, f.Close(), l.sp.Remove(string(id)+lossesExt))
+		return errors.Join(err, f.Close(), l.sp.Remove(string(id)+sidecar.LossesExt))
 	}
 	l.draft = &draft{file: f, id: id}
 	return nil
@@ -130,12 +110,14 @@ func (l *losses) add(lost []going) error {
 		return fmt.Errorf("tell of losses: %w", err)
 	}
 	var lines bytes.Buffer
-	out := json.NewEncoder(&lines)
 	first := l.moment()
 	for _, g := range lost {
-		if err := out.Encode(l.line(g)); err != nil {
+		of := sidecar.LossOf(g.side, string(g.state), l.moment())
+		line, err := of.Encode()
+		if err != nil {
 			return fmt.Errorf("tell of losses: %w", err)
 		}
+		lines.Write(line)
 		l.n++
 	}
 	_, err := l.file.WriteAt(lines.Bytes(), l.size)
@@ -150,12 +132,6 @@ func (l *losses) add(lost []going) error {
 	}
 	l.size, l.lines, l.last = l.size+int64(lines.Len()), l.lines+uint64(len(lost)), l.moment()
 	return nil
-}
-
-func (l *losses) line(g going) loss {
-	s := g.side
-	e := s.History[len(s.History)-1]
-	return loss{l.moment(), s.Node, s.ID, s.Class(), s.Media, s.Source, s.Start, s.End, s.Items, s.Bytes, s.SHA256, g.state, e.Reason, e.Rule}
 }
 
 // giveUp ends a file whose sync failed at the last line that is known to be
@@ -205,9 +181,9 @@ func (l *losses) finish() error {
 
 func (l *losses) complete(d *draft) error {
 	if d.lines == 0 {
-		return l.sp.Discard(string(d.id)+lossesExt, spool.Ready)
+		return l.sp.Discard(string(d.id)+sidecar.LossesExt, spool.Ready)
 	}
-	side := l.files.Describe(d.id, lossesExt, sidecar.LossesMedia, msg.TopicOf(msg.KindFile, msg.Source(l.w.Name()), "files"), d.first, d.last, d.lines)
+	side := l.files.Describe(d.id, sidecar.LossesExt, sidecar.LossesMedia, msg.TopicOf(msg.KindFile, msg.Source(l.w.Name()), "files"), d.first, d.last, d.lines)
 	side.Add(l.files.Event(string(spool.Ready), fmt.Sprintf("tells of %d files that were given up", d.lines)))
 	if err := d.file.Truncate(d.size); err != nil { // and so give back what was not needed
 		return err
@@ -239,7 +215,7 @@ func (l *losses) takeUp(name string) error {
 	if err != nil {
 		return err
 	}
-	d := &draft{file: f, id: sidecar.ID(strings.TrimSuffix(name, lossesExt))}
+	d := &draft{file: f, id: sidecar.ID(strings.TrimSuffix(name, sidecar.LossesExt))}
 	if err = d.read(); err == nil {
 		err = l.complete(d)
 	}
@@ -254,9 +230,12 @@ func (d *draft) read() error {
 		if err != nil && !errors.Is(err, io.EOF) {
 			return err
 		}
-		var of loss
-		if err != nil || json.Unmarshal(line, &of) != nil {
+		if err != nil {
 			return nil
+		}
+		of, err := sidecar.DecodeLoss(line)
+		if err != nil {
+			return nil // torn
 		}
 		if d.lines++; d.lines == 1 {
 			d.first = of.Moment

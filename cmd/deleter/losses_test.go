@@ -64,7 +64,7 @@ func TestLeftLosses(t *testing.T) {
 	x := newBox(t, "")
 	for n, text := range []string{lineOf("0") + lineOf("1"), lineOf("0")[:30], ""} {
 		id := sidecar.NewID("clean", time.Now(), msg.Epoch(77), uint64(n))
-		f, err := x.store.Create(string(id) + lossesExt)
+		f, err := x.store.Create(string(id) + sidecar.LossesExt)
 		if err != nil {
 			t.Fatal(err)
 		}

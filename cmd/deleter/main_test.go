@@ -175,12 +175,15 @@ func lines(t testing.TB, store string) map[sidecar.ID]int {
 			t.Fatal(err)
 		}
 		for line := range bytes.Lines(text) {
-			var l loss
 			if !bytes.HasSuffix(line, []byte("\n")) {
 				continue
 			}
-			if err := json.Unmarshal(line, &l); err != nil {
+			l, err := sidecar.DecodeLoss(line)
+			if err != nil {
 				t.Fatalf("%s: %v", p, err)
+			}
+			if _, err := sidecar.FindLoss(bytes.NewReader(text), l.ID); err != nil || l.Node != "box" || l.ID.Check() != nil || !strings.HasPrefix(l.Reason, "deleted: ") {
+				t.Errorf("%s tells of %+v; want why that file was deleted (%v)", p, l, err)
 			}
 			told[l.ID]++
 		}

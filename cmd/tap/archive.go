@@ -2,8 +2,6 @@ package main
 
 import (
 	"bufio"
-	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -144,7 +142,7 @@ func (f *finding) lookIn(s shelf, state spool.State) error {
 }
 
 // loss is a file's line in a losses file; nil where there is none.
-func (s shelf) loss(id sidecar.ID) (json.RawMessage, error) {
+func (s shelf) loss(id sidecar.ID) (*sidecar.Loss, error) {
 	root, err := os.OpenRoot(s.spool.Dir())
 	if err != nil {
 		return nil, err
@@ -156,7 +154,7 @@ func (s shelf) loss(id sidecar.ID) (json.RawMessage, error) {
 			return nil, err
 		}
 		for _, e := range entries {
-			if filepath.Ext(e.Name) != ".jsonl" {
+			if filepath.Ext(e.Name) != sidecar.LossesExt {
 				continue
 			}
 			line, err := lossIn(root, filepath.Join(string(state), e.Name), id)
@@ -168,20 +166,17 @@ func (s shelf) loss(id sidecar.ID) (json.RawMessage, error) {
 	return nil, nil
 }
 
-func lossIn(root *os.Root, name string, id sidecar.ID) (json.RawMessage, error) {
+func lossIn(root *os.Root, name string, id sidecar.ID) (*sidecar.Loss, error) {
 	f, err := spool.OpenRegular(root, name, os.O_RDONLY)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	lines := bufio.NewScanner(f)
-	lines.Buffer(nil, sidecar.MaxBytes)
-	for mark := fmt.Appendf(nil, `"id":%q`, string(id)); lines.Scan(); {
-		if bytes.Contains(lines.Bytes(), mark) && json.Valid(lines.Bytes()) {
-			return slices.Clone(lines.Bytes()), nil
-		}
+	l, err := sidecar.FindLoss(f, id)
+	if errors.Is(err, bufio.ErrTooLong) { // it is no losses file
+		return nil, nil
 	}
-	return nil, nil // what cannot be read of it is no line of a loss
+	return l, err
 }
 
 // hint names ids that may have been meant.

@@ -78,7 +78,7 @@ type finding struct {
 	Copies  []place          `json:"copies,omitempty"` // elsewhere, on their way to being removed
 	Sidecar *sidecar.Sidecar `json:"sidecar"`          // null where none can be read
 	Problem string           `json:"problem,omitempty"`
-	Loss    json.RawMessage  `json:"loss,omitempty"` // its line in a losses file
+	Loss    *sidecar.Loss    `json:"loss,omitempty"` // its line in a losses file
 
 	spool *spool.Spool // that it is in; nil where it is in none
 }

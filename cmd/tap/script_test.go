@@ -23,13 +23,13 @@ func TestMain(m *testing.M) {
 }
 
 // TestScript runs testdata/script. In the scripts $DIR is a short folder, in
-// their topologies too; tap looks at a real sensor-bme280 on a simulated bus,
-// and at publish, which plays a camera.
+// their topologies too; tap looks at a real sensor-bme280 on a simulated bus, at
+// publish, which plays a camera, and at what a real deleter leaves.
 func TestScript(t *testing.T) {
 	bin := t.TempDir()
-	build := exec.Command("go", "build", "-o", bin, "github.com/perch-edge/perch/cmd/sensor-bme280")
+	build := exec.Command("go", "build", "-o", bin, "github.com/perch-edge/perch/cmd/sensor-bme280", "github.com/perch-edge/perch/cmd/deleter")
 	if text, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build sensor-bme280: %v\n%s", err, text)
+		t.Fatalf("build what tap looks at: %v\n%s", err, text)
 	}
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",

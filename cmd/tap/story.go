@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"io"
 	"slices"
@@ -185,17 +184,13 @@ func (s *story) life(side *sidecar.Sidecar) {
 	}
 	if r := side.Receipt; r != nil {
 		s.say("receipt", "%s  %s has it as %s", s.time(r.Time, r.Synced), r.To, r.Key)
-		s.say("receipt", "%s", s.receipt(side))
+		s.say("receipt", "%s", proof(r))
 	}
 }
 
-// receipt is what the receiver said.
-func (s *story) receipt(side *sidecar.Sidecar) string {
-	r := side.Receipt
-	text := "sha256 " + r.Digest + ", NOT that of the file"
-	if r.Digest == side.SHA256 {
-		text = "the same sha256"
-	}
+// proof is what a receipt rests on.
+func proof(r *sidecar.Receipt) string {
+	text := r.Proof.Words()
 	if r.Status != 0 {
 		text += fmt.Sprintf(", status %d", r.Status)
 	}
@@ -246,21 +241,7 @@ func (p place) text() string {
 }
 
 // loss tells of a file that was given up, by its line in a losses file.
-func (s *story) loss(line json.RawMessage) {
-	var l struct {
-		Time   msg.Time `json:"time"`
-		Synced bool     `json:"synced"`
-		Media  string   `json:"media"`
-		Bytes  int64    `json:"bytes"`
-		SHA256 string   `json:"sha256"`
-		State  string   `json:"state"`
-		Reason string   `json:"reason"`
-		Rule   string   `json:"rule"`
-	}
-	if err := json.Unmarshal(line, &l); err != nil {
-		s.say("now", "given up, and the record of it is not as it should be: %v", err)
-		return
-	}
+func (s *story) loss(l *sidecar.Loss) {
 	s.say("what", "%s, %d bytes, sha256 %s", l.Media, l.Bytes, l.SHA256)
 	s.say("now", "given up at %s, when it was %s: %s", s.time(l.Time, l.Synced), l.State, l.Reason)
 	if l.Rule != "" {

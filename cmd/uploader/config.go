@@ -148,15 +148,15 @@ func (m *Method) UnmarshalText(text []byte) error {
 	return errors.New(`want "PUT" or "POST"`)
 }
 
-// Proof is what proves that a receiver has a file.
-type Proof string
+// Proof is what is to prove that a receiver has a file.
+type Proof sidecar.Proof
 
 // The proofs, the weakest first.
 const (
-	ByStatus  Proof = "status"  // it said so
-	ByHead    Proof = "head"    // it shows a file of that name and length
-	ByDigest  Proof = "digest"  // it names the file's sha256
-	ByContent Proof = "content" // it gives back the same bytes
+	ByStatus  = Proof(sidecar.ByStatus)
+	ByHead    = Proof(sidecar.ByHead)
+	ByDigest  = Proof(sidecar.ByDigest)
+	ByContent = Proof(sidecar.ByContent)
 )
 
 // UnmarshalText reads one of the four words.

@@ -169,7 +169,7 @@ func (u *uploader) pack(held *spool.Held) (*parcel, error) {
 func (u *uploader) sent(held *spool.Held, said word) error {
 	side, now := held.Sidecar(), u.w.Now()
 	side.Upload = nil
-	side.Receipt = &sidecar.Receipt{To: u.cfg.To.String(), Key: side.Name, Status: said.status, Digest: side.SHA256, Tag: said.tag,
+	side.Receipt = &sidecar.Receipt{To: u.cfg.To.String(), Key: side.Name, Status: said.status, Proof: said.by, Digest: said.digest, Tag: said.tag,
 		Time: msg.Time{Time: now.Wall}, BootNS: int64(now.Boot), BootID: u.w.BootID(), Synced: now.Synced}
 	if err := u.move(held, spool.Sent, side, fmt.Sprintf("sent to %s: %s", u.cfg.To, said.proof)); err != nil {
 		return err

@@ -136,15 +136,18 @@ func TestProofs(t *testing.T) {
 		w.Header().Set("Repr-Digest", reprDigest(string(s.things[name])))
 	}
 	for _, c := range []struct {
-		receipt, how, want string
-		heads              bool
+		receipt, how string
+		want         sidecar.Proof
+		told, heads  bool
 	}{
-		{"status", "", "it said so", false},
-		{"head", "", "it shows the same length", true},
-		{"head", "PUT", "it told the same sha256", false},
-		{"digest", "PUT", "it told the same sha256", false},
-		{"digest", "HEAD", "it shows the same sha256", true},
-		{"content", "", "read back, byte for byte", false},
+		{"status", "", sidecar.ByStatus, false, false},
+		{"status", "PUT", sidecar.ByDigest, true, false},
+		{"head", "", sidecar.ByHead, false, true},
+		{"head", "PUT", sidecar.ByDigest, true, false},
+		{"digest", "PUT", sidecar.ByDigest, true, false},
+		{"digest", "HEAD", sidecar.ByDigest, true, true},
+		{"content", "", sidecar.ByContent, false, false},
+		{"content", "PUT", sidecar.ByContent, true, false},
 	} {
 		t.Run(c.receipt+" "+c.how, func(t *testing.T) {
 			t.Parallel()
@@ -174,9 +177,12 @@ func TestProofs(t *testing.T) {
 			s.wait(spool.Sent, 1)
 			p.Stop()
 			server.wantOnce(t, side)
-			history := s.sidecarIn(spool.Sent, side.ID).History
-			if got := history[len(history)-1].Reason; !strings.HasSuffix(got, c.want) {
-				t.Errorf("reason = %q; want it to end in %q", got, c.want)
+			got := s.sidecarIn(spool.Sent, side.ID)
+			if reason := got.History[len(got.History)-1].Reason; !strings.HasSuffix(reason, c.want.Words()) {
+				t.Errorf("reason = %q; want it to end in %q", reason, c.want.Words())
+			}
+			if r := got.Receipt; r.Proof != c.want || (r.Digest != "") != c.told {
+				t.Errorf("receipt %+v; want the proof %s, and a digest only if it was told: %v", r, c.want, c.told)
 			}
 			if heads := len(server.requests(http.MethodHead)); heads > 0 != c.heads {
 				t.Errorf("%d HEAD requests; want some: %v", heads, c.heads)

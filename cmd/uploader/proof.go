@@ -74,7 +74,21 @@ const sidecarMedia = "application/json"
 type word struct {
 	status int
 	tag    string
-	proof  string // what it rests on, for people
+	proof
+}
+
+// proof is what a word rests on.
+type proof struct {
+	by     sidecar.Proof
+	digest string // that the receiver told, the object's; "" where it told none
+	early  bool   // it had the object already
+}
+
+func (p proof) String() string {
+	if p.early {
+		return "it has it already: " + p.by.Words()
+	}
+	return p.by.Words()
 }
 
 // shown is what a receiver tells of an object that it has.
@@ -103,20 +117,20 @@ type witness struct {
 	get  func(context.Context) (io.ReadCloser, error)
 }
 
-// prove tests that a receiver has the object, as well as the proof demands, and
+// prove tests that a receiver has the object, at least as well as is wanted, and
 // says how it is known. answered is what it said by itself. Nothing that it
-// shows may differ, whatever the proof.
-func (o *object) prove(ctx context.Context, proof Proof, answered shown, ask witness) (string, error) {
+// shows may differ, whatever is wanted.
+func (o *object) prove(ctx context.Context, want Proof, answered shown, ask witness) (proof, error) {
 	if err := o.differs(answered); err != nil {
-		return "", err
+		return proof{}, err
 	}
 	switch {
-	case proof == ByStatus:
-		return "it said so", nil
-	case proof == ByContent:
-		return "read back, byte for byte", o.compare(ctx, ask)
+	case want == ByContent:
+		return proof{by: sidecar.ByContent, digest: answered.digest}, o.compare(ctx, ask)
 	case answered.digest != "":
-		return "it told the same sha256", nil
+		return proof{by: sidecar.ByDigest, digest: answered.digest}, nil
+	case want == ByStatus:
+		return proof{by: sidecar.ByStatus}, nil
 	}
 	seen, err := ask.head(ctx)
 	if err == nil {
@@ -124,32 +138,33 @@ func (o *object) prove(ctx context.Context, proof Proof, answered shown, ask wit
 	}
 	switch {
 	case err != nil:
-		return "", fmt.Errorf("no proof that it arrived: %w", err)
+		return proof{}, fmt.Errorf("no proof that it arrived: %w", err)
 	case seen.digest != "":
-		return "it shows the same sha256", nil
-	case proof == ByDigest:
-		return "", fmt.Errorf("no proof that %s arrived: the receiver tells no sha256, which receipt = %q wants", o.name, ByDigest)
+		return proof{by: sidecar.ByDigest, digest: seen.digest}, nil
+	case want == ByDigest:
+		return proof{}, fmt.Errorf("no proof that %s arrived: the receiver tells no sha256, which receipt = %q wants", o.name, ByDigest)
 	case seen.bytes < 0:
-		return "", fmt.Errorf("no proof that %s arrived: the receiver tells no length, which receipt = %q wants", o.name, ByHead)
+		return proof{}, fmt.Errorf("no proof that %s arrived: the receiver tells no length, which receipt = %q wants", o.name, ByHead)
 	}
-	return "it shows the same length", nil
+	return proof{by: sidecar.ByHead}, nil
 }
 
 // alreadyThere deals with the answer that there is such an object, which is so
 // after an attempt whose answer was lost: then it is the same. Only where it is
 // another one has the receiver refused ours.
-func (o *object) alreadyThere(ctx context.Context, proof Proof, refusal error, ask witness) (string, error) {
-	if proof == ByStatus {
-		proof = ByHead
+func (o *object) alreadyThere(ctx context.Context, want Proof, refusal error, ask witness) (proof, error) {
+	if want == ByStatus {
+		want = ByHead
 	}
-	how, err := o.prove(ctx, proof, shown{-1, ""}, ask)
+	how, err := o.prove(ctx, want, shown{-1, ""}, ask)
 	switch {
 	case errors.Is(err, errDiffers):
-		return "", fmt.Errorf("%w; and %w", refusal, err)
+		return proof{}, fmt.Errorf("%w; and %w", refusal, err)
 	case err != nil:
-		return "", fmt.Errorf("%s: %w", refusal.Error(), err)
+		return proof{}, fmt.Errorf("%s: %w", refusal.Error(), err)
 	}
-	return "it has it already: " + how, nil
+	how.early = true
+	return how, nil
 }
 
 // compare reads the object back.

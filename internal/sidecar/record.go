@@ -49,12 +49,39 @@ type Receipt struct {
 	To     string   `json:"to"`               // the endpoint, without secrets
 	Key    string   `json:"key"`              // the file's name or idempotency key there
 	Status int      `json:"status,omitempty"` // of HTTP
-	Digest string   `json:"digest"`           // sha256 that the receiver, or what was sent to it, is known by
+	Proof  Proof    `json:"proof,omitempty"`  // what the word rests on
+	Digest string   `json:"digest,omitempty"` // sha256 that the receiver told; it is the file's
 	Tag    string   `json:"tag,omitempty"`    // the receiver's own: an ETag, a version
 	Time   msg.Time `json:"time"`
 	BootNS int64    `json:"boot_ns"`
 	BootID string   `json:"boot_id"`
 	Synced bool     `json:"synced"`
+}
+
+// Proof is what proved that a receiver has a file.
+type Proof string
+
+// The proofs, the weakest first.
+const (
+	ByStatus  Proof = "status"
+	ByHead    Proof = "head"
+	ByDigest  Proof = "digest"
+	ByContent Proof = "content"
+)
+
+// Words are the proof for people: what the receiver did.
+func (p Proof) Words() string {
+	switch p {
+	case ByStatus:
+		return "it said so"
+	case ByHead:
+		return "it shows the same length"
+	case ByDigest:
+		return "it named the file's sha256"
+	case ByContent:
+		return "it gave the same bytes back"
+	}
+	return "it is not noted what proved it"
 }
 
 // Class is what sort of file it is, for rules about priority and deletion.
@@ -71,10 +98,6 @@ const (
 
 // Classes lists them, what is smallest and dearest first.
 func Classes() []Class { return []Class{Losses, Readings, Pictures, Clips, Other} }
-
-// LossesMedia is the media type of accounts of files that were given up: one
-// JSON object a line.
-const LossesMedia = "application/jsonl"
 
 // Class is the file's, by its media type.
 func (s *Sidecar) Class() Class {

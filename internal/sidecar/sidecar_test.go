@@ -153,6 +153,20 @@ func TestEncodeRefusesWhatNobodyWouldRead(t *testing.T) {
 	}
 }
 
+// Each proof is told in words of its own.
+func TestProofsInWords(t *testing.T) {
+	seen := map[string]Proof{}
+	for _, p := range []Proof{ByStatus, ByHead, ByDigest, ByContent, "", "telepathy"} {
+		words := p.Words()
+		if other, twice := seen[words]; twice && (p != "telepathy" || other != "") {
+			t.Errorf("%q and %q are both %q", p, other, words)
+		}
+		if seen[words] = p; strings.Contains(words, "sha256") != (p == ByDigest) {
+			t.Errorf("%q is %q; want only a digest to speak of the sha256", p, words)
+		}
+	}
+}
+
 // What is changed in a clone is not changed in the sidecar.
 func TestCloneIsApart(t *testing.T) {
 	s := example()
