@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"mime"
 	"net/http"
 	"strconv"
 	"strings"
@@ -62,6 +63,24 @@ func judge(status int) verdict {
 	return unavailable
 }
 
+// advice says what to look at where a receiver does not let us; "" after other
+// answers.
+func advice(status int) string {
+	switch status {
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusProxyAuthRequired:
+		return " (look at token_file: is what is in it known there, and may it write?)"
+	case http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusGone, http.StatusMisdirectedRequest:
+		return " (look at the address: is that folder or bucket there, and may we write to it?)"
+	}
+	return ""
+}
+
+// isPage says whether a text is a page for a browser, which tells a log nothing.
+func isPage(h http.Header) bool {
+	media, _, err := mime.ParseMediaType(h.Get("Content-Type"))
+	return err == nil && (media == "text/html" || media == "application/xhtml+xml")
+}
+
 // maxText is how much of an answer is read, and maxSaid how much of that is
 // repeated.
 const (
@@ -81,11 +100,11 @@ func (a *answer) ok() bool { return a.status >= 200 && a.status < 300 }
 // failure makes an error of an answer that is no success.
 func (a *answer) failure() error {
 	f := &failure{verdict: judge(a.status), after: retryAfter(a.header, time.Now())}
-	what := fmt.Sprintf("the receiver answered %d %s", a.status, http.StatusText(a.status))
+	what := fmt.Sprintf("the receiver answered %d %s%s", a.status, http.StatusText(a.status), advice(a.status))
 	switch {
 	case a.status >= 300 && a.status < 400:
 		f.err = fmt.Errorf("%s: it sends us elsewhere (%s), where nothing is sent", what, plain(a.header.Get("Location")))
-	case len(a.text) > 0:
+	case len(a.text) > 0 && !isPage(a.header):
 		f.err = fmt.Errorf("%s: %s", what, plain(string(a.text)))
 	default:
 		f.err = errors.New(what)

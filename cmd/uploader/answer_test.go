@@ -63,6 +63,28 @@ func TestPlainCanDoNoHarm(t *testing.T) {
 	}
 }
 
+// What is said of an answer tells what to look at, and repeats no page.
+func TestFailureSaysWhatToLookAt(t *testing.T) {
+	const page = "<html><head><title>404 Not Found</title></head></html>"
+	for _, c := range []struct {
+		status      int
+		media, text string
+		want        string
+	}{
+		{401, "text/html", page, "the receiver answered 401 Unauthorized (look at token_file: is what is in it known there, and may it write?)"},
+		{403, "", "", "the receiver answered 403 Forbidden (look at token_file: is what is in it known there, and may it write?)"},
+		{404, "text/html; charset=utf-8", page, "the receiver answered 404 Not Found (look at the address: is that folder or bucket there, and may we write to it?)"},
+		{405, "text/plain", "read only", `the receiver answered 405 Method Not Allowed (look at the address: is that folder or bucket there, and may we write to it?): "read only"`},
+		{413, "text/html", page, "the receiver answered 413 Request Entity Too Large"},
+		{503, "", "later", `the receiver answered 503 Service Unavailable: "later"`},
+	} {
+		a := answer{status: c.status, header: http.Header{"Content-Type": {c.media}}, text: []byte(c.text)}
+		if got := a.failure().Error(); got != c.want {
+			t.Errorf("failure() of %d = %q; want %q", c.status, got, c.want)
+		}
+	}
+}
+
 // Whatever a receiver answers, reading it ends, and bounds what is made of it.
 func FuzzAnswer(f *testing.F) {
 	f.Add(200, "Repr-Digest", "sha-256=:AAAA:", "{}")

@@ -50,7 +50,10 @@ func (c *Config) Validate() error {
 	if c.Receipt == ByContent && c.Method == Post {
 		bad("receipt", "what was sent by POST has no known address to be read from: want status, head or digest")
 	}
-	for _, class := range c.Priority {
+	for i, class := range c.Priority {
+		if rankOf(class, c.Priority) < i {
+			bad("priority", "class %q stands there twice", class)
+		}
 		if rankOf(class, sidecar.Classes()) == len(sidecar.Classes()) {
 			bad("priority", "unknown class %q%s", class, nearest.Hint(class, sidecar.Classes()))
 		}

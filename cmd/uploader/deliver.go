@@ -187,7 +187,7 @@ func (u *uploader) failed(held *spool.Held, p *parcel, f *failure) (outcome, tim
 		return u.refused(held, p, f)
 	case denied:
 		u.w.Counter("denied_attempts").Add(1)
-		u.troubles.set(troubleReceiver, fmt.Errorf("not let in by %s: %w", u.cfg.To, f))
+		u.troubles.set(troubleReceiver, fmt.Errorf("nothing can be sent to %s: %w", u.cfg.To, f))
 		return shutOut, shutOutPause + rand.N(shutOutPause) + f.after, nil
 	}
 	u.w.Counter("failed_attempts").Add(1)

@@ -81,7 +81,7 @@ func TestShutOutRejectsNothing(t *testing.T) {
 			states := b.Follow(b.Bus("watch"), []msg.Kind{msg.KindState}, "send")
 			p := b.Start("uploader", "send")
 			st := states.State("an alarm, and a pause of minutes", func(st msg.State) bool {
-				return strings.Contains(st.Trouble, "not let in by ") && st.Gauges["pause_s"] > 50
+				return strings.Contains(st.Trouble, "nothing can be sent to ") && st.Gauges["pause_s"] > 50
 			})
 			if n := st.Counters["denied_attempts"]; n < 1 || n > 2 {
 				t.Errorf("%d attempts; want one, or two that were under way together", n)

@@ -110,8 +110,11 @@ func (b *bucket) failure(err error, heard http.Header) error {
 	if !errors.As(err, &said) || len(heard) == 0 { // the library makes such errors of its own, too
 		return err
 	}
-	f := &failure{verdict: judge(said.StatusCode), after: retryAfter(heard, time.Now()),
-		err: fmt.Errorf("the receiver answered %d %s %s", said.StatusCode, plain(said.Code), plain(said.Message))}
+	what := fmt.Errorf("the receiver answered %d %s%s", said.StatusCode, http.StatusText(said.StatusCode), advice(said.StatusCode))
+	if !isPage(heard) {
+		what = fmt.Errorf("%w: %s, %s", what, plain(said.Code), plain(said.Message))
+	}
+	f := &failure{verdict: judge(said.StatusCode), after: retryAfter(heard, time.Now()), err: what}
 	switch said.Code { // those whose status says less
 	case "BadDigest", "XAmzContentSHA256Mismatch", "IncompleteBody", "RequestTimeout", "OperationAborted":
 		f.verdict = unavailable

@@ -156,10 +156,10 @@ func TestS3Refusals(t *testing.T) {
 		counter string
 		trouble string
 	}{
-		"AccessDenied": {403, "AccessDenied", "denied_attempts", "not allowed"},
-		"NoSuchBucket": {404, "NoSuchBucket", "denied_attempts", "not allowed"},
-		"ExpiredToken": {400, "ExpiredToken", "denied_attempts", "not allowed"},
-		"SlowDown":     {503, "SlowDown", "failed_attempts", `503 "SlowDown" "about the object"`},
+		"AccessDenied": {403, "AccessDenied", "denied_attempts", "nothing can be sent"},
+		"NoSuchBucket": {404, "NoSuchBucket", "denied_attempts", "nothing can be sent"},
+		"ExpiredToken": {400, "ExpiredToken", "denied_attempts", "nothing can be sent"},
+		"SlowDown":     {503, "SlowDown", "failed_attempts", `503 Service Unavailable: "SlowDown", "about the object"`},
 		"BadDigest":    {400, "BadDigest", "failed_attempts", "BadDigest"},
 		"another sum":  {200, "", "failed_attempts", "something else"},
 		"a redirect":   {307, "TemporaryRedirect", "failed_attempts", "307"},

@@ -86,28 +86,47 @@ func readKeys(name string) (keys, error) {
 	if err != nil {
 		return keys{}, err
 	}
-	lines := strings.Fields(string(text))
-	if len(lines) == 2 && !strings.Contains(lines[0], "=") {
-		return keys{access: lines[0], secret: lines[1]}, nil
+	k, ok := bareKeys(string(text))
+	if !ok {
+		k, ok = namedKeys(string(text))
 	}
-	var k keys
-	for _, line := range lines {
-		key, value, _ := strings.Cut(line, "=")
-		switch key {
+	if !ok {
+		return keys{}, fmt.Errorf("%s: %w", name, errKeys)
+	}
+	return k, nil
+}
+
+// bareKeys reads two words of which the first is no name. A secret key may have
+// a "=" in it.
+func bareKeys(text string) (k keys, ok bool) {
+	words := strings.Fields(text)
+	if len(words) != 2 || strings.Contains(words[0], "=") || words[1][0] == '=' {
+		return keys{}, false
+	}
+	return keys{access: words[0], secret: words[1]}, true
+}
+
+// namedKeys reads lines of a name and a value, with spaces or none about the "=".
+func namedKeys(text string) (k keys, ok bool) {
+	for line := range strings.Lines(text) {
+		name, value, _ := strings.Cut(line, "=")
+		name, value = strings.TrimSpace(name), strings.TrimSpace(value)
+		if strings.ContainsAny(value, " \t") {
+			return keys{}, false
+		}
+		switch name {
 		case "access_key":
 			k.access = value
 		case "secret_key":
 			k.secret = value
 		case "session_token":
 			k.session = value
+		case "": // an empty line
 		default:
-			return keys{}, fmt.Errorf("%s: %w", name, errKeys)
+			return keys{}, false
 		}
 	}
-	if k.access == "" || k.secret == "" {
-		return keys{}, fmt.Errorf("%s: %w", name, errKeys)
-	}
-	return k, nil
+	return k, k.access != "" && k.secret != ""
 }
 
 // readRoots reads the certificates that a receiver's is verified with; "" is

@@ -58,7 +58,9 @@ func TestKeys(t *testing.T) {
 		"access_key=A\nsecret_key=S/+=\n":               {access: "A", secret: "S/+="},
 		"secret_key=S\naccess_key=A\nsession_token=T\n": {access: "A", secret: "S", session: "T"},
 		"A\nS/+=\n": {access: "A", secret: "S/+="},
-		"A\n":       {}, "A\nB\nC\n": {}, "access_key=A\n": {}, "access_key=A\nsecret_kye=S\n": {}, "": {},
+		"access_key = box\r\n\n\tsecret_key =S/+=  \n": {access: "box", secret: "S/+="},
+		"access_key =A": {}, "access_key= A": {}, "access_key = A B\nsecret_key = S": {}, "=A\n=B": {},
+		"A\n": {}, "A\nB\nC\n": {}, "access_key=A\n": {}, "access_key=A\nsecret_kye=S\n": {}, "": {},
 	} {
 		got, err := readKeys(secretFile(t, dir, text, 0o600))
 		if diff := cmp.Diff(want, got, cmp.AllowUnexported(keys{})); diff != "" || (err == nil) != (want != keys{}) {
