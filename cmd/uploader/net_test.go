@@ -1,24 +1,16 @@
 package main
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	crand "crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/hex"
-	"encoding/pem"
 	"fmt"
 	"io"
-	"math/big"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -39,16 +31,7 @@ func hashOf(text []byte) string {
 // writeCert writes a certificate to a file.
 func writeCert(t *testing.T, cert *x509.Certificate) string {
 	t.Helper()
-	return writePEM(t, "CERTIFICATE", cert.Raw)
-}
-
-func writePEM(t *testing.T, kind string, der []byte) string {
-	t.Helper()
-	name := filepath.Join(t.TempDir(), strings.ToLower(strings.ReplaceAll(kind, " ", "-"))+".pem")
-	if err := os.WriteFile(name, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return name
+	return boxtest.WritePEM(t, "CERTIFICATE", cert.Raw)
 }
 
 // badLine puts a proxy before a server, which makes the line as bad as a toxic says.
@@ -193,61 +176,14 @@ func TestLimit(t *testing.T) {
 	server.wantOnce(t, one, two)
 }
 
-// authority signs certificates.
-type authority struct {
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-}
-
-func newAuthority(t *testing.T) *authority {
-	t.Helper()
-	a := &authority{}
-	template := &x509.Certificate{Subject: pkix.Name{CommonName: "test CA"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
-	der, key := a.sign(t, template)
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	a.cert, a.key = cert, key
-	return a
-}
-
-// sign fills in and signs a certificate; the first is signed by itself.
-func (a *authority) sign(t *testing.T, c *x509.Certificate) (der []byte, key *ecdsa.PrivateKey) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), crand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.SerialNumber = big.NewInt(rand.Int64())
-	if c.NotAfter.IsZero() {
-		c.NotAfter = time.Now().Add(time.Hour)
-	}
-	c.NotBefore = c.NotAfter.Add(-24 * time.Hour)
-	parent, signer := a.cert, a.key
-	if parent == nil {
-		parent, signer = c, key
-	}
-	if der, err = x509.CreateCertificate(crand.Reader, c, parent, &key.PublicKey, signer); err != nil {
-		t.Fatal(err)
-	}
-	return der, key
-}
-
-func (a *authority) server(t *testing.T, c *x509.Certificate) tls.Certificate {
-	t.Helper()
-	der, key := a.sign(t, c)
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
-}
-
 // Certificates that are not the receiver's, or are over, get nothing, not even
 // a request.
 func TestCertificates(t *testing.T) {
 	t.Parallel()
-	ca, stranger := newAuthority(t), newAuthority(t)
-	here := []net.IP{net.IPv4(127, 0, 0, 1)}
+	ca, stranger := boxtest.NewAuthority(t), boxtest.NewAuthority(t)
+	here := boxtest.Loopback()
 	for name, c := range map[string]struct {
-		by      *authority
+		by      *boxtest.Authority
 		cert    *x509.Certificate
 		trouble string
 	}{
@@ -261,17 +197,14 @@ func TestCertificates(t *testing.T) {
 			t.Parallel()
 			server := newShelf(t)
 			lies := httptest.NewUnstartedServer(server)
-			lies.TLS = &tls.Config{Certificates: []tls.Certificate{c.by.server(t, c.cert)}}
-			keys := fmt.Sprintf("retry_most = \"1s\"\nca_file = %q\n", writeCert(t, ca.cert))
+			der, key := c.by.Sign(t, c.cert)
+			lies.TLS = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
+			keys := fmt.Sprintf("retry_most = \"1s\"\nca_file = %q\n", writeCert(t, ca.Cert))
 			if c.cert.DNSNames != nil && c.trouble == "" {
 				lies.TLS.ClientAuth, lies.TLS.ClientCAs = tls.RequireAndVerifyClientCert, x509.NewCertPool()
-				lies.TLS.ClientCAs.AddCert(ca.cert)
-				der, key := ca.sign(t, &x509.Certificate{ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
-				private, err := x509.MarshalPKCS8PrivateKey(key)
-				if err != nil {
-					t.Fatal(err)
-				}
-				keys += fmt.Sprintf("client_cert = %q\nclient_key = %q\n", writePEM(t, "CERTIFICATE", der), writePEM(t, "PRIVATE KEY", private))
+				lies.TLS.ClientCAs.AddCert(ca.Cert)
+				cert, key := ca.SignFile(t, &x509.Certificate{ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+				keys += fmt.Sprintf("client_cert = %q\nclient_key = %q\n", cert, key)
 			}
 			lies.StartTLS()
 			t.Cleanup(lies.Close)

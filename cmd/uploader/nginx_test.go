@@ -1,92 +1,22 @@
 package main
 
 import (
-	"crypto/x509"
 	"fmt"
-	"net"
+	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
-	"syscall"
 	"testing"
+
+	"github.com/BurntSushi/toml"
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/perch-edge/perch/internal/boxtest"
 	"github.com/perch-edge/perch/internal/sidecar"
 	"github.com/perch-edge/perch/internal/spool"
+	"github.com/perch-edge/perch/pkg/msg"
 )
-
-// nginx starts Debian's nginx with WebDAV over TLS. It returns its folder, and
-// the settings that lead there.
-func nginx(t *testing.T) (folder, keys string) {
-	t.Helper()
-	program, err := exec.LookPath("nginx")
-	if err != nil {
-		if program, err = exec.LookPath("/usr/sbin/nginx"); err != nil {
-			t.Skip("nginx is not installed: scripts/setup --test gets it")
-		}
-	}
-	ca, dir := newAuthority(t), t.TempDir()
-	der, key := ca.sign(t, &x509.Certificate{IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}})
-	private, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := l.Addr().String()
-	if err := l.Close(); err != nil { // nginx cannot say which port it took
-		t.Fatal(err)
-	}
-	folder = filepath.Join(dir, "root")
-	if err := os.MkdirAll(filepath.Join(folder, "box"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	user := ""
-	if os.Geteuid() == 0 {
-		user = "user root;"
-	}
-	conf := fmt.Sprintf(`%s
-daemon off; master_process off; pid %s/pid; error_log stderr;
-events { worker_connections 64; }
-http {
-  access_log off;
-  client_body_temp_path %s/body; proxy_temp_path %s/t1; fastcgi_temp_path %s/t2; uwsgi_temp_path %s/t3; scgi_temp_path %s/t4;
-  server {
-    listen %s ssl; ssl_certificate %s; ssl_certificate_key %s;
-    client_max_body_size 3m;
-    root %s; location / { dav_methods PUT; }
-  }
-}
-`, user, dir, dir, dir, dir, dir, dir, address, writePEM(t, "CERTIFICATE", der), writePEM(t, "PRIVATE KEY", private), folder)
-	if err := os.WriteFile(filepath.Join(dir, "conf"), []byte(conf), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(program, "-p", dir, "-c", filepath.Join(dir, "conf"))
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	log := &strings.Builder{}
-	cmd.Stderr = log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait() // killed
-		if t.Failed() {
-			t.Logf("nginx wrote:\n%s", log)
-		}
-	})
-	boxtest.Poll(t, "nginx", func() bool {
-		c, err := net.Dial("tcp", address)
-		if err == nil {
-			err = c.Close()
-		}
-		return err == nil
-	})
-	return folder, fmt.Sprintf("to = %q\nca_file = %q\nretry_most = \"1s\"\n", "https://"+address+"/box", writeCert(t, ca.cert))
-}
 
 // A plain web server with WebDAV is a receiver: it tells a length, and no sha256.
 func TestNginx(t *testing.T) {
@@ -94,8 +24,8 @@ func TestNginx(t *testing.T) {
 	for _, receipt := range []string{"head", "content"} {
 		t.Run(receipt, func(t *testing.T) {
 			t.Parallel()
-			folder, keys := nginx(t)
-			b := boxtest.New(t, fleet(keys+fmt.Sprintf("receipt = %q\nattempts = 2", receipt)))
+			server := boxtest.StartNginx(t, "3m")
+			b := boxtest.New(t, fleet(server.Keys+fmt.Sprintf("retry_most = \"1s\"\nreceipt = %q\nattempts = 2", receipt)))
 			s := newShop(t, b.Dir+"/store")
 			sides := []*sidecar.Sidecar{s.put(".csv", "a,b\n"), s.put(".mp4", noise(2<<20)), s.put(".jpg", "")}
 			large := s.put(".mp4", noise(4<<20)) // more than it takes
@@ -104,20 +34,102 @@ func TestNginx(t *testing.T) {
 			s.wait(spool.Rejected, 1)
 			p.Stop()
 			for _, side := range sides {
-				if text, err := os.ReadFile(filepath.Join(folder, "box", side.Name)); err != nil || hashOf(text) != side.SHA256 {
+				if text, err := os.ReadFile(filepath.Join(server.Folder, side.Name)); err != nil || hashOf(text) != side.SHA256 {
 					t.Errorf("nginx has %d bytes of %s (%v); want it whole", len(text), side.Name, err)
 				}
-				if _, err := os.Stat(filepath.Join(folder, "box", string(side.ID)+".json")); err != nil {
+				if _, err := os.Stat(filepath.Join(server.Folder, string(side.ID)+".json")); err != nil {
 					t.Error(err)
 				}
 			}
-			if list, err := os.ReadDir(filepath.Join(folder, "box")); err != nil || len(list) != 6 {
+			if list, err := os.ReadDir(server.Folder); err != nil || len(list) != 6 {
 				t.Errorf("nginx has %d files (%v); want three and their sidecars", len(list), err)
 			}
 			got := s.sidecarIn(spool.Rejected, large.ID)
 			if reason := got.History[len(got.History)-1].Reason; !strings.Contains(reason, "413") {
 				t.Errorf("reason %q; want the 413 of a file that is too large", reason)
 			}
+			wantNoSecret(t, b, p, server.Token)
 		})
+	}
+}
+
+// The documented nginx lets in nobody without the token, and a box into no folder
+// but its own; its pages are not repeated.
+func TestNginxShutsOut(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		folder, token string
+		trouble       string
+	}{
+		"another token":  {"/airpi-01", "another", "401 Unauthorized (look at token_file"},
+		"another folder": {"/airpi-02", "", "403 Forbidden (look at token_file"},
+		"no folder":      {"", "", "404 Not Found (look at the address"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := boxtest.StartNginx(t, "3m")
+			keys := strings.Replace(server.Keys, "/airpi-01\"", c.folder+"\"", 1)
+			if c.token != "" {
+				keys = strings.Replace(keys, "token_file = ", fmt.Sprintf("token_file = %q # ", secretFile(t, t.TempDir(), c.token, 0o600)), 1)
+			}
+			b := boxtest.New(t, fleet(keys))
+			s := newShop(t, b.Dir+"/store")
+			s.put(".csv", "a,b\n")
+			states := b.Follow(b.Bus("watch"), []msg.Kind{msg.KindState}, "send")
+			p := b.Start("uploader", "send")
+			st := states.State("an alarm", func(st msg.State) bool { return st.Trouble != "" })
+			p.Stop()
+			if !strings.Contains(st.Trouble, c.trouble) || strings.Contains(st.Trouble, "<html>") {
+				t.Errorf("trouble %q; want %q, and no page", st.Trouble, c.trouble)
+			}
+		})
+	}
+}
+
+// docs/RECEIVERS.md shows what is sent, and settings that are some.
+func TestReceiversDocument(t *testing.T) {
+	t.Parallel()
+	server := newShelf(t)
+	heads := make(chan []string, 2)
+	server.be(func(_ http.ResponseWriter, r *http.Request) bool {
+		if r.Method == http.MethodPut {
+			names := []string{"Host", "Content-Length"}
+			for name := range r.Header {
+				names = append(names, name)
+			}
+			slices.Sort(names)
+			heads <- slices.Compact(names)
+		}
+		return false
+	})
+	token := secretFile(t, t.TempDir(), "token", 0o600)
+	b := boxtest.New(t, fleet(server.keys(fmt.Sprintf("token_file = %q", token))))
+	s := newShop(t, b.Dir+"/store")
+	s.put(".mp4", noise(bigBody))
+	p := b.Start("uploader", "send")
+	s.wait(spool.Sent, 1)
+	p.Stop()
+	var told []string
+	for i, line := range strings.Split(strings.TrimSpace(boxtest.Documented(t, "RECEIVERS.md", "http")[0]), "\n") {
+		if i > 0 {
+			name, _, _ := strings.Cut(line, ":")
+			told = append(told, name)
+		}
+	}
+	slices.Sort(told)
+	if diff := cmp.Diff(told, <-heads); diff != "" {
+		t.Errorf("headers (-documented +sent):\n%s", diff)
+	}
+	for _, text := range boxtest.Documented(t, "RECEIVERS.md", "toml") {
+		top := struct{ Worker map[string]Config }{}
+		meta, err := toml.Decode(text, &top)
+		for _, key := range meta.Undecoded() {
+			if last := key[len(key)-1]; last != "program" && last != "source" {
+				err = fmt.Errorf("%s is no setting", key)
+			}
+		}
+		if err != nil || top.Worker["send"].To.scheme == "" {
+			t.Errorf("%v in\n%s", err, text)
+		}
 	}
 }
