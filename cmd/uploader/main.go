@@ -34,13 +34,17 @@
 // refusals it is moved to rejected/ with the answer in its history. 401, 403,
 // 404, 405, 407, 410 and 421 are about the address or our rights and never cost
 // a file: they become the state's trouble, and are tried every minute or two.
-// When this box itself fails, as on a full disk, nothing is sent for a second to
-// half a minute: each try may cost a transmission for nothing.
 // An attempt in which nothing moves for stall_after has failed; how long the
 // whole takes does not matter.
 //
+// When this box itself fails, as on a full disk, nothing is sent for a second to
+// half a minute: each try may cost a transmission for nothing. While the store is
+// not there, nothing is taken from it.
+//
 // Certificates are always verified. Secrets are read for each use from files
-// that nobody else may read; they are in no address, log, message or sidecar.
+// that nobody else may read; they are in no address, log, message or sidecar,
+// also where a receiver repeats them. docs/RECEIVERS.md says what a receiver is
+// sent, and how to set one up.
 package main
 
 import (

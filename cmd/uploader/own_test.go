@@ -15,6 +15,7 @@ import (
 	"github.com/BurntSushi/toml"
 
 	"github.com/perch-edge/perch/internal/boxtest"
+	"github.com/perch-edge/perch/internal/faultfs"
 	"github.com/perch-edge/perch/internal/sidecar"
 	"github.com/perch-edge/perch/internal/spool"
 	"github.com/perch-edge/perch/pkg/msg"
@@ -111,7 +112,47 @@ func TestFullDiskSendsLittle(t *testing.T) {
 	}
 }
 
-// file that cannot be read any more.
+// What waits for a stick that was pulled out goes when it is back, however long
+// the receiver's pauses may be.
+func TestStickThatComesBack(t *testing.T) {
+	t.Parallel()
+	server := newShelf(t)
+	server.be(func(w http.ResponseWriter, _ *http.Request) bool {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return true
+	})
+	b := boxtest.New(t, fleet(server.keys("retry_most = \"1s\"")))
+	stick := filepath.Join(b.Dir, "stick")
+	if err := os.Mkdir(stick, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	plug := func() *sidecar.Sidecar {
+		if err := faultfs.Tmpfs(stick, 4<<20); errors.Is(err, faultfs.ErrUnavailable) {
+			t.Skip(err)
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = faultfs.Unmount(stick) }) // perhaps it was
+		return newShop(t, stick+"/store").put(".csv", "a,b\n")
+	}
+	plug()
+	states := b.Follow(b.Bus("watch"), []msg.Kind{msg.KindState}, "send")
+	p := b.Start("uploader", "send", "--set", "node.store_mount="+stick, "--set", "node.store_dir="+stick+"/store")
+	states.State("a failed attempt", func(st msg.State) bool { return st.Counters["failed_attempts"] >= 1 })
+	if err := faultfs.Unmount(stick); err != nil {
+		t.Fatal(err)
+	}
+	states.State("the stick missed", func(st msg.State) bool {
+		return st.Status == "1 files wait for the store" && strings.Contains(st.Trouble, "not mounted")
+	})
+	server.be(nil)
+	side := plug() // the same file, to the letter
+	states.State("it sent", func(st msg.State) bool { return st.Counters["sent_files"] == 1 && st.Trouble == "" })
+	p.Stop()
+	server.wantOnce(t, side)
+}
+
+// unreadable is a file that cannot be read any more.
 type unreadable struct{}
 
 func (unreadable) ReadAt([]byte, int64) (int, error) { return 0, syscall.EIO }
