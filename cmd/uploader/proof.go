@@ -42,7 +42,7 @@ type body struct {
 func (b *body) Read(p []byte) (int, error) {
 	n, err := b.Reader.Read(p)
 	b.read.Add(int64(n))
-	if err != nil && err != io.EOF { // which callers compare
+	if err != nil && !errors.Is(err, io.EOF) {
 		err = ours(err)
 	}
 	return n, err
