@@ -251,7 +251,7 @@ func (m *mover) say() {
 	}
 	m.w.Gauge("undecided_files", float64(undecided))
 	m.w.Gauge("waiting_files", float64(waiting))
-	m.w.Gauge("written_24h_bytes", float64(m.shelf.wear.used(m.w.Now().Boot)))
+	m.w.Gauge("written_24h_bytes", float64(m.shelf.wear.Used(m.w.Now().Boot)))
 	m.w.Status("%d undecided, %d wait for the disk", undecided, waiting)
 	m.w.Trouble(m.shelf.troubles.all())
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/perch-edge/perch/internal/proc"
 	"github.com/perch-edge/perch/internal/sidecar"
 	"github.com/perch-edge/perch/internal/spool"
+	"github.com/perch-edge/perch/internal/wear"
 	"github.com/perch-edge/perch/pkg/worker"
 )
 
@@ -19,7 +20,7 @@ type shelf struct {
 	cache    *spool.Spool
 	store    *spool.Store
 	out      *worker.Files
-	wear     wear
+	wear     wear.Count
 	troubles *troubles
 	ending   bool // RAM may be lost soon
 
@@ -37,12 +38,14 @@ func openShelf(w *worker.Worker, cfg Config) (*shelf, error) {
 	if s.out, err = w.PublishFiles(); err != nil {
 		return nil, errors.Join(err, s.close())
 	}
-	s.wear = loadWear(cache, w)
+	if s.wear, err = wear.Load(cache, w.Name(), w.BootID()); err != nil {
+		w.Log.Warn("load wear", "err", err)
+	}
 	return s, nil
 }
 
 func (s *shelf) close() error {
-	return errors.Join(s.wear.save(s.cache, s.w), s.cache.Close(), s.store.Close())
+	return errors.Join(s.wear.Save(s.cache, s.w.Name()), s.cache.Close(), s.store.Close())
 }
 
 // recover settles what was left half-way in both places.
@@ -61,7 +64,7 @@ func (s *shelf) recover(deep bool) {
 	} else {
 		s.troubles.set("recovery", nil)
 	}
-	if err := s.wear.save(s.cache, s.w); err != nil {
+	if err := s.wear.Save(s.cache, s.w.Name()); err != nil {
 		s.w.Log.Warn("save wear", "err", err)
 	}
 }
@@ -176,7 +179,7 @@ func (s *shelf) keep(f *file) (bool, error) {
 		return false, err
 	}
 	s.troubles.set("store", nil)
-	s.wear.add(s.w.Now().Boot, s.store.Written())
+	s.wear.Add(s.w.Now().Boot, s.store.Written())
 	s.w.Counter(f.ruling.counter).Add(1)
 	s.w.Counter("stored_bytes").Add(int(f.bytes))
 	s.announce(side)
@@ -202,7 +205,7 @@ func (s *shelf) quarantine(h *spool.Held, why error) bool {
 func (s *shelf) overWear(bytes int64) bool {
 	limit := int64(s.cfg.MaxWrite)
 	_, short := s.short()
-	if limit == 0 || short || s.ending || s.wear.used(s.w.Now().Boot)+bytes <= limit {
+	if limit == 0 || short || s.ending || s.wear.Used(s.w.Now().Boot)+bytes <= limit {
 		s.troubles.set("wear", nil)
 		return false
 	}

@@ -185,15 +185,3 @@ func TestSightsOutOfOrder(t *testing.T) {
 		t.Errorf("between() = %v; want those of 1 s and 2 s, in this order", got)
 	}
 }
-
-func TestWearForgetsAfterADay(t *testing.T) {
-	c := wear{}
-	c.add(time.Hour, 100)
-	c.add(2*time.Hour, 250)
-	for at, want := range map[time.Duration]int64{3 * time.Hour: 250, 24*time.Hour + 30*time.Minute: 250, 25*time.Hour + 1: 150, 26*time.Hour + 1: 0} {
-		copied := c
-		if got := copied.used(at); got != want {
-			t.Errorf("used(%s) = %d; want %d", at, got, want)
-		}
-	}
-}

@@ -118,6 +118,8 @@ type Memory struct {
 	ShmFreeBytes   uint64 `json:"shm_free_bytes"`
 	StoreFreeBytes uint64 `json:"store_free_bytes"`
 	StoreMounted   bool   `json:"store_mounted"` // false while nothing is mounted at store_mount
+	// Written24hBytes went to disk in 24 hours of boot time, as far as workers count it.
+	Written24hBytes uint64 `json:"written_24h_bytes"`
 }
 
 const boxVersion = 1
@@ -149,6 +151,7 @@ func (f *fleet) box() *Box {
 		w := f.worker(c, c.look(), now.Boot)
 		b.Ready = b.Ready && w.well()
 		b.Stopping = b.Stopping || w.Phase == Stopping
+		b.Memory.Written24hBytes += uint64(max(w.Gauges["written_24h_bytes"], 0))
 		b.Workers = append(b.Workers, w)
 		b.Edges = append(b.Edges, f.edges(c, w.PID != 0)...)
 	}
