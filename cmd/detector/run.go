@@ -106,8 +106,12 @@ func (d *detector) look(ctx context.Context) error {
 		if err != nil && !errors.Is(err, msg.ErrEnded) {
 			return err
 		}
+		if errors.Is(err, msg.ErrEnded) { // which is no trouble; its next run may be on the way
+			d.w.Trouble(nil)
+			continue
+		}
 		if !ok {
-			d.w.Trouble(noFrame(d.frames, err))
+			d.w.Trouble(noFrame(d.frames))
 			continue
 		}
 		// From the tick, so that the rate is kept; when late, from now.
@@ -120,10 +124,7 @@ func (d *detector) look(ctx context.Context) error {
 	}
 }
 
-func noFrame(frames *worker.FrameInbox, ended error) error {
-	if ended != nil {
-		return ended
-	}
+func noFrame(frames *worker.FrameInbox) error {
 	if why := frames.Waiting(); why != nil {
 		return fmt.Errorf("no new frame: %w", why)
 	}

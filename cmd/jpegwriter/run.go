@@ -59,7 +59,11 @@ func (a *album) shoot(ctx context.Context, frames *worker.FrameInbox, until time
 	}
 	if !ok {
 		a.w.Counter("ticks_without_frame").Add(1)
-		a.tell(noFrame(frames, err))
+		if err != nil { // the stream's end, which is no trouble
+			a.tell(nil)
+		} else {
+			a.tell(noFrame(frames))
+		}
 		return false, nil
 	}
 	age := a.w.Now().Boot - frame.Stamp.Boot
@@ -85,10 +89,7 @@ func (a *album) wait(ctx context.Context, frames *worker.FrameInbox, tick time.T
 	return frames.Wait(ctx, tick)
 }
 
-func noFrame(frames *worker.FrameInbox, ended error) error {
-	if ended != nil {
-		return ended
-	}
+func noFrame(frames *worker.FrameInbox) error {
 	if why := frames.Waiting(); why != nil {
 		return fmt.Errorf("no new frame: %w", why)
 	}

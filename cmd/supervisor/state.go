@@ -142,10 +142,10 @@ func (f *fleet) box() *Box {
 		Supervisor: Supervisor{PID: os.Getpid(), Version: version.String(), SinceBootNS: int64(f.began), RSSBytes: own,
 			DroppedLogLines: f.book.dropped.Load()},
 		Memory: Memory{AvailableBytes: uint64(proc.AvailableRAM()),
-			ShmFreeBytes: freeBytes(n.ShmDir), StoreMounted: notMounted(n) == nil},
+			ShmFreeBytes: freeBytes(n.ShmDir)},
 		Files: f.files.Load()}
-	if b.Memory.StoreMounted {
-		b.Memory.StoreFreeBytes = freeBytes(n.StoreDir)
+	if d := f.disk.Load(); d != nil {
+		b.Memory.StoreMounted, b.Memory.StoreFreeBytes = d.mounted, d.free
 	}
 	for _, c := range slices.Backward(f.children) { // as the data flows
 		w := f.worker(c, c.look(), now.Boot)

@@ -42,7 +42,7 @@ type Worker struct {
 	mu       sync.Mutex
 	status   string
 	troubles map[string]string // what is wrong, by what is being done
-	logged   string // the trouble that the log knows of
+	logged   string            // the trouble that the log knows of
 	loggedAt time.Duration
 	counters map[string]*Counter
 	gauges   map[string]float64
