@@ -39,18 +39,20 @@ func run(ctx context.Context, w *worker.Worker, cfg Config) (err error) {
 	m.scan()
 	m.say()
 	w.Ready(ctx)
-	for {
-		got, ok, err := in.Next(ctx, time.Now().Add(idleEvery))
+	for next := time.Now(); ; { // at once, for what is there already
+		got, ok, err := in.Next(ctx, next)
 		if err != nil {
 			m.last()
 			return err
 		}
 		if ok {
 			m.take(&got)
+			next = m.looked.Add(lookEvery)
 		}
-		if now := time.Now(); !ok || now.Sub(m.looked) >= lookEvery {
+		if now := time.Now(); !now.Before(next) {
 			m.looked = now
 			m.look()
+			next = time.Now().Add(idleEvery)
 		}
 	}
 }
