@@ -34,7 +34,7 @@ func mountMeter(dir string, bytes int64) (*meter, error) {
 	m := &meter{at: at}
 	var st unix.Stat_t
 	if err = unix.Stat(at, &st); err == nil {
-		dev := uint64(st.Dev)
+		dev := st.Dev
 		m.stat = fmt.Sprintf("/sys/dev/block/%d:%d/stat", unix.Major(dev), unix.Minor(dev))
 		_, err = m.written()
 	}
