@@ -109,12 +109,12 @@ var (
 )
 
 // drop moves a file to dropped/.
-func (s *shelf) drop(f *file) error {
+func (s *shelf) drop(f *file) (err error) {
 	h, err := s.hold(f)
 	if err != nil {
 		return err
 	}
-	defer h.Release()
+	defer func() { err = errors.Join(err, h.Release()) }()
 	side := s.sidecar(h, f, spool.Dropped)
 	if err := h.Move(spool.Dropped, side); err != nil {
 		return err
@@ -165,12 +165,12 @@ func (s *shelf) sidecar(h *spool.Held, f *file, to spool.State) *sidecar.Sidecar
 }
 
 // keep brings a file to disk. It fails with errWorn where that is to wait.
-func (s *shelf) keep(f *file) error {
+func (s *shelf) keep(f *file) (err error) {
 	h, err := s.hold(f)
 	if err != nil {
 		return err
 	}
-	defer h.Release()
+	defer func() { err = errors.Join(err, h.Release()) }()
 	if s.overWear(f.bytes) {
 		return fmt.Errorf("max_write = %q: %w", s.cfg.MaxWrite, errWorn)
 	}

@@ -91,8 +91,9 @@ func Main[C any](p Program[C]) { os.Exit(p.main(os.Args[1:], os.Stdout, os.Stder
 
 func (p Program[C]) main(args []string, stdout, stderr io.Writer) int {
 	var f flags
+	var a about
 	done := -1
-	options := append(p.grammar(), kong.Name(p.Name), kong.Description(p.Summary), kong.Writers(stdout, stderr),
+	options := append(p.grammar(&a), kong.Name(p.Name), kong.Description(p.Summary), kong.Writers(stdout, stderr),
 		kong.Vars{"version": p.Name + " " + version.String()}, kong.Exit(func(code int) { done = code }),
 		kong.UsageOnError(), kong.ConfigureHelp(kong.HelpOptions{Compact: true}))
 	parser, err := kong.New(&f, options...)
@@ -107,6 +108,7 @@ func (p Program[C]) main(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "%s: %v; %s --help lists the flags\n", p.Name, err, p.Name)
 		return ExitConfig
 	}
+	f.Topology = cmp.Or(f.Topology, a.Topology)
 	if f.Example {
 		fmt.Fprint(stdout, p.Example("NAME"))
 		return ExitDone
