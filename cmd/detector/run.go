@@ -98,6 +98,7 @@ type detector struct {
 // look looks at the newest frame, again and again, at most max_hz times a second.
 func (d *detector) look(ctx context.Context) error {
 	pause := time.Duration(float64(time.Second) / d.cfg.MaxHz)
+	ended := false // the stream: then to see no frame is no trouble
 	for next := time.Now(); ; {
 		if err := d.w.Wait(ctx, next); err != nil {
 			return err
@@ -106,11 +107,12 @@ func (d *detector) look(ctx context.Context) error {
 		if err != nil && !errors.Is(err, msg.ErrEnded) {
 			return err
 		}
-		if errors.Is(err, msg.ErrEnded) { // which is no trouble; its next run may be on the way
+		ended = errors.Is(err, msg.ErrEnded) || ended && !ok
+		switch {
+		case ended:
 			d.w.Trouble(nil)
 			continue
-		}
-		if !ok {
+		case !ok:
 			d.w.Trouble(noFrame(d.frames))
 			continue
 		}

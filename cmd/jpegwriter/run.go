@@ -59,13 +59,14 @@ func (a *album) shoot(ctx context.Context, frames *worker.FrameInbox, until time
 	}
 	if !ok {
 		a.w.Counter("ticks_without_frame").Add(1)
-		if err != nil { // the stream's end, which is no trouble
+		if a.ended = a.ended || err != nil; a.ended {
 			a.tell(nil)
 		} else {
 			a.tell(noFrame(frames))
 		}
 		return false, nil
 	}
+	a.ended = false
 	age := a.w.Now().Boot - frame.Stamp.Boot
 	a.w.Gauge("frame_age_ms", float64(age.Microseconds())/1000)
 	if err := a.add(frame); err != nil {
@@ -108,6 +109,7 @@ type album struct {
 	encoder *turbojpeg.Encoder
 	topic   msg.Topic
 	picture []byte // reused
+	ended   bool   // the stream: then to see no frame is no trouble
 }
 
 func openAlbum(w *worker.Worker, cfg Config) (*album, error) {

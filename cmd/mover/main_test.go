@@ -340,6 +340,17 @@ func TestFullStoreTakesWhatFits(t *testing.T) {
 	if where := s.lies(large); !slices.Equal(where, []string{"cache/born/FILE"}) {
 		t.Errorf("the large file is at %v; want it in RAM", where)
 	}
+	// The verdict outlives the mover, and what the detectors knew.
+	p.Kill()
+	s.Write(fleet("otherwise = \"drop\"\nmin_free = \"0\"\nverdict_timeout = \"1s\"\nkeep = 'any(detections, .label == \"person\")'"))
+	if err := unix.Mount("tmpfs", store, "tmpfs", unix.MS_REMOUNT, "size=10m"); err != nil {
+		t.Fatal(err)
+	}
+	p = s.Start("mover", "keep")
+	got := s.await(large, "store/ready")
+	if last := got.History[len(got.History)-1]; last.Reason != "kept: there is no rule" || got.Verdict != "keep" {
+		t.Errorf("verdict %q, the last event %+v; want what was decided before", got.Verdict, last)
+	}
 	p.Stop()
 }
 

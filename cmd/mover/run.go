@@ -154,7 +154,8 @@ func (m *mover) fileOf(side *sidecar.Sidecar) *file {
 	f := &file{id: side.ID, retry: *newRetry(), start: time.Duration(side.Start.BootNS), end: time.Duration(side.End.BootNS), bytes: side.Bytes,
 		foreign: side.Start.BootID != m.w.BootID() || side.End.BootID != m.w.BootID(),
 		facts:   factsOf(side, now, m.w.BootID())}
-	f.camera = msg.Source(f.facts.Source)
+	f.camera, f.ruling = msg.Source(f.facts.Source), noted(side)
+	f.noted = f.ruling != nil
 	f.deadline = max(f.end, m.started) + m.cfg.VerdictTimeout.D()
 	if f.foreign {
 		f.start, f.end, f.deadline = 0, 0, 0 // before all that is of this boot
@@ -207,10 +208,14 @@ func (m *mover) kept(f *file, reason, counter string) *ruling {
 // carryOut does what is decided. Without the store's disk files that are kept wait.
 func (m *mover) carryOut(store bool) {
 	m.files = slices.DeleteFunc(m.files, func(f *file) bool {
-		if f.ruling == nil || f.ruling.verdict == Keep && (!store || time.Now().Before(m.after)) || time.Now().Before(f.after) {
+		if f.ruling == nil || time.Now().Before(f.after) {
 			return false
 		}
 		m.w.Progress()
+		if f.ruling.verdict == Keep && (!store || time.Now().Before(m.after)) {
+			m.note(f)
+			return false
+		}
 		done := m.carry(f)
 		if done {
 			delete(m.known, f.id)
@@ -235,14 +240,31 @@ func (m *mover) carry(f *file) bool {
 		f.after = time.Now().Add(time.Second)
 	case errors.Is(err, errWorn):
 		f.stuck, f.after = err, time.Now().Add(time.Second)
+		m.note(f)
 	default:
 		f.stuck, f.after = err, time.Now().Add(f.retry.Failed(0))
+		m.note(f)
 		if m.failed++; m.failed >= mostFailed && !m.shelf.ending {
 			m.failed, m.after = 0, time.Now().Add(m.retry.Failed(0))
 		}
 	}
 	return false
 }
+
+// note writes down that a file which has to wait is to be kept, once.
+func (m *mover) note(f *file) {
+	if f.noted || f.ruling.verdict != Keep {
+		return
+	}
+	done, err := m.shelf.note(f)
+	if f.noted = done; !done {
+		f.after = time.Now().Add(noteEvery)
+		m.w.Log.Debug("note a decision", "id", string(f.id), "err", err)
+	}
+}
+
+// noteEvery is how often that is tried.
+const noteEvery = 2 * time.Second
 
 // mostFailed is how many files in a row may fail before none is tried for a while.
 const mostFailed = 3

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 	"time"
 
 	"github.com/perch-edge/perch/internal/proc"
@@ -158,10 +159,50 @@ func (s *shelf) done(f *file, side *sidecar.Sidecar) {
 func (s *shelf) sidecar(h *spool.Held, f *file, to spool.State) *sidecar.Sidecar {
 	side := h.Sidecar()
 	side.Detections, side.OmittedObjects = f.ruling.record, f.ruling.omitted
+	if f.ruling.verdict == Keep {
+		side.Verdict = string(Keep)
+	}
 	e := s.out.Event(string(to), f.ruling.reason)
 	e.Rule = f.ruling.rule
 	side.Add(e)
 	return side
+}
+
+// decided begins the reason of an event that only tells of a decision.
+const decided = "decided: "
+
+// note writes down that a file is to be kept, for as long as it has to wait: who
+// comes after us may know less of it. It says whether that needs no other try.
+func (s *shelf) note(f *file) (bool, error) {
+	h, err := s.cache.Hold(spool.Born, f.id)
+	if errors.Is(err, fs.ErrNotExist) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	err = errors.Join(s.noteIn(h, f), h.Release())
+	return err == nil, err
+}
+
+func (s *shelf) noteIn(h *spool.Held, f *file) error {
+	if h.Sidecar().Verdict == string(Keep) {
+		return nil
+	}
+	side := s.sidecar(h, f, spool.Born)
+	last := &side.History[len(side.History)-1]
+	last.Reason = decided + last.Reason
+	return h.Amend(side)
+}
+
+// noted is the ruling that an earlier run wrote down; nil where there is none.
+func noted(side *sidecar.Sidecar) *ruling {
+	if side.Verdict != string(Keep) {
+		return nil
+	}
+	last := side.History[len(side.History)-1]
+	return &ruling{verdict: Keep, reason: strings.TrimPrefix(last.Reason, decided), rule: last.Rule, counter: "kept_files",
+		evidence: evidence{record: side.Detections, omitted: side.OmittedObjects}}
 }
 
 // keep brings a file to disk. It fails with errWorn where that is to wait.
@@ -171,6 +212,15 @@ func (s *shelf) keep(f *file) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, h.Release()) }()
+	if s.cfg.Otherwise == Drop { // without it a kill from here on could cost the file
+		if err := s.noteIn(h, f); err != nil {
+			return err
+		}
+	}
+	return s.toStore(h, f)
+}
+
+func (s *shelf) toStore(h *spool.Held, f *file) error {
 	if s.overWear(f.bytes) {
 		return fmt.Errorf("max_write = %q: %w", s.cfg.MaxWrite, errWorn)
 	}

@@ -27,6 +27,7 @@ type file struct {
 	retry      backoff.Backoff
 	after      time.Time // when it is tried again to carry that out
 	stuck      error     // why it could not be
+	noted      bool      // its sidecar says that it is kept
 }
 
 // ruling is a decision about a file.
