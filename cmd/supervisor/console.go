@@ -25,7 +25,7 @@ func newConsole(to worker.Streams) *console {
 }
 
 // maxColumns is how wide a table is where there is no terminal to ask.
-const maxColumns = 160
+const maxColumns = 100
 
 // size is the terminal's, or what one may expect.
 func (c *console) size() (columns, rows int) {

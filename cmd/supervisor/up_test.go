@@ -197,7 +197,7 @@ func TestDeafWorkerIsKilledAfterTheGrace(t *testing.T) {
 func TestWorkerThatStillWorksIsGivenTime(t *testing.T) {
 	trace := filepath.Join(shortDir(t), "trace")
 	b := newBox(t, fmt.Sprintf("[sensor.air]\nprogram = \"fake-sensor\"\nbehave = \"thorough\"\ntrace = %q\n", trace))
-	r := b.up("--watchdog", "1s", "--grace", "500ms")
+	r := b.up("--watchdog", "1s", "--grace", "1500ms")
 	b.untilPhase("air", Ready)
 	if _, err := b.supervisor("down", b.file); err != nil {
 		t.Error(err)
