@@ -233,3 +233,33 @@ func TestLoops(t *testing.T) {
 		t.Errorf("measureLoops() = %+v, %v; want times, and no allocation", l, err)
 	}
 }
+
+// Each way brings all files to the server. perch's own takes built programs.
+func TestCarriers(t *testing.T) {
+	dir, err := folder()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	bin := t.TempDir()
+	if out, err := exec.Command("go", "build", "-o", bin+"/", "../cmd/mover", "../cmd/uploader").CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v: %s", err, out)
+	}
+	all := []load{{files: 3, bytes: 5000}}
+	r, err := measureFiles(t.Context(), dir, t.TempDir(), bin, all, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(r.rounds[all[0]]) != 1 || !slices.Contains(r.ways, perch) {
+		t.Fatalf("measureFiles() = %+v; want one round, with perch's own way", r)
+	}
+	for _, way := range r.ways {
+		c := r.rounds[all[0]][0][way]
+		if c.seconds <= 0 || c.cpu <= 0 {
+			t.Errorf("%s took %v s, %v s of CPU; want some", way, c.seconds, c.cpu)
+		}
+		if n, counted := r.disk[all[0]][way]; counted && n < 1 {
+			t.Errorf("%s wrote %.2f bytes for one of payload; want at least that one", way, n)
+		}
+	}
+}

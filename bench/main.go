@@ -1,7 +1,7 @@
 // Bench measures what perch promises, in real processes, and says which bars
 // are reached.
 //
-//	bench ──starts──> frame writers, frame readers, peers in C, csvwriter, ffmpeg, whole fleets
+//	bench ──starts──> frame writers, frame readers, peers in C, csvwriter, ffmpeg, mover, uploader, rclone, whole fleets
 //	  └── moments and CPU time of each ──> pairs ──> medians ──> tables ──(--write)──> docs/BENCHMARKS.md
 //
 // A ratio compares two things that ran in turn, block by block, within one
@@ -28,7 +28,7 @@ import (
 )
 
 // atMost ends a run in which something hangs.
-const atMost = 15 * time.Minute
+const atMost = 25 * time.Minute
 
 // commands are what this program can be told to do.
 type commands struct {
@@ -41,6 +41,7 @@ type commands struct {
 	RingLoops    ringLoopsCommand    `cmd:"" hidden:""`
 	CameraFeed   cameraFeedCommand   `cmd:"" hidden:""`
 	PictureLoop  pictureLoopCommand  `cmd:"" hidden:""`
+	WebServer    webServerCommand    `cmd:"" hidden:""`
 }
 
 func main() {

@@ -76,7 +76,7 @@ func TestKills(t *testing.T) {
 	if left := f.leftovers(); len(left) > 0 {
 		t.Errorf("left over: %v", left)
 	}
-	if work, _ := filepath.Glob(f.dir + "/cache/work/*"); len(work) > 0 {
+	if work, _ := filepath.Glob(f.dir + "/cache/work/*_*"); len(work) > 0 {
 		t.Errorf("unfinished pictures left: %v", work)
 	}
 	f.compareWithTruth()

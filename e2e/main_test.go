@@ -35,7 +35,7 @@ func buildAndRun(m *testing.M) (int, error) {
 	}
 	defer os.RemoveAll(dir)
 	bin = dir
-	build := exec.Command("go", "build", "-o", dir+"/", "../cmd/...", "./counter")
+	build := exec.Command("go", "build", "-o", dir+"/", "../cmd/...", "./counter", "./maker")
 	build.Stderr = os.Stderr
 	if err := build.Run(); err != nil {
 		return 1, fmt.Errorf("build the programs: %w", err)

@@ -176,6 +176,23 @@ func wantAnnounced(t *testing.T, m msg.Message, want file) {
 	}
 }
 
+// What is written is counted, across csvwriter's own end.
+func TestWrittenBytesAreCounted(t *testing.T) {
+	t.Parallel()
+	b := boxtest.New(t, fleet("instant"))
+	s := newSensor(t, b, "n")
+	feed := b.Follow(b.Bus("watch"), []msg.Kind{msg.KindState}, "air-csv")
+	least := 0.0
+	for run := range 2 {
+		p := b.Start("csvwriter", "air-csv")
+		s.rows(100)
+		waitRows(t, b.Dir+"/store", 100*(run+1))
+		least += 100 * 50 // a row has more bytes
+		feed.State("the bytes of its rows", func(s msg.State) bool { return s.PID == p.PID() && s.Gauges["written_24h_bytes"] > least })
+		p.Stop()
+	}
+}
+
 // What another boot or another set of columns begins is never put behind what was before.
 func TestFilesEndWithTheSensorsRun(t *testing.T) {
 	t.Parallel()

@@ -47,6 +47,7 @@ type book struct {
 	blind  bool               // no disk has been there yet to say what it has
 	asked  []msg.Topic        // streams that were asked for all meanwhile
 	marks  map[msg.Topic]mark // what a disk has of these after all
+	meter  *meter
 	files  *worker.Files
 	days   map[msg.Topic]*day
 	held   []*day // rows that have no file yet, of each stream the oldest first
@@ -74,7 +75,7 @@ func openBook(w *worker.Worker, cfg Config) (*book, error) {
 	if dir == "" {
 		dir = n.StoreDir
 	}
-	b := &book{w: w, cfg: cfg, store: spool.NewStore(dir, n.MountOf(dir), spool.Work, spool.Ready), blind: true,
+	b := &book{w: w, cfg: cfg, store: spool.NewStore(dir, n.MountOf(dir), spool.Work, spool.Ready), blind: true, meter: openMeter(w),
 		marks: map[msg.Topic]mark{}, days: map[msg.Topic]*day{}, endAt: atOnce(), idle: time.Now().Add(idleEvery)}
 	var err error
 	if b.files, err = w.PublishFiles(); err == nil {
@@ -91,11 +92,12 @@ func openBook(w *worker.Worker, cfg Config) (*book, error) {
 }
 
 func (b *book) close() error {
+	b.meter.show(b.store.Written())
 	var errs []error
 	for _, d := range b.days {
 		errs = append(errs, d.file.Close())
 	}
-	return errors.Join(append(errs, b.store.Close())...)
+	return errors.Join(append(errs, b.store.Close(), b.meter.close())...)
 }
 
 // cursor is the last row of a stream that is on disk, or held. The zero cursor
@@ -174,11 +176,13 @@ func (b *book) keep() {
 	err := b.work(false)
 	if err == nil && !now.Before(b.idle) {
 		b.idle = now.Add(idleEvery)
+		b.meter.save()
 		err = b.turnIdle()
 	}
 	if b.retry = (time.Time{}); err != nil {
 		b.retry = now.Add(retryEvery)
 	}
+	b.meter.show(b.store.Written())
 	b.w.Gauge("waiting_bytes", float64(b.waiting()))
 	if b.spool != nil && !now.Before(b.endAt) {
 		if b.endErr = b.endAll(); b.endErr != nil {
@@ -248,7 +252,9 @@ func (b *book) secure(d *day, all bool) (_ *day, err error) {
 	if err := b.freshenJournal(); err != nil {
 		return nil, err
 	}
-	if err := d.write(); err != nil {
+	before := d.size
+	err = d.write()
+	if b.meter.rows += d.size - before; err != nil {
 		return nil, err
 	}
 	now := time.Now()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -18,7 +19,7 @@ import (
 
 // Config is the table [worker.NAME].
 type Config struct {
-	Model     string             `toml:"model" doc:"an ONNX file, relative to the working folder; or sim:, for the simulated camera's target"`
+	Model     string             `toml:"model" doc:"an ONNX file; or sim:, for the simulated camera's target"`
 	Family    yolo.Family        `toml:"family" doc:"yolox, yolov5, yolov8 (also v9, v11), or auto: by the model's shapes"`
 	InputSize pixel.Size         `toml:"input_size" doc:"WIDTHxHEIGHT, of a model that leaves it open"`
 	Labels    Labels             `toml:"labels" doc:"names of the classes: a list, or a file with one a line; default: the model's own, or COCO's 80"`
@@ -113,7 +114,8 @@ func (c *Config) checkModel() error {
 	}
 	st, err := os.Stat(c.Model)
 	if errors.Is(err, fs.ErrNotExist) {
-		return errors.New(`there is no such file; "make model" gets one`)
+		whole, _ := filepath.Abs(c.Model) // for people
+		return fmt.Errorf("there is no file %s; \"make model\" gets one", whole)
 	}
 	if err != nil {
 		return err

@@ -98,6 +98,7 @@ type detector struct {
 // look looks at the newest frame, again and again, at most max_hz times a second.
 func (d *detector) look(ctx context.Context) error {
 	pause := time.Duration(float64(time.Second) / d.cfg.MaxHz)
+	ended := false // the stream: then to see no frame is no trouble
 	for next := time.Now(); ; {
 		if err := d.w.Wait(ctx, next); err != nil {
 			return err
@@ -106,8 +107,13 @@ func (d *detector) look(ctx context.Context) error {
 		if err != nil && !errors.Is(err, msg.ErrEnded) {
 			return err
 		}
-		if !ok {
-			d.w.Trouble(noFrame(d.frames, err))
+		ended = errors.Is(err, msg.ErrEnded) || ended && !ok
+		switch {
+		case ended:
+			d.w.Trouble(nil)
+			continue
+		case !ok:
+			d.w.Trouble(noFrame(d.frames))
 			continue
 		}
 		// From the tick, so that the rate is kept; when late, from now.
@@ -120,10 +126,7 @@ func (d *detector) look(ctx context.Context) error {
 	}
 }
 
-func noFrame(frames *worker.FrameInbox, ended error) error {
-	if ended != nil {
-		return ended
-	}
+func noFrame(frames *worker.FrameInbox) error {
 	if why := frames.Waiting(); why != nil {
 		return fmt.Errorf("no new frame: %w", why)
 	}

@@ -32,7 +32,6 @@ type archive struct {
 	onDisk bool
 	jobs   chan job
 	done   chan struct{}
-	told   *troubles
 
 	open  []*reel   // not all of their files are filed
 	over  []job     // their reels are to be finished
@@ -54,12 +53,12 @@ type job struct {
 // retryEvery is how often what could not be filed is tried again.
 const retryEvery = time.Second
 
-func openArchive(w *worker.Worker, cfg Config, told *troubles) (_ *archive, err error) {
+func openArchive(w *worker.Worker, cfg Config) (_ *archive, err error) {
 	dir := cfg.Dir
 	if dir == "" {
 		dir = w.Node().CacheDir
 	}
-	a := &archive{w: w, cfg: cfg, jobs: make(chan job, 256), done: make(chan struct{}), told: told}
+	a := &archive{w: w, cfg: cfg, jobs: make(chan job, 256), done: make(chan struct{})}
 	if a.spool, err = spool.Open(dir, spool.Work, spool.Born); err != nil {
 		return nil, err
 	}
@@ -112,9 +111,9 @@ func (a *archive) run(ctx context.Context) {
 			if !more {
 				return
 			}
-			a.told.set(storing, a.do(ctx, j))
+			a.w.TroubleWith(storing, a.do(ctx, j))
 		case <-tick.C:
-			a.told.set(storing, a.again(ctx))
+			a.w.TroubleWith(storing, a.again(ctx))
 		}
 	}
 }
@@ -125,7 +124,7 @@ func (a *archive) recover(ctx context.Context) {
 		a.over = append(a.over, job{reel: r, over: true, why: "the writer was ended"})
 	}
 	strays := a.setStraysAside()
-	a.told.set(storing, errors.Join(strays, a.again(ctx)))
+	a.w.TroubleWith(storing, errors.Join(strays, a.again(ctx)))
 }
 
 // setStraysAside moves files that no journal speaks of out of the way.

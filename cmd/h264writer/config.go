@@ -78,10 +78,10 @@ func (c *Config) Validate() error {
 		refuse("fragment", `want "100ms" to "1s"`)
 	}
 	if all := append([]string{auto}, encoders()...); !slices.Contains(all, c.Encoder) {
-		refuse("encoder", "want one of %v%s", all, nearest.Hint(c.Encoder, all))
+		refuse("encoder", "unknown encoder%s", nearest.Hint(c.Encoder, all))
 	}
 	if !slices.Contains(presets(), c.Preset) {
-		refuse("preset", "want one of %v%s", presets(), nearest.Hint(c.Preset, presets()))
+		refuse("preset", "unknown preset%s", nearest.Hint(c.Preset, presets()))
 	}
 	if c.CRF < 0 || c.CRF > 51 {
 		refuse("crf", "want 0 to 51")

@@ -100,7 +100,7 @@ func extraArgs(extra []string) (args []string, err error) {
 		name, value, _ := strings.Cut(word, "=")
 		i := slices.Index(names, name)
 		if i < 0 {
-			return nil, fmt.Errorf("%q is not allowed: want NAME=VALUE with a name of %v%s", word, names, nearest.Hint(name, names))
+			return nil, fmt.Errorf("%q is not allowed: want NAME=VALUE%s", word, nearest.Hint(name, names))
 		}
 		if o := options()[i]; !o.want.MatchString(value) {
 			return nil, fmt.Errorf("%q: want a value for %s that matches %s", word, name, o.want)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/perch-edge/perch/internal/backoff"
@@ -17,13 +16,12 @@ func run(ctx context.Context, w *worker.Worker, cfg Config) (err error) {
 	if err != nil {
 		return err
 	}
-	told := &troubles{w: w}
-	a, err := openArchive(w, cfg, told)
+	a, err := openArchive(w, cfg)
 	if err != nil {
 		return err
 	}
 	go a.run(ctx)
-	r := &recorder{w: w, cfg: cfg, archive: a, told: told, encoders: found,
+	r := &recorder{w: w, cfg: cfg, archive: a, encoders: found,
 		retry: &backoff.Backoff{First: 200 * time.Millisecond, Most: 30 * time.Second, Healthy: time.Minute}}
 	// The last segment is closed when we are told to stop, too.
 	defer func() { err = errors.Join(err, r.stop("the writer was told to stop"), a.close(w.Progress)) }()
@@ -43,7 +41,6 @@ type recorder struct {
 	cfg      Config
 	topic    msg.Topic
 	archive  *archive
-	told     *troubles
 	encoders []string // that may be used, the best first
 	retry    *backoff.Backoff
 	after    time.Time // when ffmpeg may be started again
@@ -82,7 +79,7 @@ func (r *recorder) record(ctx context.Context, frames *worker.FrameInbox) error 
 			if ctx.Err() != nil {
 				return err
 			}
-			r.told.set(recording, err)
+			r.w.TroubleWith(recording, err)
 		}
 	}
 }
@@ -93,7 +90,7 @@ func (r *recorder) record(ctx context.Context, frames *worker.FrameInbox) error 
 func (r *recorder) add(ctx context.Context, f msg.Frame) error {
 	if why := r.differs(f); why != "" {
 		if err := r.stop(why); err != nil {
-			r.told.set(recording, err)
+			r.w.TroubleWith(recording, err)
 		}
 	}
 	list, bytes, err := parts(f)
@@ -119,7 +116,7 @@ func (r *recorder) add(ctx context.Context, f msg.Frame) error {
 		err = r.take.fail(err)
 		r.take = nil
 		r.w.Counter("restarts").Add(1)
-		r.told.set(recording, err)
+		r.w.TroubleWith(recording, err)
 		if !made {
 			r.next()
 			r.pause(ran)
@@ -136,7 +133,7 @@ const healthy = 2 * time.Second
 // well forgets the trouble once ffmpeg has taken frames for a while.
 func (r *recorder) well() {
 	if ran := r.take.ran(); ran >= healthy {
-		r.told.set(recording, nil)
+		r.w.TroubleWith(recording, nil)
 	}
 }
 
@@ -194,22 +191,8 @@ func (r *recorder) stop(why string) error {
 	return nil
 }
 
-// troubles joins what the worker's two goroutines have to complain of.
-type troubles struct {
-	w  *worker.Worker
-	mu sync.Mutex
-	of [2]error
-}
-
-// The two who complain.
+// What may be in trouble by itself.
 const (
-	recording = iota
-	storing
+	recording = "recording"
+	storing   = "storing"
 )
-
-func (t *troubles) set(who int, err error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.of[who] = err
-	t.w.Trouble(errors.Join(t.of[:]...))
-}

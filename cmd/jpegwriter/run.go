@@ -59,9 +59,14 @@ func (a *album) shoot(ctx context.Context, frames *worker.FrameInbox, until time
 	}
 	if !ok {
 		a.w.Counter("ticks_without_frame").Add(1)
-		a.tell(noFrame(frames, err))
+		if a.ended = a.ended || err != nil; a.ended {
+			a.tell(nil)
+		} else {
+			a.tell(noFrame(frames))
+		}
 		return false, nil
 	}
+	a.ended = false
 	age := a.w.Now().Boot - frame.Stamp.Boot
 	a.w.Gauge("frame_age_ms", float64(age.Microseconds())/1000)
 	if err := a.add(frame); err != nil {
@@ -85,10 +90,7 @@ func (a *album) wait(ctx context.Context, frames *worker.FrameInbox, tick time.T
 	return frames.Wait(ctx, tick)
 }
 
-func noFrame(frames *worker.FrameInbox, ended error) error {
-	if ended != nil {
-		return ended
-	}
+func noFrame(frames *worker.FrameInbox) error {
 	if why := frames.Waiting(); why != nil {
 		return fmt.Errorf("no new frame: %w", why)
 	}
@@ -107,6 +109,7 @@ type album struct {
 	encoder *turbojpeg.Encoder
 	topic   msg.Topic
 	picture []byte // reused
+	ended   bool   // the stream: then to see no frame is no trouble
 }
 
 func openAlbum(w *worker.Worker, cfg Config) (*album, error) {

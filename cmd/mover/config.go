@@ -20,7 +20,7 @@ type Config struct {
 	Otherwise      Verdict           `toml:"otherwise" doc:"keep or drop: what becomes of a file of which too little is known by then"`
 	MaxGap         topology.Duration `toml:"max_gap" doc:"longest time within a file that no detector looked at, for the rule to drop it"`
 	MinFree        topology.Bytes    `toml:"min_free" doc:"free RAM below which undecided files go to disk, the oldest first"`
-	MaxWrite       topology.Bytes    `toml:"max_write" doc:"most that is written to disk in 24 hours, to spare an SD card: files above it wait in RAM as long as there is room; 0 is no limit"`
+	MaxWrite       topology.Bytes    `toml:"max_write" doc:"most that this mover writes to disk in 24 hours, to spare an SD card: files above it wait in RAM as long as there is room; 0 is no limit"`
 }
 
 // DefaultConfig keeps everything.
@@ -47,6 +47,14 @@ func (c *Config) Validate() error {
 
 // Rings is the shared memory that the file events take.
 func (c *Config) Rings() []worker.Ring { return []worker.Ring{worker.FileHistory()} }
+
+// Wants says which kinds there must be a source of.
+func (c *Config) Wants() []msg.Kind {
+	if c.Keep.Is() && c.Keep.Uses("detections") {
+		return []msg.Kind{msg.KindFile, msg.KindDetection}
+	}
+	return []msg.Kind{msg.KindFile}
+}
 
 // Cached says that files are taken from RAM.
 func (c *Config) Cached() worker.Cached { return worker.Empties }

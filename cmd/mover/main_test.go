@@ -46,19 +46,20 @@ source = ["clips", "eye"]
 // stage is a box, its cache, and the workers that the test plays.
 type stage struct {
 	*boxtest.Box
-	t     *testing.T
-	cache *spool.Spool
-	clips *msg.Bus
-	files *msg.FileStream
-	eye   *msg.Bus
-	sees  *msg.DetectionStream
-	n     uint64
-	epoch msg.Epoch
+	t      *testing.T
+	cache  *spool.Spool
+	clips  *msg.Bus
+	files  *msg.FileStream
+	eye    *msg.Bus
+	sees   *msg.DetectionStream
+	n      uint64
+	epoch  msg.Epoch
+	repeat int // how often a file's name stands in it
 }
 
 func newStage(t *testing.T, keys string) *stage {
 	t.Helper()
-	s := &stage{Box: boxtest.New(t, fleet(keys)), t: t}
+	s := &stage{Box: boxtest.New(t, fleet(keys)), t: t, repeat: 1000}
 	var err error
 	if s.cache, err = spool.Open(s.Dir+"/cache", spool.Work, spool.Born); err != nil {
 		t.Fatal(err)
@@ -116,7 +117,7 @@ func (s *stage) born(ended time.Duration) *sidecar.Sidecar {
 		s.t.Fatal(err)
 	}
 	defer f.Close()
-	if _, err := f.WriteString(strings.Repeat(side.Name, 1000)); err != nil {
+	if _, err := f.WriteString(strings.Repeat(side.Name, s.repeat)); err != nil {
 		s.t.Fatal(err)
 	}
 	if err := s.cache.Complete(f, spool.Born, side); err != nil {
@@ -308,6 +309,47 @@ func TestForgedMessages(t *testing.T) {
 	}
 	if _, err := os.Stat(s.Dir + "/cache/born/" + string(other) + ".mp4"); err != nil {
 		t.Errorf("another worker's file: %v; want it where it was", err)
+	}
+	p.Stop()
+}
+
+// A file for which there is no room keeps no other from the disk.
+func TestFullStoreTakesWhatFits(t *testing.T) {
+	s := newStage(t, "min_free = \"0\"")
+	store := s.Dir + "/store"
+	if err := os.Mkdir(store, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := faultfs.Tmpfs(store, 1<<20); err != nil {
+		if errors.Is(err, faultfs.ErrUnavailable) {
+			t.Skip(err)
+		}
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(store, unix.MNT_DETACH) })
+	s.repeat = 50_000
+	large := s.clip(2 * time.Second)
+	s.repeat = 100
+	small := s.clip(time.Second)
+	p := s.Start("mover", "keep")
+	s.await(small, "store/ready")
+	feed := s.Follow(s.Bus("looker"), []msg.Kind{msg.KindState}, "keep")
+	feed.State("no space in its trouble", func(st msg.State) bool {
+		return strings.Contains(st.Trouble, "1 files wait in RAM: ") && strings.Contains(st.Trouble, "no space left")
+	})
+	if where := s.lies(large); !slices.Equal(where, []string{"cache/born/FILE"}) {
+		t.Errorf("the large file is at %v; want it in RAM", where)
+	}
+	// The verdict outlives the mover, and what the detectors knew.
+	p.Kill()
+	s.Write(fleet("otherwise = \"drop\"\nmin_free = \"0\"\nverdict_timeout = \"1s\"\nkeep = 'any(detections, .label == \"person\")'"))
+	if err := unix.Mount("tmpfs", store, "tmpfs", unix.MS_REMOUNT, "size=10m"); err != nil {
+		t.Fatal(err)
+	}
+	p = s.Start("mover", "keep")
+	got := s.await(large, "store/ready")
+	if last := got.History[len(got.History)-1]; last.Reason != "kept: there is no rule" || got.Verdict != "keep" {
+		t.Errorf("verdict %q, the last event %+v; want what was decided before", got.Verdict, last)
 	}
 	p.Stop()
 }

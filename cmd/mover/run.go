@@ -39,18 +39,20 @@ func run(ctx context.Context, w *worker.Worker, cfg Config) (err error) {
 	m.scan()
 	m.say()
 	w.Ready(ctx)
-	for {
-		got, ok, err := in.Next(ctx, time.Now().Add(idleEvery))
+	for next := time.Now(); ; { // at once, for what is there already
+		got, ok, err := in.Next(ctx, next)
 		if err != nil {
 			m.last()
 			return err
 		}
 		if ok {
 			m.take(&got)
+			next = m.looked.Add(lookEvery)
 		}
-		if now := time.Now(); !ok || now.Sub(m.looked) >= lookEvery {
+		if now := time.Now(); !now.Before(next) {
 			m.looked = now
 			m.look()
+			next = time.Now().Add(idleEvery)
 		}
 	}
 }
@@ -67,8 +69,9 @@ type mover struct {
 	started time.Duration // boot time
 	looked  time.Time
 	scanned time.Time
-	retry   *backoff.Backoff // of a store that fails
-	after   time.Time        // when the store is tried again
+	retry   *backoff.Backoff // of a store that takes nothing
+	after   time.Time        // when it is tried again
+	failed  int              // files in a row that could not be stored
 }
 
 func openMover(w *worker.Worker, cfg Config) (*mover, error) {
@@ -77,11 +80,14 @@ func openMover(w *worker.Worker, cfg Config) (*mover, error) {
 		return nil, err
 	}
 	m := &mover{w: w, cfg: cfg, shelf: s, sources: newSources(w), known: map[sidecar.ID]bool{}, started: w.Now().Boot,
-		retry: &backoff.Backoff{First: time.Second, Most: 30 * time.Second, Healthy: time.Minute}}
+		retry: newRetry()}
 	m.judge = judge{cfg: cfg, sights: sights{}}
 	m.judge.detectors = func(camera msg.Source) []msg.Source { return m.sources.detectors(camera, m.judge.sights) }
 	return m, nil
 }
+
+// newRetry spaces out what fails, of a file or of them all.
+func newRetry() *backoff.Backoff { return &backoff.Backoff{First: time.Second, Most: 10 * time.Second} }
 
 // take takes a message in. What is wrong with one is counted and harms nobody.
 func (m *mover) take(got *msg.Message) {
@@ -92,16 +98,21 @@ func (m *mover) take(got *msg.Message) {
 			m.w.Counter("refused_detections").Add(1)
 			return
 		}
-		m.judge.sights.take(&d)
+		if !m.judge.sights.take(&d, m.w.Now().Boot) {
+			m.w.Counter("refused_detections").Add(1)
+		}
 	case msg.KindFile:
 		f, err := got.File()
+		if err == nil && f.State != string(spool.Born) {
+			return
+		}
 		id := sidecar.ID(f.ID)
-		if err != nil || id.Check() != nil || !m.sources.write(id.Worker()) {
+		if err != nil || id.Check() != nil || !m.sources.write(id.Worker()) && !m.sources.announces(got.Source) {
 			m.w.Counter("refused_files").Add(1)
 			m.w.Log.Debug("refuse file message", "id", f.ID, "from", string(got.Source), "err", err)
 			return
 		}
-		if f.State == string(spool.Born) {
+		if m.sources.write(id.Worker()) {
 			m.adopt(id)
 		}
 	}
@@ -112,7 +123,7 @@ func (m *mover) take(got *msg.Message) {
 func (m *mover) scan() {
 	m.scanned = time.Now()
 	entries, err := m.shelf.cache.Entries(spool.Born)
-	m.shelf.troubles.set("scan", err)
+	m.w.TroubleWith("scan", err)
 	for _, e := range entries {
 		if m.sources.write(e.ID.Worker()) {
 			m.adopt(e.ID)
@@ -140,10 +151,11 @@ func (m *mover) adopt(id sidecar.ID) {
 
 func (m *mover) fileOf(side *sidecar.Sidecar) *file {
 	now := m.w.Now()
-	f := &file{id: side.ID, start: time.Duration(side.Start.BootNS), end: time.Duration(side.End.BootNS), bytes: side.Bytes,
+	f := &file{id: side.ID, retry: *newRetry(), start: time.Duration(side.Start.BootNS), end: time.Duration(side.End.BootNS), bytes: side.Bytes,
 		foreign: side.Start.BootID != m.w.BootID() || side.End.BootID != m.w.BootID(),
 		facts:   factsOf(side, now, m.w.BootID())}
-	f.camera = msg.Source(f.facts.Source)
+	f.camera, f.ruling = msg.Source(f.facts.Source), noted(side)
+	f.noted = f.ruling != nil
 	f.deadline = max(f.end, m.started) + m.cfg.VerdictTimeout.D()
 	if f.foreign {
 		f.start, f.end, f.deadline = 0, 0, 0 // before all that is of this boot
@@ -160,9 +172,8 @@ func (m *mover) look() {
 			f.ruling = m.judge.rule(f, now, false)
 		}
 	}
-	m.shelf.look()
 	m.evacuate()
-	m.carryOut()
+	m.carryOut(m.shelf.look())
 	if time.Since(m.scanned) >= scanEvery {
 		m.shelf.recover(false)
 		m.scan()
@@ -173,7 +184,7 @@ func (m *mover) look() {
 // evacuate decides about the oldest undecided files when RAM is short: they are
 // kept.
 func (m *mover) evacuate() {
-	free, short := m.shelf.short()
+	free, short := m.shelf.room()
 	if !short {
 		return
 	}
@@ -194,10 +205,18 @@ func (m *mover) kept(f *file, reason, counter string) *ruling {
 	return &ruling{verdict: Keep, reason: reason, counter: counter, evidence: e}
 }
 
-// carryOut does what is decided.
-func (m *mover) carryOut() {
+// carryOut does what is decided. Without the store's disk files that are kept wait.
+func (m *mover) carryOut(store bool) {
 	m.files = slices.DeleteFunc(m.files, func(f *file) bool {
-		done := f.ruling != nil && m.carry(f)
+		if f.ruling == nil || time.Now().Before(f.after) {
+			return false
+		}
+		m.w.Progress()
+		if f.ruling.verdict == Keep && (!store || time.Now().Before(m.after)) {
+			m.note(f)
+			return false
+		}
+		done := m.carry(f)
 		if done {
 			delete(m.known, f.id)
 		}
@@ -205,22 +224,50 @@ func (m *mover) carryOut() {
 	})
 }
 
-// carry carries a decision out, and says whether the file is done with.
+// carry carries a decision out, and says whether the file is done with. One
+// that fails does not keep others waiting; several in a row do.
 func (m *mover) carry(f *file) bool {
+	do := m.shelf.keep
 	if f.ruling.verdict == Drop {
-		return m.shelf.drop(f)
+		do = m.shelf.drop
 	}
-	if time.Now().Before(m.after) {
-		return false
-	}
-	done, err := m.shelf.keep(f)
-	if err != nil {
-		m.after = time.Now().Add(m.retry.Failed(0))
-	} else if done {
+	switch err := do(f); {
+	case err == nil, errors.Is(err, errGone):
+		m.failed = 0
 		m.retry.Succeeded()
+		return true
+	case errors.Is(err, spool.ErrHeld):
+		f.after = time.Now().Add(time.Second)
+	case errors.Is(err, errWorn):
+		f.stuck, f.after = err, time.Now().Add(time.Second)
+		m.note(f)
+	default:
+		f.stuck, f.after = err, time.Now().Add(f.retry.Failed(0))
+		m.note(f)
+		if m.failed++; m.failed >= mostFailed && !m.shelf.ending {
+			m.failed, m.after = 0, time.Now().Add(m.retry.Failed(0))
+		}
 	}
-	return done
+	return false
 }
+
+// note writes down that a file which has to wait is to be kept, once.
+func (m *mover) note(f *file) {
+	if f.noted || f.ruling.verdict != Keep {
+		return
+	}
+	done, err := m.shelf.note(f)
+	if f.noted = done; !done {
+		f.after = time.Now().Add(noteEvery)
+		m.w.Log.Debug("note a decision", "id", string(f.id), "err", err)
+	}
+}
+
+// noteEvery is how often that is tried.
+const noteEvery = 2 * time.Second
+
+// mostFailed is how many files in a row may fail before none is tried for a while.
+const mostFailed = 3
 
 // last decides about all that is left, and carries it out as far as that goes:
 // what is in RAM may be lost soon.
@@ -230,9 +277,10 @@ func (m *mover) last() {
 		if f.ruling == nil {
 			f.ruling = m.judge.rule(f, now, true)
 		}
+		f.after = time.Time{}
 	}
 	m.after, m.shelf.ending = time.Time{}, true
-	m.carryOut()
+	m.carryOut(m.shelf.look())
 	m.say()
 	if n := len(m.files); n > 0 {
 		m.w.Log.Warn("files stay in RAM", "files", n)
@@ -241,17 +289,24 @@ func (m *mover) last() {
 
 // say tells how it stands.
 func (m *mover) say() {
-	undecided, waiting := 0, 0
+	undecided, waiting, stuck := 0, 0, error(nil)
 	for _, f := range m.files {
-		if f.ruling == nil {
+		switch {
+		case f.ruling == nil:
 			undecided++
-		} else {
+		case f.stuck != nil && stuck == nil:
+			stuck = f.stuck
+			waiting++
+		default:
 			waiting++
 		}
 	}
+	if stuck != nil {
+		stuck = fmt.Errorf("%d files wait in RAM: %w", waiting, stuck)
+	}
+	m.w.TroubleWith("files", stuck)
 	m.w.Gauge("undecided_files", float64(undecided))
 	m.w.Gauge("waiting_files", float64(waiting))
-	m.w.Gauge("written_24h_bytes", float64(m.shelf.wear.used(m.w.Now().Boot)))
+	m.w.Gauge("written_24h_bytes", float64(m.shelf.wear.Used(m.w.Now().Boot)))
 	m.w.Status("%d undecided, %d wait for the disk", undecided, waiting)
-	m.w.Trouble(m.shelf.troubles.all())
 }

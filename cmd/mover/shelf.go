@@ -4,24 +4,25 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 	"time"
 
 	"github.com/perch-edge/perch/internal/proc"
 	"github.com/perch-edge/perch/internal/sidecar"
 	"github.com/perch-edge/perch/internal/spool"
+	"github.com/perch-edge/perch/internal/wear"
 	"github.com/perch-edge/perch/pkg/worker"
 )
 
 // shelf is where files are: the cache in RAM, and the store on disk.
 type shelf struct {
-	w        *worker.Worker
-	cfg      Config
-	cache    *spool.Spool
-	store    *spool.Store
-	out      *worker.Files
-	wear     wear
-	troubles *troubles
-	ending   bool // RAM may be lost soon
+	w      *worker.Worker
+	cfg    Config
+	cache  *spool.Spool
+	store  *spool.Store
+	out    *worker.Files
+	wear   wear.Count
+	ending bool // RAM may be lost soon
 
 	asked time.Time // when free RAM was last asked for
 	free  int64
@@ -33,35 +34,38 @@ func openShelf(w *worker.Worker, cfg Config) (*shelf, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &shelf{w: w, cfg: cfg, cache: cache, store: spool.NewStore(n.StoreDir, n.StoreMount, spool.Work, spool.Ready), troubles: &troubles{}}
+	s := &shelf{w: w, cfg: cfg, cache: cache, store: spool.NewStore(n.StoreDir, n.StoreMount, spool.Work, spool.Ready)}
+	if s.wear, err = wear.Load(cache, w.Name(), w.BootID()); err != nil {
+		w.Log.Warn("load wear", "err", err)
+	}
 	if s.out, err = w.PublishFiles(); err != nil {
 		return nil, errors.Join(err, s.close())
 	}
-	s.wear = loadWear(cache, w)
 	return s, nil
 }
 
 func (s *shelf) close() error {
-	return errors.Join(s.wear.save(s.cache, s.w), s.cache.Close(), s.store.Close())
+	return errors.Join(s.wear.Save(s.cache, s.w.Name()), s.cache.Close(), s.store.Close())
 }
 
 // recover settles what was left half-way in both places.
 func (s *shelf) recover(deep bool) {
 	var errs []error
-	report, err := s.cache.Recover(s.out.Recovery(deep))
-	errs = append(errs, err)
-	s.count(report)
+	spools, foreign := []*spool.Spool{s.cache}, 0
 	if store, err := s.store.Spool(); err == nil {
-		report, err = store.Recover(s.out.Recovery(deep))
-		errs = append(errs, err)
+		spools = append(spools, store)
+	}
+	for _, one := range spools {
+		report, err := one.Recover(s.out.Recovery(deep))
+		if err != nil {
+			errs = append(errs, fmt.Errorf("recover spool: %w", err))
+		}
 		s.count(report)
+		foreign += len(report.Foreign)
 	}
-	if err := errors.Join(errs...); err != nil {
-		s.troubles.set("recovery", fmt.Errorf("recover spool: %w", err))
-	} else {
-		s.troubles.set("recovery", nil)
-	}
-	if err := s.wear.save(s.cache, s.w); err != nil {
+	s.w.Gauge("foreign_files", float64(foreign))
+	s.w.TroubleWith("recovery", errors.Join(errs...))
+	if err := s.wear.Save(s.cache, s.w.Name()); err != nil {
 		s.w.Log.Warn("save wear", "err", err)
 	}
 }
@@ -70,7 +74,6 @@ func (s *shelf) count(r spool.Report) {
 	s.w.Counter("recovered_files").Add(len(r.Recovered))
 	s.w.Counter("damaged_files").Add(len(r.Damaged))
 	s.w.Counter("settled_leftovers").Add(r.Unfinished + r.Orphans + r.Finished)
-	s.w.Gauge("foreign_files", float64(len(r.Foreign)))
 	for _, side := range append(r.Recovered, r.Damaged...) {
 		s.w.Log.Warn("file recovered", "file", side.Name, "state", side.State(), "why", side.History[len(side.History)-1].Reason)
 		s.announce(side)
@@ -81,12 +84,13 @@ func (s *shelf) count(r spool.Report) {
 }
 
 // look says whether the store's disk is there, also while no file needs it.
-func (s *shelf) look() {
+func (s *shelf) look() bool {
 	_, err := s.store.Spool()
 	if !errors.Is(err, spool.ErrNotMounted) {
 		err = nil
 	}
-	s.troubles.set("mount", err)
+	s.w.TroubleWith("mount", err)
+	return err == nil
 }
 
 // announce tells of a file. One that cannot be told of is found by those who
@@ -98,102 +102,156 @@ func (s *shelf) announce(side *sidecar.Sidecar) {
 	}
 }
 
-// drop moves a file to dropped/, and says whether it is done with.
-func (s *shelf) drop(f *file) bool {
-	h, done := s.hold(f)
-	if h == nil {
-		return done
-	}
-	defer h.Release()
-	side := s.sidecar(h, f, spool.Dropped)
-	err := h.Move(spool.Dropped, side)
-	s.troubles.set("drop", err)
+var (
+	// errGone says that somebody else has seen to a file.
+	errGone = errors.New("it is not there any more")
+	// errWorn says that no more may be written today.
+	errWorn = errors.New("written enough for these 24 hours")
+)
+
+// drop moves a file to dropped/.
+func (s *shelf) drop(f *file) (err error) {
+	h, err := s.hold(f)
 	if err != nil {
-		return false
+		return err
 	}
+	defer func() { err = errors.Join(err, h.Release()) }()
+	side := s.sidecar(h, f, spool.Dropped)
+	if err := h.Move(spool.Dropped, side); err != nil {
+		return err
+	}
+	s.done(f, side)
+	return nil
+}
+
+// hold takes a file. It fails with errGone where that is done with: because it
+// is gone, or because the store has had it since before the mover was killed.
+func (s *shelf) hold(f *file) (*spool.Held, error) {
+	h, err := s.cache.Hold(spool.Born, f.id)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, errGone
+	}
+	if err != nil {
+		return nil, err
+	}
+	store, err := s.store.Spool()
+	if err != nil { // then nothing can be settled
+		return h, nil
+	}
+	settled, err := h.Settle(store, s.w.Progress)
+	if err == nil && !settled {
+		return h, nil
+	}
+	if settled {
+		s.w.Counter("settled_leftovers").Add(1)
+		err = errGone
+	}
+	return nil, errors.Join(err, h.Release())
+}
+
+// done counts and tells of a file that is where its ruling says.
+func (s *shelf) done(f *file, side *sidecar.Sidecar) {
 	s.w.Counter(f.ruling.counter).Add(1)
 	s.announce(side)
-	return true
-}
-
-// hold takes a file. Without one it says whether that is done with: because it
-// is gone, or because the store has had it since before the mover was killed.
-func (s *shelf) hold(f *file) (h *spool.Held, done bool) {
-	h, err := s.cache.Hold(spool.Born, f.id)
-	if err != nil {
-		return nil, s.lost(err)
-	}
-	if store, err := s.store.Spool(); err == nil {
-		if done, err = h.Settle(store, s.w.Progress); done || err != nil {
-			return nil, errors.Join(err, h.Release()) == nil || s.lost(err)
-		}
-	}
-	s.troubles.set("hold", nil)
-	return h, false
-}
-
-// lost says whether a file that could not be held is no longer ours to move.
-func (s *shelf) lost(err error) bool {
-	gone := errors.Is(err, fs.ErrNotExist)
-	if !gone && !errors.Is(err, spool.ErrHeld) {
-		s.troubles.set("hold", err)
-	}
-	return gone
 }
 
 // sidecar is the file's with what is decided about it.
 func (s *shelf) sidecar(h *spool.Held, f *file, to spool.State) *sidecar.Sidecar {
 	side := h.Sidecar()
 	side.Detections, side.OmittedObjects = f.ruling.record, f.ruling.omitted
+	if f.ruling.verdict == Keep {
+		side.Verdict = string(Keep)
+	}
 	e := s.out.Event(string(to), f.ruling.reason)
 	e.Rule = f.ruling.rule
 	side.Add(e)
 	return side
 }
 
-// keep brings a file to disk, and says whether it is done with. The error is
-// one of the store, for all files alike.
-func (s *shelf) keep(f *file) (bool, error) {
+// decided begins the reason of an event that only tells of a decision.
+const decided = "decided: "
+
+// note writes down that a file is to be kept, for as long as it has to wait: who
+// comes after us may know less of it. It says whether that needs no other try.
+func (s *shelf) note(f *file) (bool, error) {
+	h, err := s.cache.Hold(spool.Born, f.id)
+	if errors.Is(err, fs.ErrNotExist) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	err = errors.Join(s.noteIn(h, f), h.Release())
+	return err == nil, err
+}
+
+func (s *shelf) noteIn(h *spool.Held, f *file) error {
+	if h.Sidecar().Verdict == string(Keep) {
+		return nil
+	}
+	side := s.sidecar(h, f, spool.Born)
+	last := &side.History[len(side.History)-1]
+	last.Reason = decided + last.Reason
+	return h.Amend(side)
+}
+
+// noted is the ruling that an earlier run wrote down; nil where there is none.
+func noted(side *sidecar.Sidecar) *ruling {
+	if side.Verdict != string(Keep) {
+		return nil
+	}
+	last := side.History[len(side.History)-1]
+	return &ruling{verdict: Keep, reason: strings.TrimPrefix(last.Reason, decided), rule: last.Rule, counter: "kept_files",
+		evidence: evidence{record: side.Detections, omitted: side.OmittedObjects}}
+}
+
+// keep brings a file to disk. It fails with errWorn where that is to wait.
+func (s *shelf) keep(f *file) (err error) {
+	h, err := s.hold(f)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, h.Release()) }()
+	if s.cfg.Otherwise == Drop { // without it a kill from here on could cost the file
+		if err := s.noteIn(h, f); err != nil {
+			return err
+		}
+	}
+	return s.toStore(h, f)
+}
+
+func (s *shelf) toStore(h *spool.Held, f *file) error {
+	if s.overWear(f.bytes) {
+		return fmt.Errorf("max_write = %q: %w", s.cfg.MaxWrite, errWorn)
+	}
 	store, err := s.store.Spool()
 	if err != nil {
-		s.troubles.set("store", fmt.Errorf("files wait in RAM: %w", err))
-		return false, err
-	}
-	h, done := s.hold(f)
-	if h == nil {
-		return done, nil
-	}
-	defer h.Release()
-	if s.overWear(f.bytes) {
-		return false, nil
+		return err
 	}
 	side := s.sidecar(h, f, spool.Ready)
-	switch err := h.MoveTo(store, spool.Ready, side, s.w.Progress); {
-	case errors.Is(err, spool.ErrDamaged):
-		return s.quarantine(h, err), nil
-	case err != nil:
-		s.troubles.set("store", fmt.Errorf("files wait in RAM: %w", err))
-		return false, err
+	err = h.MoveTo(store, spool.Ready, side, s.w.Progress)
+	s.wear.Add(s.w.Now().Boot, s.store.Written())
+	if errors.Is(err, spool.ErrDamaged) {
+		return s.quarantine(h, err)
 	}
-	s.troubles.set("store", nil)
-	s.wear.add(s.w.Now().Boot, s.store.Written())
-	s.w.Counter(f.ruling.counter).Add(1)
+	if err != nil {
+		return err
+	}
 	s.w.Counter("stored_bytes").Add(int(f.bytes))
-	s.announce(side)
-	return true, nil
+	s.done(f, side)
+	return nil
 }
 
 // quarantine sets a file aside whose bytes are wrong.
-func (s *shelf) quarantine(h *spool.Held, why error) bool {
+func (s *shelf) quarantine(h *spool.Held, why error) error {
 	side := h.Sidecar()
 	side.Add(s.out.Event(string(spool.Quarantine), why.Error()))
 	if err := h.Move(spool.Quarantine, side); err != nil {
-		s.troubles.set("drop", err)
-		return false
+		return err
 	}
 	s.w.Counter("damaged_files").Add(1)
 	s.announce(side)
-	return true
+	return nil
 }
 
 // overWear says whether a file is more than may be written today. Where RAM is
@@ -201,18 +259,13 @@ func (s *shelf) quarantine(h *spool.Held, why error) bool {
 // longer is not worth a file.
 func (s *shelf) overWear(bytes int64) bool {
 	limit := int64(s.cfg.MaxWrite)
-	_, short := s.short()
-	if limit == 0 || short || s.ending || s.wear.used(s.w.Now().Boot)+bytes <= limit {
-		s.troubles.set("wear", nil)
-		return false
-	}
-	s.troubles.set("wear", fmt.Errorf("files wait in RAM: max_write = %q is used up for these 24 hours", s.cfg.MaxWrite))
-	return true
+	_, short := s.room()
+	return limit > 0 && !short && !s.ending && s.wear.Used(s.w.Now().Boot)+bytes > limit
 }
 
-// short says how much RAM is free for files, and whether that is too little. It
+// room says how much RAM is free for files, and whether that is too little. It
 // asks once a second.
-func (s *shelf) short() (free int64, short bool) {
+func (s *shelf) room() (free int64, short bool) {
 	if now := time.Now(); now.Sub(s.asked) >= time.Second {
 		s.asked = now
 		s.free = freeIn(s.cache)
@@ -221,8 +274,8 @@ func (s *shelf) short() (free int64, short bool) {
 	return s.free, s.free < int64(s.cfg.MinFree)
 }
 
-// freeIn is how much a cache can take: what its file system has and, where that
-// is RAM, what the machine has.
+// freeIn is how much a cache can take: what its file system has, and what the
+// machine has, since it is in RAM.
 func freeIn(cache *spool.Spool) int64 {
 	room, err := cache.Room()
 	if err != nil {

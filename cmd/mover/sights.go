@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -40,11 +41,18 @@ const (
 	maxObjects = 200_000
 )
 
-// take adds a detection. It fails for one of another boot.
-func (s sights) take(d *msg.Detection) {
+// maxPairs bounds how many cameras detectors can speak of.
+const maxPairs = 256
+
+// take adds a detection, and says whether it could. Nothing can have been covered
+// that is still to come, whatever the message says.
+func (s sights) take(d *msg.Detection, now time.Duration) bool {
 	p := pair{d.Source, d.FrameSource}
 	t := s[p]
-	if t == nil {
+	switch {
+	case time.Duration(d.FrameBootNS) > now || t == nil && len(s) == maxPairs:
+		return false
+	case t == nil:
 		t = &track{}
 		s[p] = t
 	}
@@ -56,11 +64,12 @@ func (s sights) take(d *msg.Detection) {
 		t.sights = slices.Insert(t.sights, at, next)
 	}
 	t.objects += len(next.objects)
-	t.covered = max(t.covered, time.Duration(d.CoveredUntil))
+	t.covered = max(t.covered, min(time.Duration(d.CoveredUntil), now))
 	t.forget(t.covered - remembered)
+	return true
 }
 
-func byTime(s sight, at time.Duration) int { return int(s.at - at) }
+func byTime(s sight, at time.Duration) int { return cmp.Compare(s.at, at) }
 
 // forget drops what is older than that, and the oldest quarter where there are
 // too many. It does so in strides, so that little is copied.
@@ -107,7 +116,8 @@ func (s sights) of(camera msg.Source) (list []msg.Source) {
 
 // evidence is what is known of a file.
 type evidence struct {
-	looked  int // frames
+	frames  int // that were looked at, before and after it too
+	looked  int // of its own, by the detector that looked least
 	objects []seen
 	record  []sidecar.Detection // the same, for the sidecar
 	omitted uint64
@@ -126,7 +136,7 @@ func (s sights) late(f *file, detectors []msg.Source, pre time.Duration) string 
 			return string(d) + " has said nothing"
 		}
 		if left := f.end + pre - t.covered; left > 0 {
-			return string(d) + " is " + short(left) + " behind its end"
+			return string(d) + " is " + tenths(left) + " behind its end"
 		}
 	}
 	return ""
@@ -134,18 +144,21 @@ func (s sights) late(f *file, detectors []msg.Source, pre time.Duration) string 
 
 // evidence gathers what the detectors know of a file.
 func (s sights) evidence(f *file, detectors []msg.Source, pre, post time.Duration) (e evidence) {
-	from, to := f.start-post, f.end+pre
-	if f.start == f.end {
-		from, to = from-stillSlack, to+stillSlack
+	start, end := f.start, f.end
+	if start == end {
+		start, end = start-stillSlack, end+stillSlack
 	}
-	for _, d := range detectors {
+	for i, d := range detectors {
 		t := s[pair{d, f.camera}]
 		if t == nil {
-			continue
+			t = &track{}
 		}
 		e.gap = max(e.gap, t.gap(f.start, f.end))
-		found := t.between(from, to)
-		e.looked += len(found)
+		if n := len(t.between(start, end)); i == 0 || n < e.looked {
+			e.looked = n
+		}
+		found := t.between(start-post, end+pre)
+		e.frames += len(found)
 		for _, one := range found {
 			e.add(d, f, one)
 		}
@@ -167,4 +180,4 @@ func (e *evidence) add(d msg.Source, f *file, s sight) {
 	}
 }
 
-func short(d time.Duration) string { return d.Round(100 * time.Millisecond).String() }
+func tenths(d time.Duration) string { return d.Round(100 * time.Millisecond).String() }

@@ -47,6 +47,12 @@ func (s *sources) write(worker string) bool {
 	return true
 }
 
+// announces says whether a publisher may speak of any worker's files: a job that
+// finds what nobody heard of.
+func (s *sources) announces(publisher msg.Source) bool {
+	return slices.Contains(s.w.Topology().HeardJobs(s.w.Name()), string(publisher))
+}
+
 // detectors lists those whose word on a camera is to be waited for: all that
 // have spoken of it, and the sources that read it and write no files. One that
 // never started is thus waited for too.

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/perch-edge/perch/internal/backoff"
 	"github.com/perch-edge/perch/internal/rule"
 	"github.com/perch-edge/perch/internal/sidecar"
 	"github.com/perch-edge/perch/pkg/msg"
@@ -23,6 +24,10 @@ type file struct {
 	deadline   time.Duration // boot time by which detectors must have spoken
 	facts      rule.File
 	ruling     *ruling // once it is decided
+	retry      backoff.Backoff
+	after      time.Time // when it is tried again to carry that out
+	stuck      error     // why it could not be
+	noted      bool      // its sidecar says that it is kept
 }
 
 // ruling is a decision about a file.
@@ -80,7 +85,7 @@ func (j *judge) unknown(e evidence, late string, last bool) string {
 	case e.looked == 0:
 		return "no frame of it was looked at"
 	case e.gap > j.cfg.MaxGap.D():
-		return fmt.Sprintf("for %s of it no frame was looked at: max_gap = %q", short(e.gap), j.cfg.MaxGap)
+		return fmt.Sprintf("for %s of it no frame was looked at: max_gap = %q", tenths(e.gap), j.cfg.MaxGap)
 	}
 	return ""
 }
@@ -90,10 +95,12 @@ func (j *judge) byRule(f *file, e evidence) *ruling {
 	if err != nil {
 		return j.otherwise(err.Error(), e)
 	}
-	r := &ruling{verdict: Drop, reason: "dropped by the rule: " + e.String(), rule: j.cfg.Keep.String(), counter: "dropped_files", evidence: e}
+	r := &ruling{verdict: Drop, reason: "dropped by the rule", rule: j.cfg.Keep.String(), counter: "dropped_files", evidence: e}
 	if holds {
-		r.verdict, r.counter = Keep, "kept_files"
-		r.reason = "kept by the rule: " + e.String()
+		r.verdict, r.reason, r.counter = Keep, "kept by the rule", "kept_files"
+	}
+	if j.cfg.Keep.Uses("detections") {
+		r.reason += ": " + e.String()
 	}
 	return r
 }
@@ -107,7 +114,7 @@ func (j *judge) otherwise(why string, e evidence) *ruling {
 // surely.
 func (e *evidence) String() string {
 	if len(e.objects) == 0 {
-		return fmt.Sprintf("nothing seen in %d frames", e.looked)
+		return fmt.Sprintf("nothing seen in %d frames", e.frames)
 	}
 	count, best := map[string]int{}, map[string]float64{}
 	for _, o := range e.objects {
@@ -125,5 +132,5 @@ func (e *evidence) String() string {
 		}
 		parts = append(parts, fmt.Sprintf("%s %d times (%.2f)", l, count[l], best[l]))
 	}
-	return fmt.Sprintf("%s in %d frames", strings.Join(parts, ", "), e.looked)
+	return fmt.Sprintf("%s in %d frames", strings.Join(parts, ", "), e.frames)
 }

@@ -38,7 +38,7 @@ func config(t *testing.T, text string, set func(*Config)) Config {
 func looks(s sights, detector msg.Source, start, end, step time.Duration, see func(at time.Duration) []msg.Object) {
 	for at, n := start, msg.Seq(0); at <= end; at, n = at+step, n+1 {
 		s.take(&msg.Detection{Header: msg.Header{Source: detector}, FrameSource: "porch", FrameSeq: n, FrameBootNS: int64(at),
-			CoveredUntil: int64(at), Objects: see(at)})
+			CoveredUntil: int64(at), Objects: see(at)}, at)
 	}
 }
 
@@ -73,7 +73,7 @@ func TestRule(t *testing.T) {
 	}{
 		"without a rule": {file: clip(0, 4*second), want: &answer{"keep", "kept: there is no rule"}},
 		"a rule that needs no detector": {rule: `class == "pictures"`, file: clip(0, 4*second),
-			want: &answer{"drop", "dropped by the rule: nothing seen in 0 frames"}},
+			want: &answer{"drop", "dropped by the rule"}},
 		"a person in it": {rule: persons, see: func(s sights) { looks(s, "eye", 0, 5*second, second/5, person(2*second, 3*second)) },
 			file: clip(0, 4*second), now: 5 * second, want: &answer{"keep", "kept by the rule: person 6 times (0.90) in 21 frames"}},
 		"nobody in it": {rule: persons, see: func(s sights) { looks(s, "eye", 0, 5*second, second/5, nothing) },
@@ -101,6 +101,15 @@ func TestRule(t *testing.T) {
 		}, file: clip(0, 10*second), now: 11 * second, want: &answer{"keep", `undecided: for 8s of it no frame was looked at: max_gap = "5s"`}},
 		"no frame of it": {rule: persons, see: func(s sights) { looks(s, "eye", 0, 9*second, 3*second, nothing) },
 			file: clip(4*second, 5*second), now: 9 * second, want: &answer{"keep", "undecided: no frame of it was looked at"}},
+		"no frame of a short clip, and many before it": {rule: persons, set: func(c *Config) { c.Pre, c.Post = topology.Duration(10*second), topology.Duration(10*second) },
+			see: func(s sights) {
+				looks(s, "eye", 10*second, 19*second, second/5, nothing)
+				looks(s, "eye", 25*second, 35*second, second/5, nothing)
+			}, file: clip(20*second, 24*second), now: 35 * second, want: &answer{"keep", "undecided: no frame of it was looked at"}},
+		"only one of two detectors looked": {rule: persons, see: func(s sights) {
+			looks(s, "eye", 0, 6*second, second/5, nothing)
+			looks(s, "ear", 5*second, 6*second, second/5, nothing)
+		}, file: clip(0, 4*second), now: 6 * second, want: &answer{"keep", "undecided: no frame of it was looked at"}},
 		"one of two detectors is silent": {rule: persons, see: func(s sights) {
 			looks(s, "eye", 0, 5*second, second/5, nothing)
 			looks(s, "ear", 0, 2*second, second/5, nothing)
@@ -137,6 +146,27 @@ func TestRule(t *testing.T) {
 				t.Errorf("rule() (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// What a message says of the future, and of ever new cameras, is not believed.
+func TestTakeRefuses(t *testing.T) {
+	s := sights{}
+	d := msg.Detection{Header: msg.Header{Source: "eye"}, FrameSource: "porch", FrameBootNS: int64(5 * second), CoveredUntil: 1 << 62}
+	if !s.take(&d, 6*second) || s[pair{"eye", "porch"}].covered != 6*second {
+		t.Errorf("covered = %s; want the present, 6s", s[pair{"eye", "porch"}].covered)
+	}
+	d.FrameBootNS = int64(7 * second)
+	if s.take(&d, 6*second) {
+		t.Error("take() of a frame of the future = true; want it refused")
+	}
+	d.FrameBootNS = 0
+	for i := range 2 * maxPairs {
+		d.FrameSource = msg.Source(fmt.Sprint("camera", i))
+		s.take(&d, 6*second)
+	}
+	if len(s) != maxPairs {
+		t.Errorf("%d cameras are known; want at most %d", len(s), maxPairs)
 	}
 }
 
@@ -183,17 +213,5 @@ func TestSightsOutOfOrder(t *testing.T) {
 	got := s[pair{"eye", "porch"}].between(0, 3*second)
 	if len(got) != 2 || got[0].at != second || got[1].at != 2*second {
 		t.Errorf("between() = %v; want those of 1 s and 2 s, in this order", got)
-	}
-}
-
-func TestWearForgetsAfterADay(t *testing.T) {
-	c := wear{}
-	c.add(time.Hour, 100)
-	c.add(2*time.Hour, 250)
-	for at, want := range map[time.Duration]int64{3 * time.Hour: 250, 24*time.Hour + 30*time.Minute: 250, 25*time.Hour + 1: 150, 26*time.Hour + 1: 0} {
-		copied := c
-		if got := copied.used(at); got != want {
-			t.Errorf("used(%s) = %d; want %d", at, got, want)
-		}
 	}
 }

@@ -295,7 +295,7 @@ type ending struct {
 
 // attend watches over a process until it has ended.
 func (c *child) attend(p *process) ending {
-	limit := time.NewTimer(c.timing.Start)
+	limit := newLimit(c.timing.Start)
 	defer limit.Stop()
 	for {
 		select {
@@ -303,12 +303,16 @@ func (c *child) attend(p *process) ending {
 			return ending{}
 		case <-p.wake:
 			if c.hear(p) {
-				limit.Reset(c.timing.Watchdog)
+				limit.reset(c.timing.Watchdog)
 			}
 		case <-limit.C:
+			if limit.late() { // it is we who hung, and what was said meanwhile is still to be read
+				limit.reset(c.timing.Watchdog)
+				continue
+			}
 			said := p.heard.now()
 			if left := c.timing.Watchdog - time.Since(said.beat); said.ready && left > 0 {
-				limit.Reset(left)
+				limit.reset(left)
 				continue
 			}
 			return c.abort(p, said.ready)
@@ -325,6 +329,25 @@ func (c *child) attend(p *process) ending {
 		}
 	}
 }
+
+// limit is a timer that knows how late it is.
+type limit struct {
+	*time.Timer
+	due time.Time
+}
+
+func newLimit(d time.Duration) *limit { return &limit{time.NewTimer(d), time.Now().Add(d)} }
+
+func (l *limit) reset(d time.Duration) {
+	l.Reset(d)
+	l.due = time.Now().Add(d)
+}
+
+// late says whether the timer was seen to fire much later than it did: then
+// this process was stopped, or the machine was asleep or out of breath.
+func (l *limit) late() bool { return time.Since(l.due) > mostLate }
+
+const mostLate = 500 * time.Millisecond
 
 // abort ends a process that hangs, so that it shows where.
 func (c *child) abort(p *process, ready bool) ending {

@@ -101,6 +101,9 @@ func fakeRun(ctx context.Context, w *worker.Worker, cfg fakeConfig) error {
 		select {}
 	case "deaf":
 		return fakeForever(context.Background(), w)
+	case "thorough": // three times the grace of its test, at work all the while
+		err := fakeForever(ctx, w)
+		return errors.Join(err, w.Wait(context.Background(), time.Now().Add(4500*time.Millisecond)), cfg.note("stop", w))
 	}
 	if len(w.Entry().Sources) > 0 {
 		in, err := w.Messages(nil)

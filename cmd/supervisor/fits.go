@@ -26,11 +26,35 @@ func (p *plan) checkFleet() (ps topology.Problems) {
 			ps = append(ps, e.Table.Problem("", "%q is the supervisor's own name on the bus", ownName))
 		}
 		ps = append(ps, p.checkKinds(e)...)
+		ps = append(ps, p.checkWants(e)...)
 		ps = append(ps, p.checkPins(e)...)
 	}
 	ps = append(ps, p.checkEndpoints()...)
 	ps = append(ps, p.checkFolders()...)
 	return append(ps, p.checkBudget()...)
+}
+
+// checkWants proves that a worker has a source of each kind that it cannot do
+// without.
+func (p *plan) checkWants(e *topology.Entry) (ps topology.Problems) {
+	var names []string
+	published := map[msg.Kind]bool{}
+	for _, ref := range e.Sources {
+		source, known := p.reports[ref.Name]
+		if !known {
+			return nil // an endpoint, or reported already
+		}
+		names = append(names, ref.Name)
+		for _, k := range source.Publishes {
+			published[k] = true
+		}
+	}
+	for _, k := range p.reports[e.Name].Wants {
+		if !published[k] {
+			ps = append(ps, e.Table.Problem("source", "as it is set, %s needs a source that publishes %s: none of %v does", e.Program, k, names))
+		}
+	}
+	return ps
 }
 
 // checkKinds proves that a worker finds something to read in each of its sources.

@@ -45,6 +45,7 @@ type fleet struct {
 	changed chan struct{} // closed at the next change of a phase
 
 	files atomic.Pointer[Files] // as counted last; nil before
+	disk  atomic.Pointer[disk]  // as seen last
 
 	closers []func() error
 }
@@ -61,6 +62,7 @@ func openFleet(p *plan, t timing, show func(entry)) (f *fleet, err error) {
 			return nil, errors.Join(err, f.close())
 		}
 	}
+	f.lookAtDisk()
 	for _, w := range p.fullCache() {
 		f.log.Warn("files stay in RAM", "why", w.Error())
 	}
@@ -230,7 +232,7 @@ func (f *fleet) run(ctx context.Context, killed <-chan struct{}, started func())
 	requests.Go(func() { f.control.serve(asked, f.answer) })
 	watchers.Go(func() { f.observer.listen(watching, f.log) })
 	watchers.Go(func() { f.publish(watching) })
-	watchers.Go(func() { f.count(watching) })
+	watchers.Go(func() { f.watchStore(watching) })
 	watchers.Go(func() {
 		select {
 		case <-killed:

@@ -73,8 +73,8 @@ func (p *logPlace) open(disk *spool.Spool) (*os.Root, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer cache.Close()
-	return cache.Folder(logsFolder)
+	dir, err := cache.Folder(logsFolder)
+	return dir, errors.Join(err, cache.Close())
 }
 
 func (p *logPlace) close() error {

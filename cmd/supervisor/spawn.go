@@ -160,15 +160,24 @@ type process struct {
 	heard hearing
 }
 
-// end asks the process to go, and makes it go when the grace is over or now is
-// closed.
+// mostGraces is how many times its grace a process may take to end that shows
+// all the while that it works: it may be bringing to disk what is in RAM.
+const mostGraces = 12
+
+// end asks the process to go, and makes it go when the grace is over without a
+// sign of life, or now is closed.
 func (p *process) end(ask syscall.Signal, grace time.Duration, now <-chan struct{}) {
 	_ = p.cmd.Process.Signal(ask) // fails when it has ended by itself
-	select {
-	case <-p.gone:
-		return
-	case <-now:
-	case <-time.After(grace):
+	killed := false
+	for limit := time.Now().Add(mostGraces * grace); !killed; {
+		select {
+		case <-p.gone:
+			return
+		case <-now:
+			killed = true
+		case <-time.After(grace):
+			killed = time.Since(p.heard.now().beat) > grace || time.Now().After(limit)
+		}
 	}
 	_ = p.cmd.Process.Kill() // its group follows, see watch
 	<-p.gone

@@ -118,6 +118,8 @@ type Memory struct {
 	ShmFreeBytes   uint64 `json:"shm_free_bytes"`
 	StoreFreeBytes uint64 `json:"store_free_bytes"`
 	StoreMounted   bool   `json:"store_mounted"` // false while nothing is mounted at store_mount
+	// Written24hBytes went to disk in 24 hours of boot time, as far as workers count it.
+	Written24hBytes uint64 `json:"written_24h_bytes"`
 }
 
 const boxVersion = 1
@@ -140,15 +142,16 @@ func (f *fleet) box() *Box {
 		Supervisor: Supervisor{PID: os.Getpid(), Version: version.String(), SinceBootNS: int64(f.began), RSSBytes: own,
 			DroppedLogLines: f.book.dropped.Load()},
 		Memory: Memory{AvailableBytes: uint64(proc.AvailableRAM()),
-			ShmFreeBytes: freeBytes(n.ShmDir), StoreMounted: notMounted(n) == nil},
+			ShmFreeBytes: freeBytes(n.ShmDir)},
 		Files: f.files.Load()}
-	if b.Memory.StoreMounted {
-		b.Memory.StoreFreeBytes = freeBytes(n.StoreDir)
+	if d := f.disk.Load(); d != nil {
+		b.Memory.StoreMounted, b.Memory.StoreFreeBytes = d.mounted, d.free
 	}
 	for _, c := range slices.Backward(f.children) { // as the data flows
 		w := f.worker(c, c.look(), now.Boot)
 		b.Ready = b.Ready && w.well()
 		b.Stopping = b.Stopping || w.Phase == Stopping
+		b.Memory.Written24hBytes += uint64(max(w.Gauges["written_24h_bytes"], 0))
 		b.Workers = append(b.Workers, w)
 		b.Edges = append(b.Edges, f.edges(c, w.PID != 0)...)
 	}

@@ -213,7 +213,7 @@ func (b *Box) lost(w *Worker) (n uint64) {
 		n += dropped
 	}
 	for name, count := range w.Counters {
-		if strings.HasPrefix(name, "lost_") {
+		if strings.HasPrefix(name, "lost_") && !strings.HasSuffix(name, "_bytes") {
 			n += count
 		}
 	}

@@ -24,24 +24,42 @@ type Stock struct {
 	Bytes int64 `json:"bytes"`
 }
 
-// countEvery is how often files are counted: ten thousand take some tens of
-// milliseconds.
-const countEvery = 10 * time.Second
+// countEvery is how many seconds there are between two counts of the files: ten
+// thousand take some tens of milliseconds.
+const countEvery = 10
 
-// count counts the files now and then, until ctx is done. It has a goroutine of
-// its own: a disk that hangs must not hold the state of the box up.
-func (f *fleet) count(ctx context.Context) {
-	tick := time.NewTicker(countEvery)
+// disk is what is known of the store's.
+type disk struct {
+	mounted bool
+	free    uint64 // bytes
+}
+
+// watchStore looks at the store each second, and counts the files now and then,
+// until ctx is done. It has a goroutine of its own: a disk that hangs must not
+// hold the state of the box up.
+func (f *fleet) watchStore(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	for {
-		files := countFiles(f.plan.top.Node)
-		f.files.Store(&files)
+	for n := 0; ; n++ {
+		f.lookAtDisk()
+		if n%countEvery == 0 {
+			files := countFiles(f.plan.top.Node)
+			f.files.Store(&files)
+		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 			return
 		}
 	}
+}
+
+func (f *fleet) lookAtDisk() {
+	n, d := f.plan.top.Node, disk{}
+	if d.mounted = notMounted(n) == nil; d.mounted {
+		d.free = freeBytes(n.StoreDir)
+	}
+	f.disk.Store(&d)
 }
 
 func countFiles(n topology.Node) Files {

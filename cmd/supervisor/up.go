@@ -25,7 +25,7 @@ type upCmd struct {
 	For           time.Duration `placeholder:"TIME" help:"Stop after this time."`
 	StartDeadline time.Duration `default:"30s" help:"How long a worker may take to be ready."`
 	Watchdog      time.Duration `default:"10s" help:"How long a worker's heartbeat may stay out."`
-	Grace         time.Duration `default:"10s" help:"How long a worker may take to stop."`
+	Grace         time.Duration `default:"10s" help:"How long a worker may take to stop; up to twelve times that while its heartbeat goes on."`
 	Detached      bool          `hidden:"" help:"Be the one in the background."`
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -189,6 +190,44 @@ func TestDeafWorkerIsKilledAfterTheGrace(t *testing.T) {
 	r.ended(20 * time.Second)
 	if !strings.Contains(r.said.String(), "it did not stop when asked") {
 		t.Errorf("the log does not say that air was killed:\n%s", r.said.String())
+	}
+}
+
+// One that still works is not killed: it may be bringing to disk what is in RAM.
+func TestWorkerThatStillWorksIsGivenTime(t *testing.T) {
+	trace := filepath.Join(shortDir(t), "trace")
+	b := newBox(t, fmt.Sprintf("[sensor.air]\nprogram = \"fake-sensor\"\nbehave = \"thorough\"\ntrace = %q\n", trace))
+	r := b.up("--watchdog", "1s", "--grace", "1500ms")
+	b.untilPhase("air", Ready)
+	if _, err := b.supervisor("down", b.file); err != nil {
+		t.Error(err)
+	}
+	r.ended(20 * time.Second)
+	if text, err := os.ReadFile(trace); err != nil || !strings.Contains(string(text), "stop air") {
+		t.Errorf("trace %q, %v; want that air came to its own end; the log:\n%s", text, err, r.said.String())
+	}
+}
+
+// A supervisor that was stopped itself blames nobody for what it did not hear.
+func TestSupervisorThatHungBlamesNobody(t *testing.T) {
+	b := newBox(t, "[sensor.air]\nprogram = \"fake-sensor\"\n[worker.csv]\nprogram = \"fake-reader\"\nsource = \"air\"\n")
+	r := b.up("--watchdog", "1s")
+	b.untilPhase("air", Ready)
+	before := b.state()
+	if err := r.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	<-time.After(4 * time.Second) // as long as several heartbeats
+	if err := r.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	b.until("two seconds of a supervisor that runs again", 20*time.Second, func() bool {
+		return b.state().BootNS-before.BootNS > int64(6*time.Second)
+	})
+	for _, w := range b.state().Workers {
+		if w.Restarts != 0 {
+			t.Errorf("%s was started again %d times, last for %q; want never", w.Name, w.Restarts, w.LastExit.Why)
+		}
 	}
 }
 

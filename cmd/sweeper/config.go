@@ -3,6 +3,7 @@ package main
 import (
 	"time"
 
+	"github.com/perch-edge/perch/pkg/shm"
 	"github.com/perch-edge/perch/pkg/topology"
 	"github.com/perch-edge/perch/pkg/worker"
 )
@@ -25,6 +26,10 @@ func (c *Config) Validate() error {
 
 // ahead is how many messages nobody need have heard, at most: the history.
 const ahead = 16384
+
+// leastSlots is what the history has when there are few files: room for as many
+// readers as a ring can have, and for who writes.
+const leastSlots = shm.MaxReaders + 2
 
 // Rings is the shared memory that its messages take.
 func (c *Config) Rings() []worker.Ring { return []worker.Ring{worker.NameHistory(ahead)} }

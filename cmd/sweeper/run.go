@@ -27,7 +27,7 @@ func run(ctx context.Context, w *worker.Worker, cfg Config) error {
 		w.Log.Info("nothing to announce")
 		return incomplete
 	}
-	files, err := w.PublishNames(max(3, min(len(found), ahead))) // the least that a ring has
+	files, err := w.PublishNames(max(leastSlots, min(len(found), ahead)))
 	if err != nil {
 		return err
 	}

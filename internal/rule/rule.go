@@ -17,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"regexp"
 	"strings"
 
 	"github.com/expr-lang/expr"
@@ -53,11 +54,11 @@ func (r *Rule[E]) UnmarshalText(text []byte) error {
 	var env E
 	program, err := expr.Compile(string(text), expr.Env(env), expr.AsBool())
 	if err != nil {
-		return readable(err, names(reflect.TypeOf(env)))
+		return readable(err, names(reflect.TypeOf(env)), parts(reflect.TypeOf(env)))
 	}
 	tree, err := parser.Parse(string(text))
 	if err != nil {
-		return readable(err, nil)
+		return readable(err, nil, nil)
 	}
 	used := &identifiers{map[string]bool{}}
 	ast.Walk(&tree.Node, used)
@@ -80,7 +81,7 @@ func (r Rule[E]) Uses(name string) bool { return r.names[name] }
 func (r Rule[E]) Match(env E) (bool, error) {
 	out, err := expr.Run(r.program, env)
 	if err != nil {
-		return false, fmt.Errorf("apply rule %q: %w", r.text, readable(err, nil))
+		return false, fmt.Errorf("apply rule %q: %w", r.text, readable(err, nil, nil))
 	}
 	yes, ok := out.(bool)
 	if !ok {
@@ -99,20 +100,27 @@ func (i *identifiers) Visit(node *ast.Node) {
 	}
 }
 
-// readable is an error of the library's in one line, with the nearest name that
-// there is.
-func readable(err error, known []string) error {
+// readable is an error of the library's in one line, with the nearest of the
+// names that there are: of the whole, or of what lists hold.
+func readable(err error, known, fields []string) error {
 	bad := (*file.Error)(nil)
 	if !errors.As(err, &bad) {
 		first, _, _ := strings.Cut(err.Error(), "\n")
 		return errors.New(first)
 	}
-	hint := ""
-	if name, ok := strings.CutPrefix(bad.Message, "unknown name "); ok && known != nil {
+	hint, text := "", bad.Message
+	if name, ok := strings.CutPrefix(text, "unknown name "); ok && known != nil {
 		hint = nearest.Hint(name, known)
 	}
-	return fmt.Errorf("%s (at character %d)%s", bad.Message, bad.Column+1, hint)
+	if m := noField.FindStringSubmatch(text); m != nil {
+		text = fmt.Sprintf("nothing is called .%s there", m[1])
+		hint = nearest.Hint(m[1], fields)
+	}
+	return fmt.Errorf("%s (at character %d)%s", text, bad.Column+1, hint)
 }
+
+// noField is how the library says that a value of a list has no such part.
+var noField = regexp.MustCompile(`has no field (\w+)$`)
 
 // names lists the names of a struct's fields, also those of embedded ones.
 func names(t reflect.Type) (list []string) {
@@ -122,6 +130,16 @@ func names(t reflect.Type) (list []string) {
 			list = append(list, names(f.Type)...)
 		} else if tag := f.Tag.Get("expr"); tag != "" {
 			list = append(list, tag)
+		}
+	}
+	return list
+}
+
+// parts lists the names of what a struct's lists hold.
+func parts(t reflect.Type) (list []string) {
+	for i := range t.NumField() {
+		if f := t.Field(i).Type; f.Kind() == reflect.Slice && f.Elem().Kind() == reflect.Struct {
+			list = append(list, names(f.Elem())...)
 		}
 	}
 	return list

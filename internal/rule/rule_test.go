@@ -44,7 +44,7 @@ func TestMatch(t *testing.T) {
 func TestCompileSaysWhatAndWhere(t *testing.T) {
 	for text, want := range map[string]string{
 		`any(detection, true)`:           `unknown name detection (at character 5); did you mean "detections"?`,
-		`any(detections, .lable == "x")`: "at character 18",
+		`any(detections, .lable == "x")`: `nothing is called .lable there (at character 18); did you mean "label"?`,
 		`bytes`:                          "bool",
 		`bytes > "a"`:                    "at character 7",
 		`class == "clips" &&`:            "unexpected token",

@@ -108,6 +108,7 @@ type Sidecar struct {
 	Frames           *Frames          `json:"frames,omitempty"` // of a video
 	Bytes            int64            `json:"bytes"`
 	SHA256           string           `json:"sha256"`                       // lower-case hexadecimal
+	Verdict          string           `json:"verdict,omitempty"`            // keep, once that is decided
 	Detections       []Detection      `json:"detections,omitempty"`         // that overlap the file, the first ones where they are many
 	OmittedObjects   uint64           `json:"omitted_detections,omitempty"` // how many more there were
 	TimeCorrected    *Correction      `json:"time_corrected,omitempty"`

@@ -2,6 +2,8 @@ package topology
 
 import (
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -21,14 +23,23 @@ func (d Duration) String() string {
 	return text
 }
 
-// UnmarshalText reads what time.ParseDuration reads, not negative.
+// UnmarshalText reads what time.ParseDuration reads, not negative, and days: "30d".
 func (d *Duration) UnmarshalText(text []byte) error {
-	v, err := time.ParseDuration(string(text))
+	v, err := parseDuration(string(text))
 	if err != nil || v < 0 {
-		return fmt.Errorf(`want a length of time such as "10s", "250ms" or "1h30m"`)
+		return fmt.Errorf(`want a length of time such as "10s", "250ms", "1h30m" or "30d"`)
 	}
 	*d = Duration(v)
 	return nil
+}
+
+func parseDuration(text string) (time.Duration, error) {
+	digits, ok := strings.CutSuffix(text, "d")
+	if !ok {
+		return time.ParseDuration(text)
+	}
+	days, err := strconv.ParseUint(digits, 10, 16)
+	return time.Duration(days) * 24 * time.Hour, err
 }
 
 // MarshalText writes the duration as String does.

@@ -178,8 +178,8 @@ func TestBindOwnRefuses(t *testing.T) {
 		{`flsh = "1hz"`, `:5: worker.w.flsh = "1hz": unknown key; did you mean "flush"?`},
 		{`flush = "later"`, `:5: worker.w.flush = "later": want 1hz or instant`},
 		{`columns = "a"`, `:5: worker.w.columns = "a": want a list [ ] of string in quotes`},
-		{`every = "soon"`, `:5: worker.w.every = "soon": want a length of time such as "10s", "250ms" or "1h30m"`},
-		{`every = 4`, `:5: worker.w.every = 4: want a length of time such as "10s", "250ms" or "1h30m"`},
+		{`every = "soon"`, `:5: worker.w.every = "soon": want a length of time such as "10s", "250ms", "1h30m" or "30d"`},
+		{`every = 4`, `:5: worker.w.every = 4: want a length of time such as "10s", "250ms", "1h30m" or "30d"`},
 		{`size = "4"`, `:5: worker.w.size = "4": want a whole number`},
 		{`size = 4.5`, `:5: worker.w.size = 4.5: want a whole number`},
 	} {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -39,6 +40,7 @@ type Program[C any] struct {
 //	Rings() []Ring                 the shared memory that its streams take
 //	Pins() int                     how many frames of its source it holds at once
 //	Cached() Cached                what it does with files in RAM
+//	Wants() []msg.Kind             kinds of which it must have a source, as it is set
 
 // Ring is the shared memory of one stream.
 type Ring struct {
@@ -59,6 +61,7 @@ type Report struct {
 	Rings     []Ring            `json:"rings,omitempty"`
 	Pins      int               `json:"pins,omitempty"`
 	Cached    Cached            `json:"cached,omitempty"`
+	Wants     []msg.Kind        `json:"wants,omitempty"`
 	Problems  topology.Problems `json:"problems,omitempty"`
 }
 
@@ -88,8 +91,9 @@ func Main[C any](p Program[C]) { os.Exit(p.main(os.Args[1:], os.Stdout, os.Stder
 
 func (p Program[C]) main(args []string, stdout, stderr io.Writer) int {
 	var f flags
+	var a about
 	done := -1
-	options := append(p.grammar(), kong.Name(p.Name), kong.Description(p.Summary), kong.Writers(stdout, stderr),
+	options := append(p.grammar(&a), kong.Name(p.Name), kong.Description(p.Summary), kong.Writers(stdout, stderr),
 		kong.Vars{"version": p.Name + " " + version.String()}, kong.Exit(func(code int) { done = code }),
 		kong.UsageOnError(), kong.ConfigureHelp(kong.HelpOptions{Compact: true}))
 	parser, err := kong.New(&f, options...)
@@ -104,6 +108,7 @@ func (p Program[C]) main(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "%s: %v; %s --help lists the flags\n", p.Name, err, p.Name)
 		return ExitConfig
 	}
+	f.Topology = cmp.Or(f.Topology, a.Topology)
 	if f.Example {
 		fmt.Fprint(stdout, p.Example("NAME"))
 		return ExitDone
@@ -152,6 +157,9 @@ func (p Program[C]) configure(f flags) (*topology.Topology, *topology.Entry, C, 
 	}
 	own := p.fits(top, entry)
 	if own == nil {
+		own = beside(f.Topology)
+	}
+	if own == nil {
 		own = entry.BindOwn(&cfg)
 	}
 	if err == nil || own == nil {
@@ -160,6 +168,18 @@ func (p Program[C]) configure(f flags) (*topology.Topology, *topology.Entry, C, 
 	all := append(topology.ProblemsOf(err), topology.ProblemsOf(own)...)
 	all.Sort()
 	return top, entry, cfg, all
+}
+
+// beside makes paths in a topology relative to its folder, for programs as for
+// [node], whoever starts them and from where.
+func beside(path string) error {
+	if path == "" {
+		return nil
+	}
+	if err := os.Chdir(filepath.Dir(path)); err != nil {
+		return fmt.Errorf("enter the topology's folder: %w", err)
+	}
+	return nil
 }
 
 func (p Program[C]) entry(f flags) (*topology.Topology, *topology.Entry, error) {
@@ -241,6 +261,9 @@ func (p Program[C]) reportJSON(entry *topology.Entry, cfg C, err error, stdout, 
 		}
 		if c, ok := any(&cfg).(interface{ Cached() Cached }); ok {
 			r.Cached = c.Cached()
+		}
+		if c, ok := any(&cfg).(interface{ Wants() []msg.Kind }); ok {
+			r.Wants = c.Wants()
 		}
 	}
 	if jsonErr := json.NewEncoder(stdout).Encode(r); jsonErr != nil {

@@ -43,7 +43,7 @@ func (w *Worker) state() msg.State {
 	subscribers := w.pub.Subscribers()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	s := msg.State{Program: w.program, PID: os.Getpid(), Ready: w.ready.Load(), Status: w.status, Trouble: w.trouble,
+	s := msg.State{Program: w.program, PID: os.Getpid(), Ready: w.ready.Load(), Status: w.status, Trouble: w.trouble(),
 		ProgressNS: w.progress.Load(), Counters: map[string]uint64{}, Gauges: maps.Clone(w.gauges),
 		Published: published, Dropped: dropped, Subscribers: subscribers}
 	for name, c := range w.counters {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 
 	"github.com/alecthomas/kong"
 
@@ -32,20 +33,26 @@ type Asked struct {
 // work is the name of what a program does when no verb is given.
 const work = "work"
 
+// about is what a verb is asked about, said without a flag.
+type about struct {
+	Topology string `arg:"" optional:"" help:"The fleet's topology, as --topology."`
+}
+
 // grammar adds the verbs to the command line, where there are some.
-func (p Program[C]) grammar() (options []kong.Option) {
+func (p Program[C]) grammar(a *about) (options []kong.Option) {
 	if len(p.Verbs) == 0 {
 		return nil
 	}
 	options = append(options, kong.DynamicCommand(work, "Do the work: what it does when no verb is given.", "", &struct{}{}, `default:"1"`))
 	for _, v := range p.Verbs {
-		options = append(options, kong.DynamicCommand(v.Name, v.Summary, "", &struct{}{}))
+		options = append(options, kong.DynamicCommand(v.Name, v.Summary, "", a))
 	}
 	return options
 }
 
 // verb is the one of that name; nil is the program's work.
-func (p Program[C]) verb(name string) *Verb[C] {
+func (p Program[C]) verb(command string) *Verb[C] {
+	name, _, _ := strings.Cut(command, " ") // what follows is the argument's
 	i := slices.IndexFunc(p.Verbs, func(v Verb[C]) bool { return v.Name == name })
 	if i < 0 {
 		return nil

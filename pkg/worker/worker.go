@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -39,8 +41,8 @@ type Worker struct {
 
 	mu       sync.Mutex
 	status   string
-	trouble  string
-	logged   string // the trouble that the log knows of
+	troubles map[string]string // what is wrong, by what is being done
+	logged   string            // the trouble that the log knows of
 	loggedAt time.Duration
 	counters map[string]*Counter
 	gauges   map[string]float64
@@ -53,7 +55,7 @@ type gate func(names []string, atMost time.Duration, done <-chan struct{}) []str
 // work runs the program on an open bus until it ends.
 func (p Program[C]) work(ctx context.Context, top *topology.Topology, entry *topology.Entry, cfg C, stderr io.Writer) (err error) {
 	w := &Worker{program: p.Name, reads: p.Reads, top: top, entry: entry, dog: newWatchdog(),
-		counters: map[string]*Counter{}, gauges: map[string]float64{}}
+		troubles: map[string]string{}, counters: map[string]*Counter{}, gauges: map[string]float64{}}
 	w.Log = newLog(stderr, entry)
 	if err := w.open(); err != nil {
 		return err
@@ -190,22 +192,37 @@ func (w *Worker) Status(format string, args ...any) {
 
 // Trouble says in the worker's state what is wrong, until nil says that it is
 // over. Changes are logged, at most one a second.
-func (w *Worker) Trouble(err error) {
-	text := ""
-	if err != nil {
-		text = err.Error()
-	}
+func (w *Worker) Trouble(err error) { w.TroubleWith("", err) }
+
+// TroubleWith does the same for one of several things that a worker does, each
+// of which may be in trouble by itself.
+func (w *Worker) TroubleWith(what string, err error) {
 	w.mu.Lock()
-	w.trouble = text
+	if err == nil {
+		delete(w.troubles, what)
+	} else {
+		w.troubles[what] = strings.ReplaceAll(err.Error(), "\n", "; ")
+	}
 	w.mu.Unlock()
 	w.logTrouble()
+}
+
+// trouble is all that is wrong, in one line. The caller holds mu.
+func (w *Worker) trouble() string {
+	var all []string
+	for _, what := range slices.Sorted(maps.Keys(w.troubles)) {
+		if text := w.troubles[what]; !slices.Contains(all, text) {
+			all = append(all, text)
+		}
+	}
+	return strings.Join(all, "; ")
 }
 
 // logTrouble logs the last change of trouble, unless it has just logged one:
 // then it is for the next report, should the change last so long.
 func (w *Worker) logTrouble() {
 	w.mu.Lock()
-	text, before, now := w.trouble, w.logged, clock.Boot()
+	text, before, now := w.trouble(), w.logged, clock.Boot()
 	if text == before || now-w.loggedAt < time.Second {
 		w.mu.Unlock()
 		return
