@@ -131,6 +131,7 @@ func (h *Held) remove() error {
 	if err != nil {
 		return err
 	}
+	h.spool.fillReserve()
 	return h.Release()
 }
 

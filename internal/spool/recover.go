@@ -113,6 +113,7 @@ func (s *Spool) Recover(how Recovery) (Report, error) {
 	for _, state := range Stages() {
 		errs = append(errs, r.state(state))
 	}
+	s.fillReserve()
 	return r.report, errors.Join(errs...)
 }
 

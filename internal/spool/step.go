@@ -98,7 +98,7 @@ func (s *Spool) has(state State, name string) (bool, error) {
 }
 
 func (s *Spool) makeState(state State) error {
-	err := s.root.Mkdir(string(state), 0o755)
+	err := s.insist(func() error { return s.root.Mkdir(string(state), 0o755) })
 	if err == nil {
 		return s.sync(".")
 	}
@@ -117,7 +117,8 @@ func (s *Spool) makeState(state State) error {
 
 // writeSidecar makes the sidecar appear whole, or not at all.
 func (s *Spool) writeSidecar(state State, id sidecar.ID, text []byte) error {
-	if err := s.put(unfinishedSidecar(id), sidecarIn(state, id), text); err != nil {
+	err := s.insist(func() error { return s.put(unfinishedSidecar(id), sidecarIn(state, id), text) })
+	if err != nil {
 		return fmt.Errorf("write sidecar: %w", err)
 	}
 	return nil
@@ -175,8 +176,10 @@ func (s *Spool) rename(from, to string) (moved bool, err error) {
 		return false, err
 	}
 	defer target.Close()
-	err = uninterrupted(func() error {
-		return unix.Renameat2(int(source.Fd()), path.Base(from), int(target.Fd()), path.Base(to), unix.RENAME_NOREPLACE)
+	err = s.insist(func() error {
+		return uninterrupted(func() error {
+			return unix.Renameat2(int(source.Fd()), path.Base(from), int(target.Fd()), path.Base(to), unix.RENAME_NOREPLACE)
+		})
 	})
 	if err != nil {
 		return false, fmt.Errorf("rename %s to %s: %w", from, to, err)
