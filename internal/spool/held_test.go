@@ -167,7 +167,7 @@ func TestMoveToSettlesBothCopies(t *testing.T) {
 		want  []string
 	}{
 		"a good one": {"same", []string{"ready/ID.json", "ready/ID.mp4"}},
-		"a bad one":  {"sa", []string{"quarantine/ID.mp4", "ready/ID.json", "ready/ID.mp4"}},
+		"a bad one":  {"sa", []string{"quarantine/ID.json", "quarantine/ID.mp4", "ready/ID.json", "ready/ID.mp4"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cache, store := openStates(t, Born), openStates(t, Ready)

@@ -29,8 +29,8 @@ func TestLook(t *testing.T) {
 	if in, err := seen.Entries(Ready); err != nil || len(in) > 0 {
 		t.Errorf("Entries() of a state that has no folder = %v, %v; want none", in, err)
 	}
-	if names, err := fs.Glob(s.root.FS(), "*"); err != nil || len(names) != 1 {
-		t.Errorf("the spool holds %v, %v after a look; want work alone", names, err)
+	if names, err := fs.Glob(s.root.FS(), "*"); err != nil || len(names) != 2 {
+		t.Errorf("the spool holds %v, %v after a look; want what Open has made, work and the reserve", names, err)
 	}
 }
 

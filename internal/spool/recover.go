@@ -21,8 +21,8 @@ type Entry struct {
 	Told  time.Time // when its sidecar was written; zero: it has none
 }
 
-// Entries lists the files of a state, those with the oldest names first. A
-// state without a folder has none. What has no business there is not listed.
+// Entries lists the files of a state in the order of their names: by worker, and
+// of one worker by time. A state without a folder has none. What has no business there is not listed.
 func (s *Spool) Entries(state State) ([]Entry, error) {
 	in, err := s.folder(state)
 	for i := range in.files {
@@ -218,7 +218,7 @@ func (r *recoverer) orphan(state State, id sidecar.ID) error {
 	}
 	defer f.Close()
 	old, further := state, false
-	if from != Work {
+	if from != Work && from != Quarantine { // only a person takes a file out of there
 		further, err = r.further(state, from, id)
 	}
 	if err == nil && further {

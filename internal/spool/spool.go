@@ -5,7 +5,7 @@
 //	                      └─Held.Move--> dropped/ --Held.Remove--> nothing
 //
 // Each step writes the sidecar where the file goes, renames the file, never over
-// another, and only then removes the sidecar where it was. From RAM to disk the
+// another but in quarantine/, and only then removes the sidecar where it was. From RAM to disk the
 // file is copied and hashed, and the original is removed last. On disk, files
 // and folders are synced before the step that relies on them (fsync(2); a rename
 // is safe only with its folder synced). So a power cut leaves a complete file
@@ -182,6 +182,9 @@ func (s *Spool) SetAside(name string) error {
 	err := checkName(name)
 	if err == nil {
 		err = s.makeState(Quarantine)
+	}
+	if err == nil {
+		err = s.vacate(Quarantine, name)
 	}
 	if err == nil {
 		_, err = s.rename(path.Join(string(Work), name), path.Join(string(Quarantine), name))

@@ -66,7 +66,7 @@ func (s *Spool) place(from string, to State, side *sidecar.Sidecar) (moved bool,
 	}
 	// The rename would refuse as well, but after the sidecar there is replaced.
 	if err == nil {
-		err = s.vacant(to, side.Name)
+		err = s.vacate(to, side.Name)
 	}
 	if err != nil {
 		return false, err
@@ -80,8 +80,12 @@ func (s *Spool) place(from string, to State, side *sidecar.Sidecar) (moved bool,
 	return true, err
 }
 
-// vacant fails where a state has a file of that name.
-func (s *Spool) vacant(state State, name string) error {
+// vacate fails where a state has a file of that name. In quarantine that one
+// goes: it is of the same id, and would keep a broken file where it was for ever.
+func (s *Spool) vacate(state State, name string) error {
+	if state == Quarantine {
+		return s.unlink(path.Join(string(state), name))
+	}
 	there, err := s.has(state, name)
 	if err == nil && there {
 		err = fmt.Errorf("there is a file of that name in %s: %w", state, fs.ErrExist)
@@ -251,6 +255,36 @@ func compare(side *sidecar.Sidecar, bytes int64, sum string) error {
 	return nil
 }
 
+// verify reads a file, and fails with ErrDamaged where it is not what its sidecar
+// tells of.
+func verify(f *os.File, side *sidecar.Sidecar, alive func()) error {
+	n, sum, err := hash(f, alive)
+	if err == nil {
+		err = compare(side, n, sum)
+	}
+	return err
+}
+
+// syncStride is how much of a copy is made durable at a time: a slow card takes
+// it in a few seconds, and all of a long video at once in more than a worker may
+// be silent for.
+const syncStride = 4 << 20
+
+// strider writes to a file, and syncs it each stride.
+type strider struct {
+	*os.File
+	since int // bytes since the last sync
+}
+
+func (w *strider) Write(p []byte) (int, error) {
+	n, err := w.File.Write(p)
+	if w.since += n; err == nil && w.since >= syncStride {
+		w.since = 0
+		err = w.Sync()
+	}
+	return n, err
+}
+
 // copyInto copies a file of that many bytes into a new one and syncs it. It
 // fails with ErrDamaged where that makes another hash.
 func (s *Spool) copyInto(to, from *os.File, side *sidecar.Sidecar, alive func()) error {
@@ -260,7 +294,7 @@ func (s *Spool) copyInto(to, from *os.File, side *sidecar.Sidecar, alive func())
 			return os.NewSyscallError("fallocate", err)
 		}
 	}
-	n, sum, err := pump(to, from, side.Bytes, alive)
+	n, sum, err := pump(&strider{File: to}, from, side.Bytes, alive)
 	s.written.Add(n)
 	if err != nil {
 		return err
