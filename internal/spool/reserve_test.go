@@ -118,8 +118,10 @@ func TestReserveIsFilledAgain(t *testing.T) {
 			return errors.Join(err, s.Close())
 		},
 	} {
-		if !s.spend() || !s.spend() {
-			t.Errorf("spend() before %s = false; want true", what)
+		for range 2 {
+			if !s.spend() {
+				t.Errorf("spend() before %s = false; want true", what)
+			}
 		}
 		if took := roomOf(t, dir); took != reserveBytes-2*reserveStep {
 			t.Errorf("the reserve has %d bytes after two steps; want %d", took, reserveBytes-2*reserveStep)

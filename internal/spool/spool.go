@@ -5,12 +5,13 @@
 //	                      └─Held.Move--> dropped/ --Held.Remove--> nothing
 //
 // Each step writes the sidecar where the file goes, renames the file, never over
-// another but in quarantine/, and only then removes the sidecar where it was. From RAM to disk the
+// another, and only then removes the sidecar where it was. From RAM to disk the
 // file is copied and hashed, and the original is removed last. On disk, files
 // and folders are synced before the step that relies on them (fsync(2); a rename
 // is safe only with its folder synced). So a power cut leaves a complete file
 // with its sidecar in one state, or traces that say what was under way: Recover
-// finishes that, or takes it back.
+// finishes that, or takes it back. What is in quarantine/ no program takes out of
+// there; a broken file takes the place of an earlier one of its id.
 //
 // Who moves a file on holds it: a lock on the file itself (flock(2)), which
 // the kernel drops with the process. Held's methods are the only ways on, so two
