@@ -64,6 +64,8 @@ type FS struct {
 	errno  syscall.Errno // that calls break with
 	once   bool          // the others go well
 	broken bool
+	await  string           // a call that begins so
+	first  func()           // before it
 	synced map[string]int64 // by path: bytes that a sync has made safe
 }
 
@@ -114,6 +116,25 @@ func (f *FS) Break(n int, do func()) { f.arm(n, do, syscall.EIO, false) }
 // Fail fails the n-th call from now on with an error, once or until Fail(0, 0, false).
 func (f *FS) Fail(n int, errno syscall.Errno, once bool) { f.arm(n, nil, errno, once) }
 
+// Before runs do once, before the next call that begins so, as "truncate work/".
+func (f *FS) Before(call string, do func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.await, f.first = call, do
+}
+
+// awaited is what is to be done before a call.
+func (f *FS) awaited(call string) func() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	do := f.first
+	if do == nil || !strings.HasPrefix(call, f.await) {
+		return func() {}
+	}
+	f.first = nil
+	return do
+}
+
 func (f *FS) arm(n int, do func(), errno syscall.Errno, once bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -141,6 +162,7 @@ func (f *FS) Calls() []string {
 
 // try carries a call out, unless it is to break, and notes it down.
 func (f *FS) try(call string, work func() syscall.Errno) syscall.Errno {
+	f.awaited(call)()
 	errno, do := f.counts()
 	if do != nil {
 		do()

@@ -154,3 +154,17 @@ func TestTmpfsIsSoonFull(t *testing.T) {
 		t.Errorf("WriteFile() = %v; want ENOSPC", err)
 	}
 }
+
+func TestBeforeRunsOnce(t *testing.T) {
+	f, _, at := mount(t)
+	runs := 0
+	f.Before("truncate b", func() { runs++ })
+	for i, name := range []string{"a", "b", "b"} {
+		if err := errors.Join(os.WriteFile(at+"/"+name, []byte("text"), 0o600), os.Truncate(at+"/"+name, 1)); err != nil {
+			t.Fatal(err)
+		}
+		if want := min(i, 1); runs != want {
+			t.Errorf("after file %d it ran %d times; want %d", i, runs, want)
+		}
+	}
+}
