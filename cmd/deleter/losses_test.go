@@ -101,7 +101,13 @@ func TestFailedCompletionOfLosses(t *testing.T) {
 	x := boxOn(t, b, "disk")
 	x.fill(x.store, spool.Ready, 800) // more lines than a file has
 	lost := there(t, x.store)
-	faults.Before("truncate work/clean_", func() { faults.FailSyncs(1, ".jsonl", true) })
+	failed := false
+	faults.Watch(func(call string) {
+		if strings.HasPrefix(call, "truncate work/clean_") && !failed {
+			failed = true
+			faults.FailSyncs(1, ".jsonl", true)
+		}
+	})
 	feed := x.Follow(x.Bus("watch"), []msg.Kind{msg.KindState}, "clean")
 	m := newMover(t, x)
 	p := b.Start("deleter", "clean")

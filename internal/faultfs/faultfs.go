@@ -54,6 +54,9 @@ func Unmount(at string) error {
 type FS struct {
 	backing string
 
+	watch sync.Mutex
+	seen  func(call string)
+
 	mu     sync.Mutex
 	calls  []string
 	fail   int
@@ -64,8 +67,6 @@ type FS struct {
 	errno  syscall.Errno // that calls break with
 	once   bool          // the others go well
 	broken bool
-	await  string           // a call that begins so
-	first  func()           // before it
 	synced map[string]int64 // by path: bytes that a sync has made safe
 }
 
@@ -116,23 +117,20 @@ func (f *FS) Break(n int, do func()) { f.arm(n, do, syscall.EIO, false) }
 // Fail fails the n-th call from now on with an error, once or until Fail(0, 0, false).
 func (f *FS) Fail(n int, errno syscall.Errno, once bool) { f.arm(n, nil, errno, once) }
 
-// Before runs do once, before the next call that begins so, as "truncate work/".
-func (f *FS) Before(call string, do func()) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.await, f.first = call, do
+// Watch runs do before each call, with what Calls will say of it, one at a time;
+// nil ends that. do may make that very call fail.
+func (f *FS) Watch(do func(call string)) {
+	f.watch.Lock()
+	defer f.watch.Unlock()
+	f.seen = do
 }
 
-// awaited is what is to be done before a call.
-func (f *FS) awaited(call string) func() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	do := f.first
-	if do == nil || !strings.HasPrefix(call, f.await) {
-		return func() {}
+func (f *FS) show(call string) {
+	f.watch.Lock()
+	defer f.watch.Unlock()
+	if f.seen != nil {
+		f.seen(call)
 	}
-	f.first = nil
-	return do
 }
 
 func (f *FS) arm(n int, do func(), errno syscall.Errno, once bool) {
@@ -162,7 +160,7 @@ func (f *FS) Calls() []string {
 
 // try carries a call out, unless it is to break, and notes it down.
 func (f *FS) try(call string, work func() syscall.Errno) syscall.Errno {
-	f.awaited(call)()
+	f.show(call)
 	errno, do := f.counts()
 	if do != nil {
 		do()
