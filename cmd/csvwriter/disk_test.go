@@ -3,7 +3,9 @@ package main
 import (
 	"bytes"
 	"errors"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -175,6 +177,44 @@ func synced(faults *faultfs.FS) bool {
 	return slices.ContainsFunc(faults.Calls(), func(call string) bool {
 		return strings.HasPrefix(call, "sync work/") && strings.HasSuffix(call, ".csv")
 	})
+}
+
+// A file that loses bytes when it could not be synced, and still looks whole, is
+// set aside and counted, and not tried again for ever.
+func TestFailedSyncThatCostBytes(t *testing.T) {
+	t.Parallel()
+	b := boxtest.New(t, fleet("instant"))
+	faults, _, backing := faultyStore(t, b)
+	s := newSensor(t, b, "n")
+	feed := b.Follow(b.Bus("watch"), []msg.Kind{msg.KindState}, "air-csv")
+	p := b.Start("csvwriter", "air-csv")
+	s.publish(at(t, "2026-03-01T12:00:00Z", time.Hour), 7)
+	waitRows(t, backing, 1)
+	path := openFile(t, backing)
+	over := false // the day: what is synced from then on is the whole file
+	faults.Watch(func(call string) {
+		over = over || strings.HasPrefix(call, "create work/") && strings.HasSuffix(call, ".csv")
+		if !over || call != "sync work/"+filepath.Base(path) {
+			return
+		}
+		faults.FailSyncs(1, filepath.Base(path), true)
+		text, err := os.ReadFile(path)
+		if err == nil {
+			err = os.WriteFile(path, bytes.Replace(text, []byte(",7\n"), []byte(",8\n"), 1), 0o600)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	s.publish(at(t, "2026-03-02T12:00:00Z", 25*time.Hour), 1)
+	feed.State("one file set aside", func(s msg.State) bool { return s.Counters["quarantined_files"] == 1 && s.Trouble == "" })
+	p.Stop()
+	for state, want := range map[string]error{"work": fs.ErrNotExist, "ready": fs.ErrNotExist, "quarantine": nil} {
+		if _, err := os.Stat(filepath.Join(backing, state, filepath.Base(path))); !errors.Is(err, want) {
+			t.Errorf("Stat(the file in %s/) = %v; want %v", state, err, want)
+		}
+	}
+	wantNoLitter(t, backing, 1)
 }
 
 // The last sync of a run may fail too.

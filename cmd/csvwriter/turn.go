@@ -157,7 +157,11 @@ func (b *book) end(d draft) error {
 	b.w.Progress()
 	side := b.files.Describe(d.ID, ".csv", "text/csv", d.Topic, rows.start, rows.end, rows.count)
 	side.History = []sidecar.Event{b.files.Event(string(spool.Ready), d.Over)}
-	if err := b.spool.Complete(f, spool.Ready, side); err != nil {
+	err = b.spool.Complete(f, spool.Ready, side)
+	if errors.Is(err, spool.ErrDamaged) { // a sync failed, and cost some of it
+		return b.setAside(d)
+	}
+	if err != nil {
 		return err
 	}
 	b.w.Counter("files").Add(1)

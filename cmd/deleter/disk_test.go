@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -175,6 +176,62 @@ func lossesSidecar(t *testing.T, x *testbox) *sidecar.Sidecar {
 	return nil
 }
 
+// choke writes to a file until the disk has no room left.
+func choke(t *testing.T, sp *spool.Spool) {
+	t.Helper()
+	f, err := os.Create(sp.Dir() + "/filler")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for err == nil {
+		_, err = f.Write(make([]byte, 4096))
+	}
+	if free(t, sp) > 0 {
+		t.Fatalf("the disk has still room: %v", err)
+	}
+}
+
+// A disk full of unsent files that may not be deleted comes free by itself once
+// they are sent: each goes on to sent/ on the full disk, and from there it is
+// deleted, and told of.
+func TestFullDiskOfUnsentFiles(t *testing.T) {
+	t.Parallel()
+	b := boxtest.New(t, fleet("history = \"1.1MB\"\n[worker.clean.disk]\nmin_free = \"3MB\"\n"))
+	small(t, b, "store", 8<<20)
+	x := boxOn(t, b, "store")
+	feed := x.Follow(x.Bus("watch"), []msg.Kind{msg.KindState}, "clean")
+	m := newMover(t, x)
+	p := x.Start("deleter", "clean")
+	p.Ready()
+	var ids []sidecar.ID
+	for n := range 40 {
+		ids = append(ids, x.put(x.store, spool.Ready, ".mp4", 100_000, time.Duration(n)*time.Minute))
+	}
+	choke(t, x.store)
+	m.say(ids[0], "ready")
+	feed.State("that room is short", func(s msg.State) bool { return strings.Contains(s.Trouble, "evict_unsent = false") })
+	all := there(t, x.store)
+	for _, id := range ids {
+		h, err := x.store.Hold(spool.Ready, id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(h.Move(spool.Sent, h.Sidecar()), h.Release()); err != nil {
+			t.Fatalf("Move(%s) to sent/ on a full disk = %v; want nil", id, err)
+		}
+		m.say(id, "sent")
+	}
+	boxtest.Poll(t, "room", func() bool { return free(t, x.store) >= 3e6 })
+	p.Stop()
+	left := there(t, x.store)
+	gone := slices.DeleteFunc(ids, func(id sidecar.ID) bool { return left[id] != "" })
+	for id := range left {
+		all[id] = left[id]
+	}
+	x.wantGone(all, gone...)
+}
+
 // A disk that is full to the last byte is no reason not to delete: at the first
 // start, with nothing made ready, and while it runs.
 func TestFullDisk(t *testing.T) {
@@ -190,17 +247,7 @@ func TestFullDisk(t *testing.T) {
 					ids = append(ids, x.put(x.store, spool.Ready, ".mp4", 100_000, time.Duration(n)*time.Minute),
 						x.put(x.store, spool.Sent, ".mp4", 100_000, time.Duration(n)*time.Minute))
 				}
-				f, err := os.Create(x.store.Dir() + "/filler")
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer f.Close()
-				for err == nil {
-					_, err = f.Write(make([]byte, 4096))
-				}
-				if free(t, x.store) > 0 {
-					t.Fatalf("the disk has still room: %v", err)
-				}
+				choke(t, x.store)
 				return ids
 			}
 			m := newMover(t, x)

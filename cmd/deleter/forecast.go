@@ -52,7 +52,7 @@ func (f forecast) in(bytes int64) time.Duration {
 	return time.Duration(seconds * float64(time.Second))
 }
 
-// ageText is a length of time in the two units that matter.
+// ageText is a length of time in one unit, as coarse as it may be.
 func ageText(d time.Duration) string {
 	switch {
 	case d < time.Minute:

@@ -33,9 +33,8 @@ type losses struct {
 	announce func(*sidecar.Sidecar)
 	sp       *spool.Spool
 	*draft
-	n     uint64    // lines of this run
-	left  bool      // files in work/ are to be taken up
-	retry time.Time // when the file may be completed, after it could not be
+	n    uint64 // lines of this run
+	left bool   // files in work/ are to be taken up
 }
 
 // draft is an open losses file.
@@ -134,8 +133,8 @@ func (l *losses) add(lost []going) error {
 	return nil
 }
 
-// giveUp ends a file whose sync failed at the last line that is known to be
-// safe. It is taken up like one of an earlier run.
+// giveUp ends a file that the disk failed at its last line that is known to be
+// safe: nothing more is written to it. It is taken up like one of an earlier run.
 func (l *losses) giveUp() error {
 	d := l.draft
 	l.draft, l.left = nil, true
@@ -147,32 +146,28 @@ func (l *losses) due() time.Time {
 	if l.draft == nil || l.lines == 0 {
 		return time.Time{}
 	}
-	at := l.begun
-	if l.size < lossesBytes {
-		at = at.Add(lossesAge)
+	if l.size >= lossesBytes {
+		return l.begun
 	}
-	if at.Before(l.retry) {
-		return l.retry
-	}
-	return at
+	return l.begun.Add(lossesAge)
 }
 
 // turn completes the file, so that it is sent, and begins the next.
 func (l *losses) turn() error {
 	if err := l.finish(); err != nil {
-		l.retry = time.Now().Add(planEvery)
 		return err
 	}
 	return l.begin()
 }
 
-// finish completes the file, or removes it where nothing was lost.
+// finish completes the file, or removes it where nothing was lost. One that
+// cannot be completed is given up.
 func (l *losses) finish() error {
 	if l.draft == nil {
 		return nil
 	}
 	if err := l.complete(l.draft); err != nil {
-		return err
+		return errors.Join(err, l.giveUp())
 	}
 	f := l.file
 	l.draft = nil
@@ -218,6 +213,11 @@ func (l *losses) takeUp(name string) error {
 	d := &draft{file: f, id: sidecar.ID(strings.TrimSuffix(name, sidecar.LossesExt))}
 	if err = d.read(); err == nil {
 		err = l.complete(d)
+	}
+	if errors.Is(err, spool.ErrDamaged) { // the disk has lost what it had taken
+		l.w.Counter("quarantined_files").Add(1)
+		l.w.Log.Error("set losses file aside", "file", name, "err", err)
+		err = l.sp.SetAside(name)
 	}
 	return errors.Join(err, f.Close())
 }

@@ -13,19 +13,17 @@ import (
 	"github.com/perch-edge/perch/pkg/msg"
 )
 
-// A losses file is completed after five minutes, or when it is large, and not
-// tried again at once after that failed.
+// A losses file is completed after five minutes, or when it is large.
 func TestLossesDue(t *testing.T) {
 	begun := time.Date(2026, 5, 17, 12, 0, 0, 0, time.UTC)
 	for name, tt := range map[string]struct {
 		losses losses
 		want   time.Time
 	}{
-		"there is none":      {losses{}, time.Time{}},
-		"it has no line":     {losses{draft: &draft{}}, time.Time{}},
-		"it is young":        {losses{draft: &draft{lines: 1, size: 300, begun: begun}}, begun.Add(5 * time.Minute)},
-		"it is large":        {losses{draft: &draft{lines: 900, size: lossesBytes, begun: begun}}, begun},
-		"it has just failed": {losses{draft: &draft{lines: 1, begun: begun}, retry: begun.Add(time.Hour)}, begun.Add(time.Hour)},
+		"there is none":  {losses{}, time.Time{}},
+		"it has no line": {losses{draft: &draft{}}, time.Time{}},
+		"it is young":    {losses{draft: &draft{lines: 1, size: 300, begun: begun}}, begun.Add(5 * time.Minute)},
+		"it is large":    {losses{draft: &draft{lines: 900, size: lossesBytes, begun: begun}}, begun},
 	} {
 		if got := tt.losses.due(); !got.Equal(tt.want) {
 			t.Errorf("due() when %s = %s; want %s", name, got, tt.want)
@@ -91,6 +89,46 @@ func TestLeftLosses(t *testing.T) {
 	}
 	if n := len(there(t, x.store)); n != 1 {
 		t.Errorf("%d files are there; want that one alone", n)
+	}
+}
+
+// A losses file that cannot be synced when it is complete is not written to any
+// more: its lines reach ready/ as they are, and later ones another file.
+func TestFailedCompletionOfLosses(t *testing.T) {
+	t.Parallel()
+	b := boxtest.New(t, fleet("evict_unsent = true\n[worker.clean.disk]\nwhen = \"true\"\n"))
+	faults := faultyStore(t, b)
+	x := boxOn(t, b, "disk")
+	x.fill(x.store, spool.Ready, 800) // more lines than a file has
+	lost := there(t, x.store)
+	failed := false
+	faults.Watch(func(call string) {
+		if strings.HasPrefix(call, "truncate work/clean_") && !failed {
+			failed = true
+			faults.FailSyncs(1, ".jsonl", true)
+		}
+	})
+	feed := x.Follow(x.Bus("watch"), []msg.Kind{msg.KindState}, "clean")
+	m := newMover(t, x)
+	p := b.Start("deleter", "clean")
+	feed.State("all files gone", func(s msg.State) bool { return s.Counters["lost_files"] >= 800 })
+	later := x.put(x.store, spool.Ready, ".mp4", 100, time.Hour)
+	lost[later] = "store/ready"
+	m.say(later, "ready")
+	feed.State("one file more gone", func(s msg.State) bool { return s.Counters["lost_files"] > 800 })
+	boxtest.Poll(t, "the file to reach ready/", func() bool { return len(there(t, x.store)) > 0 })
+	p.Stop()
+	if faults.Failing() > 0 {
+		t.Error("no sync has failed")
+	}
+	if left, err := x.store.List(spool.Work, "clean"); err != nil || len(left) > 0 {
+		t.Errorf("in work/ there is %v, %v; want nothing", left, err)
+	}
+	told := lines(t, x.store.Dir())
+	for id := range lost {
+		if told[id] != 1 {
+			t.Errorf("the losses files tell of %s %d times; want once", id, told[id])
+		}
 	}
 }
 

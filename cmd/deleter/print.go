@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"text/tabwriter"
 	"time"
 
@@ -65,10 +64,7 @@ func printPlan(_ context.Context, of worker.Asked, cfg Config) error {
 	p := planner{&cfg, now.Now(), now.BootID()}
 	n := of.Topology.Node
 	shelves := []*shelf{newShelf(ram, &cfg.RAM), newShelf(disk, &cfg.Disk)}
-	err = errors.Join(
-		shelves[0].peek(func() (*spool.Spool, error) { return spool.Look(n.CacheDir) }),
-		shelves[1].peek(spool.NewStore(n.StoreDir, n.StoreMount).Look))
-	if err != nil {
+	if err := errors.Join(shelves[0].peek(n.CacheDir, ""), shelves[1].peek(n.StoreDir, n.StoreMount)); err != nil {
 		return err
 	}
 	plan := p.plan(shelves...)
@@ -82,18 +78,17 @@ func printPlan(_ context.Context, of worker.Asked, cfg Config) error {
 }
 
 // peek looks at a place that may not be there.
-func (s *shelf) peek(open func() (*spool.Spool, error)) error {
-	sp, err := open()
+func (s *shelf) peek(dir, mount string) error {
+	sp, there, err := spool.Peek(dir, mount)
 	switch {
-	case errors.Is(err, fs.ErrNotExist) && !errors.Is(err, spool.ErrNotMounted):
-		s.gone(errors.New("there is no such folder"))
-		return nil
 	case errors.Is(err, spool.ErrNotMounted):
 		s.gone(err)
 		return nil
-	}
-	if err != nil {
+	case err != nil:
 		return err
+	case !there:
+		s.gone(errors.New("there is no such folder"))
+		return nil
 	}
 	if err = s.scan(sp, func() {}); err == nil {
 		s.room, err = sp.Room()

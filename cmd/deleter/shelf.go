@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"io/fs"
-
 	"time"
 
 	"github.com/perch-edge/perch/internal/rule"
@@ -81,10 +80,14 @@ func (s *shelf) scan(sp *spool.Spool, alive func()) error {
 		}
 		for _, e := range entries {
 			alive()
+			if state == spool.Quarantine { // whatever its sidecar says
+				other += takes(e.Bytes)
+				continue
+			}
 			f, err := s.known(sp, state, e)
 			switch {
 			case errors.Is(err, fs.ErrNotExist) && !e.Told.IsZero(): // moved on meanwhile
-			case err != nil || state == spool.Quarantine:
+			case err != nil:
 				other += takes(e.Bytes)
 			default:
 				seen[e.ID] = f
@@ -113,7 +116,10 @@ func (s *shelf) known(sp *spool.Spool, state spool.State, e spool.Entry) (*file,
 func (s *shelf) look(sp *spool.Spool, id sidecar.ID) {
 	delete(s.files, id)
 	for _, state := range spool.Stages() {
-		if side, err := sp.Sidecar(state, id); err == nil && state != spool.Quarantine {
+		if state == spool.Quarantine {
+			continue
+		}
+		if side, err := sp.Sidecar(state, id); err == nil {
 			s.files[id] = newFile(s.at, state, time.Time{}, side)
 		}
 	}

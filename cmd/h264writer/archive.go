@@ -428,7 +428,13 @@ func (a *archive) complete(r *reel, f *filing) error {
 	case f.Side == nil:
 		return nil
 	case there:
-		if err := a.fill(f); err != nil {
+		err := a.fill(f)
+		if errors.Is(err, spool.ErrDamaged) { // a sync failed, and cost some of it
+			a.w.Counter("quarantined").Add(1)
+			a.w.Log.Warn("segment goes to quarantine", "id", f.ID, "err", err)
+			return a.spool.SetAside(f.name())
+		}
+		if err != nil {
 			return err
 		}
 	default: // interrupted before this step; somebody may have seen to the file since

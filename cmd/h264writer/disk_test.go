@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -82,5 +83,60 @@ func TestOnADisk(t *testing.T) {
 	entries, err := os.ReadDir(dir + "/work")
 	if err != nil || len(entries) != 0 {
 		t.Errorf("work/ has %v, %v; want nothing", entries, err)
+	}
+}
+
+// A segment that loses bytes when it could not be synced is set aside and
+// counted; those after it are filed.
+func TestASyncThatCostBytes(t *testing.T) {
+	t.Parallel()
+	needFFmpeg(t)
+	b := boxtest.New(t, fleet("segment = \"1s\""))
+	cache, backing := b.Dir+"/cache", b.Dir+"/disk"
+	if err := errors.Join(os.Mkdir(cache, 0o700), os.Mkdir(backing, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	faults, err := faultfs.Mount(backing, cache)
+	if errors.Is(err, faultfs.ErrUnavailable) {
+		t.Skip(err)
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := faultfs.Unmount(cache); err != nil {
+			t.Error(err)
+		}
+	})
+	segment := regexp.MustCompile(`^sync (work/clips_[^/]+\.mp4)$`)
+	failed := ""
+	faults.Watch(func(call string) {
+		m := segment.FindStringSubmatch(call)
+		if m == nil || failed != "" {
+			return
+		}
+		failed = m[1]
+		faults.FailSyncs(1, failed, true)
+		f, err := os.OpenFile(backing+"/"+failed, os.O_RDWR, 0)
+		if err == nil {
+			_, err = f.WriteAt([]byte("lost"), 100)
+			f.Close()
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	c := newCamera(t, b, pixel.YUV420, small(), 25)
+	states := b.Follow(b.Bus("watch"), []msg.Kind{msg.KindState}, "clips")
+	p := b.Start("h264writer", "clips")
+	c.ready()
+	c.film(c.bus.Clock().Now(), 90)
+	states.State("all frames", fed(90))
+	states.State("one segment set aside, and two filed", func(s msg.State) bool {
+		return s.Counters["quarantined"] == 1 && s.Counters["segments"] >= 2 && s.Trouble == ""
+	})
+	p.Stop()
+	wantNothingLeft(t, b)
+	if list := born(t, b); len(list) != 3 {
+		t.Errorf("%d segments are filed (%s); want three of four", len(list), briefs(list))
 	}
 }

@@ -54,6 +54,9 @@ func Unmount(at string) error {
 type FS struct {
 	backing string
 
+	watch sync.Mutex
+	seen  func(call string)
+
 	mu     sync.Mutex
 	calls  []string
 	fail   int
@@ -114,6 +117,22 @@ func (f *FS) Break(n int, do func()) { f.arm(n, do, syscall.EIO, false) }
 // Fail fails the n-th call from now on with an error, once or until Fail(0, 0, false).
 func (f *FS) Fail(n int, errno syscall.Errno, once bool) { f.arm(n, nil, errno, once) }
 
+// Watch runs do before each call, with what Calls will say of it, one at a time;
+// nil ends that. do may make that very call fail.
+func (f *FS) Watch(do func(call string)) {
+	f.watch.Lock()
+	defer f.watch.Unlock()
+	f.seen = do
+}
+
+func (f *FS) show(call string) {
+	f.watch.Lock()
+	defer f.watch.Unlock()
+	if f.seen != nil {
+		f.seen(call)
+	}
+}
+
 func (f *FS) arm(n int, do func(), errno syscall.Errno, once bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -141,6 +160,7 @@ func (f *FS) Calls() []string {
 
 // try carries a call out, unless it is to break, and notes it down.
 func (f *FS) try(call string, work func() syscall.Errno) syscall.Errno {
+	f.show(call)
 	errno, do := f.counts()
 	if do != nil {
 		do()

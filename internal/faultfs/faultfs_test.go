@@ -154,3 +154,30 @@ func TestTmpfsIsSoonFull(t *testing.T) {
 		t.Errorf("WriteFile() = %v; want ENOSPC", err)
 	}
 }
+
+func TestWatchSeesACallBeforeItIsMade(t *testing.T) {
+	f, backing, at := mount(t)
+	f.Watch(func(call string) {
+		if text, err := os.ReadFile(backing + "/b"); call == "truncate b" && (err != nil || string(text) != "text") {
+			t.Errorf("before the call the file is %q, %v; want it whole", text, err)
+		}
+		if call == "truncate b" {
+			f.Fail(1, syscall.ENOSPC, true)
+		}
+	})
+	for _, name := range []string{"/a", "/b"} {
+		if err := os.WriteFile(at+name, []byte("text"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Truncate(at+"/a", 1); err != nil {
+		t.Error(err)
+	}
+	if err := os.Truncate(at+"/b", 1); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("a call that the watcher makes fail = %v; want ENOSPC", err)
+	}
+	f.Watch(nil)
+	if err := os.Truncate(at+"/b", 1); err != nil {
+		t.Errorf("the next call = %v; want nil", err)
+	}
+}

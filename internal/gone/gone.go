@@ -12,7 +12,7 @@
 //
 // Room for a segment is taken when it begins, so that the log can be written to
 // on a disk that has become full, which is when files are deleted. Where even
-// the next segment finds no room the oldest one makes it.
+// the next segment finds no room the oldest one makes it, as long as that helps.
 //
 // It fails when the disk does; after a sync that failed it goes on in a new
 // segment, since the kernel forgets what it could not write (fsync(2)). One
@@ -55,6 +55,7 @@ type Log struct {
 	last int       // the highest number so far
 	file *os.File  // the open segment; nil after a failure
 	size int64     // of it
+	vain bool      // room was given away, and it did not help
 }
 
 type segment struct {
@@ -168,28 +169,38 @@ func (l *Log) reserve() {
 // Append writes the sidecars of files that are about to be deleted. When it
 // returns nil they are durable.
 func (l *Log) Append(sides ...*sidecar.Sidecar) error {
-	err := l.append(sides)
-	for range segments {
-		if !errors.Is(err, syscall.ENOSPC) || !l.shed() {
-			break
-		}
-		err = l.append(sides)
+	lines, err := linesOf(sides)
+	if err == nil {
+		err = l.append(lines)
+	}
+	if errors.Is(err, syscall.ENOSPC) && !l.vain && l.shed(lines) {
+		err = l.append(lines)
+		l.vain = errors.Is(err, syscall.ENOSPC)
 	}
 	if err != nil {
 		return fmt.Errorf("log gone files: %w", err)
 	}
+	l.vain = false
 	return nil
 }
 
-func (l *Log) append(sides []*sidecar.Sidecar) error {
-	var lines []byte
+func linesOf(sides []*sidecar.Sidecar) (lines [][]byte, err error) {
 	for _, side := range sides {
 		line, err := lineOf(side)
 		if err != nil {
-			return err
+			return nil, err
 		}
+		lines = append(lines, line)
+	}
+	return lines, nil
+}
+
+func (l *Log) append(all [][]byte) error {
+	var lines []byte
+	for _, line := range all {
 		if used := l.size + int64(len(lines)); used > 0 && used+int64(len(line)) > l.segmentBytes() {
-			if err = l.flush(lines); err == nil {
+			err := l.flush(lines)
+			if err == nil {
 				err = l.roll()
 			}
 			if err != nil {
@@ -236,14 +247,17 @@ func (l *Log) flush(lines []byte) error {
 	return nil
 }
 
-// retire leaves the open segment as it is.
+// retire leaves the open segment as it is. One that holds nothing goes.
 func (l *Log) retire() error {
 	if l.file == nil {
 		return nil
 	}
-	f := l.file
-	l.old = append(l.old, segment{l.last, l.size})
+	f, s := l.file, segment{l.last, l.size}
 	l.file, l.size = nil, 0
+	if s.bytes == 0 && l.root.Remove(s.name()) == nil {
+		return f.Close()
+	}
+	l.old = append(l.old, s)
 	return f.Close()
 }
 
@@ -270,9 +284,11 @@ func (l *Log) roll() error {
 	return nil
 }
 
+// bytes is the room of all but the open segment. Each takes up a block at least.
 func (l *Log) bytes() (n int64) {
+	const block = 4096
 	for _, s := range l.old {
-		n += s.bytes
+		n += max(s.bytes, block)
 	}
 	return n
 }
@@ -286,8 +302,24 @@ func (l *Log) removeOldest() error {
 	return nil
 }
 
-// shed gives the oldest segment's room away, and says whether there was one.
-func (l *Log) shed() bool { return len(l.old) > 0 && l.removeOldest() == nil }
+// shed gives the room of the oldest segments to lines, and says whether they
+// have enough of it.
+func (l *Log) shed(lines [][]byte) bool {
+	need := int64(0)
+	for _, line := range lines {
+		need += int64(len(line))
+	}
+	if need > l.bytes() {
+		return false
+	}
+	for need > 0 && len(l.old) > 0 {
+		need -= l.old[0].bytes
+		if l.removeOldest() != nil {
+			return false
+		}
+	}
+	return l.syncFolder() == nil // the room is free when that is written down
+}
 
 func (l *Log) syncFolder() error {
 	dir, err := l.root.Open(".")

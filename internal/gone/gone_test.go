@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -247,6 +248,114 @@ func TestFullDisk(t *testing.T) {
 	defer faultfs.Unmount(dir)
 	l := open(t, dir, MinBytes)
 	appendTo(t, l, sideOf(0, "the first"))
+	choke(t, dir)
+	const files = 500 // four segments of them
+	for n := 1; n <= files; n++ {
+		appendTo(t, l, sideOf(n, strings.Repeat("x", 1000)))
+	}
+	closeLog(t, l)
+	wantReason(t, dir, 0, "")
+	wantReason(t, dir, files, strings.Repeat("x", 1000))
+}
+
+// faulty is a log's folder on a disk that can fail.
+func faulty(t *testing.T) (faults *faultfs.FS, dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	faults, err := faultfs.Mount(t.TempDir(), dir)
+	if errors.Is(err, faultfs.ErrUnavailable) {
+		t.Skip(err)
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := faultfs.Unmount(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return faults, dir
+}
+
+func segmentsIn(t *testing.T, dir string) []string {
+	t.Helper()
+	all, err := filepath.Glob(dir + "/*.jsonl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// A sick disk is not filled with segments that hold nothing.
+func TestFailuresLeaveNoEmptySegments(t *testing.T) {
+	faults, dir := faulty(t)
+	l := open(t, dir, MinBytes)
+	appendTo(t, l, sideOf(1, "before"))
+	faults.FailSyncs(20, ".jsonl", false)
+	for range 20 {
+		if err := l.Append(sideOf(2, "during")); err == nil {
+			t.Fatal("Append() with a sync that fails = nil; want an error")
+		}
+	}
+	if all := segmentsIn(t, dir); len(all) > 2 {
+		t.Errorf("there are %d segments after 20 failures; want two at most", len(all))
+	}
+	appendTo(t, l, sideOf(2, "again"))
+	closeLog(t, l)
+	wantReason(t, dir, 1, "before")
+	wantReason(t, dir, 2, "again")
+}
+
+// History is given away for room only where that helps: on a disk that stays full
+// whatever is removed, as its segments are still being read, one goes, and no more.
+func TestShedsNoMoreThanHelps(t *testing.T) {
+	dir := t.TempDir()
+	if err := faultfs.Tmpfs(dir, 2<<20); errors.Is(err, faultfs.ErrUnavailable) {
+		t.Skip(err)
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	defer faultfs.Unmount(dir)
+	l := open(t, dir, MinBytes)
+	for n := range 400 {
+		appendTo(t, l, sideOf(n, strings.Repeat("x", 1000)))
+	}
+	before := segmentsIn(t, dir)
+	for _, name := range before {
+		f, err := os.Open(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+	}
+	choke(t, dir)
+	failures := 0
+	for n := 400; failures < 5; n++ {
+		if err := l.Append(sideOf(n, strings.Repeat("x", 1000))); errors.Is(err, syscall.ENOSPC) {
+			failures++
+		} else if err != nil || n > 1000 {
+			t.Fatalf("Append(%d) on a full disk = %v; want ENOSPC", n, err)
+		}
+	}
+	left := 0
+	for _, name := range before {
+		if _, err := os.Lstat(name); err == nil {
+			left++
+		}
+	}
+	if len(before) < 4 || left != len(before)-1 {
+		t.Errorf("of %d segments %d are left; want at least 4 before, and all but one after", len(before), left)
+	}
+	if err := os.Remove(filepath.Join(dir, "filler")); err != nil {
+		t.Fatal(err)
+	}
+	appendTo(t, l, sideOf(2000, "with room again"))
+	closeLog(t, l)
+	wantReason(t, dir, 2000, "with room again")
+}
+
+// choke writes to a file until the disk has no room left.
+func choke(t *testing.T, dir string) {
+	t.Helper()
 	fill, err := os.Create(filepath.Join(dir, "filler"))
 	if err != nil {
 		t.Fatal(err)
@@ -255,11 +364,4 @@ func TestFullDisk(t *testing.T) {
 		_, err = fill.Write(make([]byte, 4096))
 	}
 	fill.Close()
-	const files = 500 // four segments of them
-	for n := 1; n <= files; n++ {
-		appendTo(t, l, sideOf(n, strings.Repeat("x", 1000)))
-	}
-	closeLog(t, l)
-	wantReason(t, dir, 0, "")
-	wantReason(t, dir, files, strings.Repeat("x", 1000))
 }

@@ -6,8 +6,10 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"time"
 
 	"github.com/perch-edge/perch/internal/sidecar"
+	"github.com/perch-edge/perch/pkg/msg"
 )
 
 // Held is a file in a state that this process alone may move on. It is for one
@@ -131,19 +133,14 @@ func (h *Held) remove() error {
 	if err != nil {
 		return err
 	}
+	h.spool.fillReserve()
 	return h.Release()
 }
 
 // Verify reads the file. It fails with ErrDamaged when its bytes are not those
 // that its sidecar tells of. alive is called now and then.
 func (h *Held) Verify(alive func()) error {
-	return h.step("verify", h.side, func() error {
-		n, sum, err := hash(h.file, alive)
-		if err == nil {
-			err = compare(h.side, n, sum)
-		}
-		return err
-	})
+	return h.step("verify", h.side, func() error { return verify(h.file, h.side, alive) })
 }
 
 // MoveTo brings the file to a state of another spool: copied, hashed and
@@ -220,14 +217,9 @@ func (s *Spool) settle(state State, side *sidecar.Sidecar, alive func()) (good b
 		return false, err
 	}
 	defer f.Close()
-	n, sum, err := hash(f, alive)
-	if err != nil {
-		return false, err
-	}
-	if compare(side, n, sum) != nil {
-		if err = s.makeState(Quarantine); err == nil {
-			_, err = s.rename(file, path.Join(string(Quarantine), side.Name))
-		}
+	if err := verify(f, side, alive); errors.Is(err, ErrDamaged) {
+		return false, s.isolate(file, state, side, err)
+	} else if err != nil {
 		return false, err
 	}
 	if _, err := s.Sidecar(state, side.ID); !lacking(err) {
@@ -238,4 +230,22 @@ func (s *Spool) settle(state State, side *sidecar.Sidecar, alive func()) (good b
 		err = s.writeSidecar(state, side.ID, text)
 	}
 	return err == nil, err
+}
+
+// isolate moves a bad copy to quarantine, with a sidecar that tells more than the
+// one beside it: killed in between, Recover goes on.
+func (s *Spool) isolate(file string, state State, side *sidecar.Sidecar, why error) error {
+	own, err := s.Sidecar(state, side.ID)
+	if lacking(err) {
+		own, err = side.Clone(), nil
+	}
+	if err != nil {
+		return err
+	}
+	// Nobody says what time it is; the wall clock may be wrong.
+	own.Add(sidecar.Event{State: string(Quarantine), Time: msg.Time{Time: time.Now().UTC()}, By: own.Worker, Reason: "a copy of it: " + why.Error()})
+	if _, err = s.place(file, Quarantine, own); err != nil {
+		return err
+	}
+	return s.unlink(sidecarIn(state, side.ID))
 }

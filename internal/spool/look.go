@@ -28,6 +28,17 @@ func (s *Store) Look() (*Spool, error) {
 	return Look(s.dir)
 }
 
+// Peek opens a node's cache, or its store on its mount, to be looked at, for the
+// caller to close. there is false, without an error, where nothing has been
+// made yet. It fails with ErrNotMounted while the mount is not there; "" is none.
+func Peek(dir, mount string) (s *Spool, there bool, err error) {
+	s, err = NewStore(dir, mount).Look()
+	if errors.Is(err, fs.ErrNotExist) && !errors.Is(err, ErrNotMounted) {
+		return nil, false, nil
+	}
+	return s, err == nil, err
+}
+
 // Room is how much a file system holds, in bytes.
 type Room struct {
 	Total int64 `json:"total_bytes"`
@@ -45,6 +56,8 @@ func (s *Spool) Room() (Room, error) {
 	if err := unix.Fstatfs(int(dir.Fd()), &st); err != nil {
 		return Room{}, fmt.Errorf("look for room in %s: %w", s.Dir(), err)
 	}
+	// Blocks are counted in fragments (statvfs(3)). On most file systems those are
+	// as large as Bsize; where they are not, as with FUSE, Bsize would be wrong.
 	return Room{Total: int64(st.Blocks) * st.Frsize, Free: int64(st.Bavail) * st.Frsize}, nil
 }
 

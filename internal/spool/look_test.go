@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"path/filepath"
+	"syscall"
 	"testing"
 )
 
@@ -29,8 +30,32 @@ func TestLook(t *testing.T) {
 	if in, err := seen.Entries(Ready); err != nil || len(in) > 0 {
 		t.Errorf("Entries() of a state that has no folder = %v, %v; want none", in, err)
 	}
-	if names, err := fs.Glob(s.root.FS(), "*"); err != nil || len(names) != 1 {
-		t.Errorf("the spool holds %v, %v after a look; want work alone", names, err)
+	if names, err := fs.Glob(s.root.FS(), "*"); err != nil || len(names) != 2 {
+		t.Errorf("the spool holds %v, %v after a look; want what Open has made, work and the reserve", names, err)
+	}
+}
+
+func TestPeek(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "spool")
+	for name, c := range map[string]struct {
+		dir, mount string
+		there      bool
+		want       error
+	}{
+		"made":                 {openStates(t, Ready).Dir(), "", true, nil},
+		"not made":             {dir, "", false, nil},
+		"below a file":         {"/proc/version/spool", "", false, syscall.ENOTDIR},
+		"on no mount":          {dir, filepath.Dir(dir), false, ErrNotMounted},
+		"on a mount not made":  {dir + "/at/spool", dir + "/at", false, ErrNotMounted},
+		"not made, on a mount": {"/dev/shm/no-such-spool", "/dev/shm", false, nil},
+	} {
+		s, there, err := Peek(c.dir, c.mount)
+		if there != c.there || (s != nil) != c.there || !errors.Is(err, c.want) {
+			t.Errorf("Peek() of one that is %s = %v, %v, %v; want %v, %v", name, s, there, err, c.there, c.want)
+		}
+		if s != nil {
+			s.Close()
+		}
 	}
 }
 

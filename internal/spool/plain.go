@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -93,8 +94,11 @@ func isOnly(root *os.Root, f *os.File, p string) error {
 func (s *Spool) isOnly(f *os.File, p string) error { return isOnly(s.root, f, p) }
 
 // readRegular reads a small file whole, or enough of it to see that it is none.
-func (s *Spool) readRegular(p string) ([]byte, error) {
-	f, err := s.openRegular(p, os.O_RDONLY)
+func (s *Spool) readRegular(p string) ([]byte, error) { return readInto(nil, s.root, p) }
+
+// readInto reads a small file into buf, or a larger one where that is too small.
+func readInto(buf []byte, root *os.Root, p string) ([]byte, error) {
+	f, err := OpenRegular(root, p, os.O_RDONLY)
 	if err != nil {
 		return nil, err
 	}
@@ -103,7 +107,8 @@ func (s *Spool) readRegular(p string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	text := make([]byte, min(st.Size(), sidecar.MaxBytes)+1) // one more would be noticed
+	bytes := int(min(st.Size(), sidecar.MaxBytes)) + 1 // one more would be noticed
+	text := slices.Grow(buf[:0], bytes)[:bytes]
 	n, err := io.ReadFull(f, text)
 	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
 		err = nil

@@ -4,8 +4,10 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"os"
 	"runtime"
+	"strings"
 	"testing"
 
 	"github.com/perch-edge/perch/internal/sidecar"
@@ -73,6 +75,40 @@ func TestManyFiles(t *testing.T) {
 	}
 	if r, err := s.Recover(recovery()); err != nil || r.Any() {
 		t.Errorf("the second Recover() = %d recovered, %d orphans, %v; want nothing to do", len(r.Recovered), r.Orphans, err)
+	}
+}
+
+// The sidecars that we write are not decoded one by one, and what only looks
+// like one is.
+func TestDeepReadsNoMoreThanItMust(t *testing.T) {
+	s := openStates(t, Ready)
+	side := put(t, s, Ready, heldID, clip)
+	text := readText(t, s.Path(Ready, string(heldID)+".json"))
+	r := recoverer{Spool: s, how: recovery()}
+	folder, err := r.deep(Ready)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer folder.Close()
+	e := Entry{ID: heldID, Name: side.Name, Bytes: side.Bytes}
+	for name, c := range map[string]struct {
+		text string
+		want bool
+	}{
+		"as it was written":    {text, true},
+		"of another version":   {strings.Replace(text, "1", "2", 1), false},
+		"of another name":      {strings.Replace(text, ".mp4", ".mpg", 1), false},
+		"of another length":    {strings.Replace(text, fmt.Sprint(side.Bytes), "7", 1), false},
+		"torn":                 {text[:len(text)-9], false},
+		"with a nested length": {strings.Replace(text, fmt.Sprintf("\n  \"bytes\": %d,", side.Bytes), "\n  \"in\": {\n    \"bytes\": 21,\n  \"a\": 1},", 1), false},
+		"as another writes it": {strings.ReplaceAll(text, "\n  ", ""), false},
+	} {
+		if err := os.WriteFile(s.Path(Ready, string(heldID)+".json"), []byte(c.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := r.tells(folder, e); got != c.want {
+			t.Errorf("tells() of a sidecar %s = %v; want %v", name, got, c.want)
+		}
 	}
 }
 

@@ -10,7 +10,8 @@
 // and folders are synced before the step that relies on them (fsync(2); a rename
 // is safe only with its folder synced). So a power cut leaves a complete file
 // with its sidecar in one state, or traces that say what was under way: Recover
-// finishes that, or takes it back.
+// finishes that, or takes it back. What is in quarantine/ no program takes out of
+// there; a broken file takes the place of an earlier one of its id.
 //
 // Who moves a file on holds it: a lock on the file itself (flock(2)), which
 // the kernel drops with the process. Held's methods are the only ways on, so two
@@ -19,7 +20,9 @@
 // All access goes through one os.Root. Names are ids of ours; what is not a
 // regular file with one link is refused, whoever put it there. It fails when
 // the disk does, and a step that failed can be tried again: a file that could
-// not be synced is written anew, since the kernel forgets a failure.
+// not be synced is written anew, since the kernel forgets a failure. On a full
+// disk files still go from state to state: a little room is kept for their
+// sidecars, in the file .reserve.
 package spool
 
 import (
@@ -58,6 +61,7 @@ type Spool struct {
 	root    *os.Root
 	written atomic.Int64
 	doubts  sync.Map // name of a file in work/ whose sync failed: its hash before that
+	reserve int64    // bytes that are kept for sidecars
 }
 
 // Written is how many bytes were written into the spool by way of it, the
@@ -79,6 +83,7 @@ func Open(dir string, states ...State) (*Spool, error) {
 // openIn opens the spool in a folder, which it closes where that fails.
 func openIn(root *os.Root, states []State) (*Spool, error) {
 	s := &Spool{root: root}
+	s.reserve = s.reserveOf()
 	var errs []error
 	for _, state := range states {
 		errs = append(errs, s.makeState(state))
@@ -87,6 +92,7 @@ func openIn(root *os.Root, states []State) (*Spool, error) {
 	if err := errors.Join(errs...); err != nil {
 		return nil, errors.Join(err, root.Close())
 	}
+	s.fillReserve()
 	return s, nil
 }
 
@@ -177,6 +183,9 @@ func (s *Spool) SetAside(name string) error {
 	err := checkName(name)
 	if err == nil {
 		err = s.makeState(Quarantine)
+	}
+	if err == nil {
+		err = s.vacate(Quarantine, name)
 	}
 	if err == nil {
 		_, err = s.rename(path.Join(string(Work), name), path.Join(string(Quarantine), name))

@@ -59,12 +59,12 @@ func create(t *testing.T, s *Spool, name, text string) *os.File {
 	return f
 }
 
-// tree lists a folder's files with their texts.
+// tree lists a folder's files with their texts, the reserve left out.
 func tree(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	files := map[string]string{}
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || !d.Type().IsRegular() {
+		if err != nil || !d.Type().IsRegular() || d.Name() == reserveName {
 			return err
 		}
 		text, err := os.ReadFile(path)

@@ -66,7 +66,7 @@ func (s *Spool) place(from string, to State, side *sidecar.Sidecar) (moved bool,
 	}
 	// The rename would refuse as well, but after the sidecar there is replaced.
 	if err == nil {
-		err = s.vacant(to, side.Name)
+		err = s.vacate(to, side.Name)
 	}
 	if err != nil {
 		return false, err
@@ -80,8 +80,12 @@ func (s *Spool) place(from string, to State, side *sidecar.Sidecar) (moved bool,
 	return true, err
 }
 
-// vacant fails where a state has a file of that name.
-func (s *Spool) vacant(state State, name string) error {
+// vacate fails where a state has a file of that name. In quarantine that one
+// goes: it is of the same id, and would keep a broken file where it was for ever.
+func (s *Spool) vacate(state State, name string) error {
+	if state == Quarantine {
+		return s.unlink(path.Join(string(state), name))
+	}
 	there, err := s.has(state, name)
 	if err == nil && there {
 		err = fmt.Errorf("there is a file of that name in %s: %w", state, fs.ErrExist)
@@ -98,7 +102,7 @@ func (s *Spool) has(state State, name string) (bool, error) {
 }
 
 func (s *Spool) makeState(state State) error {
-	err := s.root.Mkdir(string(state), 0o755)
+	err := s.insist(func() error { return s.root.Mkdir(string(state), 0o755) })
 	if err == nil {
 		return s.sync(".")
 	}
@@ -117,7 +121,8 @@ func (s *Spool) makeState(state State) error {
 
 // writeSidecar makes the sidecar appear whole, or not at all.
 func (s *Spool) writeSidecar(state State, id sidecar.ID, text []byte) error {
-	if err := s.put(unfinishedSidecar(id), sidecarIn(state, id), text); err != nil {
+	err := s.insist(func() error { return s.put(unfinishedSidecar(id), sidecarIn(state, id), text) })
+	if err != nil {
 		return fmt.Errorf("write sidecar: %w", err)
 	}
 	return nil
@@ -175,8 +180,10 @@ func (s *Spool) rename(from, to string) (moved bool, err error) {
 		return false, err
 	}
 	defer target.Close()
-	err = uninterrupted(func() error {
-		return unix.Renameat2(int(source.Fd()), path.Base(from), int(target.Fd()), path.Base(to), unix.RENAME_NOREPLACE)
+	err = s.insist(func() error {
+		return uninterrupted(func() error {
+			return unix.Renameat2(int(source.Fd()), path.Base(from), int(target.Fd()), path.Base(to), unix.RENAME_NOREPLACE)
+		})
 	})
 	if err != nil {
 		return false, fmt.Errorf("rename %s to %s: %w", from, to, err)
@@ -248,6 +255,36 @@ func compare(side *sidecar.Sidecar, bytes int64, sum string) error {
 	return nil
 }
 
+// verify reads a file, and fails with ErrDamaged where it is not what its sidecar
+// tells of.
+func verify(f *os.File, side *sidecar.Sidecar, alive func()) error {
+	n, sum, err := hash(f, alive)
+	if err == nil {
+		err = compare(side, n, sum)
+	}
+	return err
+}
+
+// syncStride is how much of a copy is made durable at a time: a slow card takes
+// it in a few seconds, and all of a long video at once in more than a worker may
+// be silent for.
+const syncStride = 4 << 20
+
+// strider writes to a file, and syncs it each stride.
+type strider struct {
+	*os.File
+	since int // bytes since the last sync
+}
+
+func (w *strider) Write(p []byte) (int, error) {
+	n, err := w.File.Write(p)
+	if w.since += n; err == nil && w.since >= syncStride {
+		w.since = 0
+		err = w.Sync()
+	}
+	return n, err
+}
+
 // copyInto copies a file of that many bytes into a new one and syncs it. It
 // fails with ErrDamaged where that makes another hash.
 func (s *Spool) copyInto(to, from *os.File, side *sidecar.Sidecar, alive func()) error {
@@ -257,7 +294,7 @@ func (s *Spool) copyInto(to, from *os.File, side *sidecar.Sidecar, alive func())
 			return os.NewSyscallError("fallocate", err)
 		}
 	}
-	n, sum, err := pump(to, from, side.Bytes, alive)
+	n, sum, err := pump(&strider{File: to}, from, side.Bytes, alive)
 	s.written.Add(n)
 	if err != nil {
 		return err

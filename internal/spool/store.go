@@ -33,7 +33,9 @@ func NewStore(dir, mount string, states ...State) *Store {
 }
 
 // Spool is the open store. It fails with ErrNotMounted while the mount is not
-// there; call it before each use, and do not keep what it returns.
+// there; call it before each use, and do not keep what it returns. A file that is
+// held may outlive it: where the disk is another one its steps fail with
+// os.ErrClosed.
 func (s *Store) Spool() (*Spool, error) {
 	err := s.look()
 	if err == nil && s.spool != nil && s.spool.is(s.dir) {
@@ -41,7 +43,9 @@ func (s *Store) Spool() (*Spool, error) {
 	}
 	if s.spool != nil { // of a disk that is gone
 		s.written += s.spool.Written()
-		_ = s.spool.Close() // nothing is held in it
+		// A file that is held in it stays held until it is released, and its next
+		// step fails: no step can find another disk in place of this one.
+		_ = s.spool.Close()
 		s.spool = nil
 	}
 	if err != nil {

@@ -113,9 +113,12 @@ func TestStoreComesAndGoes(t *testing.T) {
 func TestStoreWhoseFolderIsReplaced(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "store")
 	store := openStore(t, dir, "")
-	if _, err := store.Spool(); err != nil {
+	old, err := store.Spool()
+	if err != nil {
 		t.Fatal(err)
 	}
+	put(t, old, Ready, heldID, "an earlier one")
+	h := hold(t, old, Ready, heldID)
 	if err := os.RemoveAll(dir); err != nil {
 		t.Fatal(err)
 	}
@@ -124,6 +127,12 @@ func TestStoreWhoseFolderIsReplaced(t *testing.T) {
 		t.Fatal(err)
 	}
 	put(t, s, Ready, heldID, "picture")
+	if err := h.Move(Sent, h.Sidecar()); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("Move() of a file that is held in the folder that is gone = %v; want os.ErrClosed", err)
+	}
+	if err := h.Release(); err != nil {
+		t.Errorf("Release() = %v; want nil", err)
+	}
 	if got := readText(t, filepath.Join(dir, "ready", string(heldID)+".mp4")); got != "picture" {
 		t.Errorf("the folder has %q; want the file", got)
 	}

@@ -16,11 +16,7 @@ func (s *Spool) Verify(state State, side *sidecar.Sidecar, alive func()) error {
 		return fmt.Errorf("verify: %w", err)
 	}
 	defer f.Close()
-	n, sum, err := hash(f, alive)
-	if err == nil {
-		err = compare(side, n, sum)
-	}
-	if err != nil {
+	if err := verify(f, side, alive); err != nil {
 		return fmt.Errorf("verify %s: %w", side.Name, err)
 	}
 	return nil
