@@ -242,8 +242,8 @@ func (s *Spool) isolate(file string, state State, side *sidecar.Sidecar, why err
 	if err != nil {
 		return err
 	}
-	// Nobody says what time it is; the wall clock may be wrong.
-	own.Add(sidecar.Event{State: string(Quarantine), Time: msg.Time{Time: time.Now().UTC()}, By: own.Worker, Reason: "a copy of it: " + why.Error()})
+	// Nobody has said what time it is, or whether the wall clock is right.
+	own.Add(sidecar.Event{State: string(Quarantine), Time: msg.Time{Time: time.Now().UTC()}, Reason: "a copy was bad: " + why.Error()})
 	if _, err = s.place(file, Quarantine, own); err != nil {
 		return err
 	}

@@ -24,7 +24,8 @@ type Entry struct {
 }
 
 // Entries lists the files of a state in the order of their names: by worker, and
-// of one worker by time. A state without a folder has none. What has no business there is not listed.
+// of one worker by time. A state without a folder has none. What has no business
+// there is not listed.
 func (s *Spool) Entries(state State) ([]Entry, error) {
 	in, err := s.folder(state)
 	for i := range in.files {

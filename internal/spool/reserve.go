@@ -33,7 +33,10 @@ func (s *Spool) reserveOf() int64 {
 
 // fillReserve takes what the reserve lacks, as far as there is room.
 func (s *Spool) fillReserve() {
-	if st, err := s.root.Lstat(reserveName); err == nil && st.Size() >= s.reserve || s.reserve == 0 {
+	if s.reserve == 0 {
+		return
+	}
+	if st, err := s.root.Lstat(reserveName); err == nil && st.Size() >= s.reserve {
 		return
 	}
 	f, err := s.openRegular(reserveName, os.O_RDWR)
