@@ -177,7 +177,7 @@ func (s *story) life(side *sidecar.Sidecar) {
 		}
 	}
 	if u := side.Upload; u != nil && side.Receipt == nil {
-		s.say("upload", "under way to %s; refused %d times", u.To, u.Attempts)
+		s.say("upload", "not done, to %s; refused %d times", u.To, u.Attempts)
 		if u.URL != "" {
 			s.say("upload", "begun at %s", u.URL)
 		}

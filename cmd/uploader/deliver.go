@@ -214,5 +214,6 @@ func (u *uploader) refused(held *spool.Held, p *parcel, f *failure) (outcome, ti
 		return troubled, 0, err
 	}
 	u.w.Counter("rejected_files").Add(1)
+	u.rejected.Add(1)
 	return settled, 0, nil
 }

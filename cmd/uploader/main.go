@@ -41,6 +41,9 @@
 // half a minute: each try may cost a transmission for nothing. While the store is
 // not there, nothing is taken from it.
 //
+// What is in rejected/ is counted in the status. Once the receiver is mended,
+// "uploader retry" lets it be sent again.
+//
 // Certificates are always verified. Secrets are read for each use from files
 // that nobody else may read; they are in no address, log, message or sidecar,
 // also where a receiver repeats them. docs/RECEIVERS.md says what a receiver is
@@ -60,5 +63,6 @@ func main() {
 		Publishes: []msg.Kind{msg.KindFile},
 		Config:    DefaultConfig,
 		Run:       run,
+		Verbs:     []worker.Verb[Config]{{Name: "retry", Summary: "Send again what was rejected.", Run: retry}},
 	})
 }

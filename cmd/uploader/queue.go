@@ -89,6 +89,9 @@ const (
 	stopped                  // the program ends
 )
 
+// refusedFirst is how long a file waits that was refused once.
+const refusedFirst = time.Minute
+
 // queue holds what is to be sent and says what is next: by class, the newest
 // first, and nothing while the receiver needs a rest, or the store does, or is
 // not there. A file that failed waits for itself, so that it is in nobody's way.
@@ -276,7 +279,11 @@ func (q *queue) pause(it *item, what outcome) time.Duration {
 		return it.trouble.Failed(0)
 	}
 	if it.retry == nil {
-		it.retry = &backoff.Backoff{First: time.Second, Most: q.most}
+		first := time.Second
+		if what == notTaken { // a receiver that is wrong for a while should not have refused for good
+			first = min(refusedFirst, q.most)
+		}
+		it.retry = &backoff.Backoff{First: first, Most: q.most}
 	}
 	return it.retry.Failed(0)
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -56,6 +57,18 @@ func TestPoisonBlocksNobody(t *testing.T) {
 	if got, want := s.sidecarIn(spool.Sent, first.ID).State(), "sent"; got != want {
 		t.Errorf("the file beside it is %q; want %q", got, want)
 	}
+	// Once the receiver is mended a person may have it sent again.
+	server.be(nil)
+	out, err := exec.Command("uploader", "retry", b.Topology, "--name", "send").CombinedOutput()
+	if err != nil || string(out) != "1 of 1 rejected files wait to be sent again\n" {
+		t.Errorf("uploader retry = %v: %s; want one file", err, out)
+	}
+	p = b.Start("uploader", "send")
+	s.wait(spool.Sent, 3)
+	if got := s.sidecarIn(spool.Sent, poison.ID); got.Receipt == nil || got.State() != "sent" {
+		t.Errorf("the file that was rejected is %q, receipt %+v; want it sent", got.State(), got.Receipt)
+	}
+	p.Stop()
 }
 
 // 401, 403 and those about the address are an alarm, and cost no file its place.

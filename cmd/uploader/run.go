@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/perch-edge/perch/internal/anchor"
@@ -73,6 +74,7 @@ type uploader struct {
 	queue    *queue
 	troubles troubles
 	lookedAt time.Time
+	rejected atomic.Int64 // files in rejected/
 
 	mu    sync.Mutex // of store, which is for one goroutine
 	store *spool.Store
@@ -160,6 +162,11 @@ func (u *uploader) scanReady(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	rejected, err := sp.Entries(spool.Rejected)
+	if err != nil {
+		return err
+	}
+	u.rejected.Store(int64(len(rejected)))
 	entries, err := sp.Entries(spool.Ready)
 	if err != nil {
 		return err
@@ -221,6 +228,7 @@ func (u *uploader) look() (turned bool) {
 	u.w.Gauge("oldest_queued_s", age.Seconds())
 	rest := u.queue.rest(time.Now())
 	u.w.Gauge("pause_s", rest.Seconds())
+	u.w.Gauge("in_rejected_files", float64(u.rejected.Load()))
 	switch {
 	case absent:
 		u.w.Status("%d files wait for the store", waiting)
@@ -228,6 +236,8 @@ func (u *uploader) look() (turned bool) {
 		u.w.Status("%d files wait; the next attempt is in %s", waiting, rest.Round(time.Second))
 	case waiting > 0:
 		u.w.Status("sending %d files to %s", waiting, u.cfg.To)
+	case u.rejected.Load() > 0:
+		u.w.Status("all is sent to %s, but %d files that it rejected", u.cfg.To, u.rejected.Load())
 	default:
 		u.w.Status("all is sent to %s", u.cfg.To)
 	}
