@@ -254,8 +254,8 @@ func (f *fleet) wantHistory(side *sidecar.Sidecar, m *made) {
 	if got := states(side); !slices.Equal(got, want) {
 		f.t.Errorf("history of %s, %d items: %v; want %v", side.ID, m.items, got, want)
 	}
-	if side.SHA256 != m.sum || m.items == 2 && (side.Receipt == nil || side.Receipt.Digest != m.sum) {
-		f.t.Errorf("%s has sha256 %s, receipt %+v; want %s and its receipt", side.ID, side.SHA256, side.Receipt, m.sum)
+	if side.SHA256 != m.sum || m.items == 2 && (side.Receipt == nil || side.Receipt.Key != side.Name || side.Receipt.Proof == "") {
+		f.t.Errorf("%s has sha256 %s, receipt %+v; want %s, and a receipt for this file with its proof", side.ID, side.SHA256, side.Receipt, m.sum)
 	}
 }
 

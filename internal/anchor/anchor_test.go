@@ -126,7 +126,7 @@ func TestTheFileIsTheDocumentedText(t *testing.T) {
 	if got := corrected(later, at("b-1", 0), at("b-1", time.Minute)); got != "11:59:00 12:00:00 by b-1" {
 		t.Errorf("Correct() in a later boot = %q; want the first one's time", got)
 	}
-	if left, _ := filepath.Glob(dir + "/.*"); len(left) > 0 {
+	if left, _ := filepath.Glob(dir + "/.clock*"); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
 	}
 }
