@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"github.com/perch-edge/perch/internal/boxtest"
@@ -54,14 +53,20 @@ type stage struct {
 	sees   *msg.DetectionStream
 	n      uint64
 	epoch  msg.Epoch
-	repeat int // how often a file's name stands in it
+	repeat int    // how often a file's name stands in it
+	items  uint64 // in the next file
 }
 
 func newStage(t *testing.T, keys string) *stage {
 	t.Helper()
-	s := &stage{Box: boxtest.New(t, fleet(keys)), t: t, repeat: 1000}
+	return stageOn(t, boxtest.New(t, fleet(keys)))
+}
+
+func stageOn(t *testing.T, b *boxtest.Box) *stage {
+	t.Helper()
+	s := &stage{Box: b, t: t, repeat: 1000, items: 120}
 	var err error
-	if s.cache, err = spool.Open(s.Dir+"/cache", spool.Work, spool.Born); err != nil {
+	if s.cache, err = spool.Open(s.Disk+"/cache", spool.Work, spool.Born); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.cache.Close() })
@@ -110,7 +115,7 @@ func (s *stage) born(ended time.Duration) *sidecar.Sidecar {
 	}
 	id := sidecar.NewID("clips", now.Wall, s.epoch, s.n)
 	side := &sidecar.Sidecar{Version: sidecar.Version, ID: id, Name: string(id) + ".mp4", Media: "video/mp4", Worker: "clips",
-		Source: "frame/porch/video", Start: at(ended + 4*time.Second), End: at(ended), Items: 120}
+		Source: "frame/porch/video", Start: at(ended + 4*time.Second), End: at(ended), Items: s.items}
 	side.Add(sidecar.Event{State: "born", By: "clips", Reason: "a segment"})
 	f, err := s.cache.Create(side.Name)
 	if err != nil {
@@ -352,62 +357,4 @@ func TestFullStoreTakesWhatFits(t *testing.T) {
 		t.Errorf("verdict %q, the last event %+v; want what was decided before", got.Verdict, last)
 	}
 	p.Stop()
-}
-
-// A mover that is killed at any call to the disk loses no file and makes no
-// second one.
-func TestKilledAtEachStep(t *testing.T) {
-	s := newStage(t, "verdict_timeout = \"1s\"")
-	store := s.Dir + "/store"
-	if err := os.Mkdir(store, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	disk, err := faultfs.Mount(t.TempDir(), store)
-	if errors.Is(err, faultfs.ErrUnavailable) {
-		t.Skip(err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = faultfs.Unmount(store) })
-	kills := 0
-	for n := 1; ; n++ {
-		side := s.born(0)
-		var victim *boxtest.Process
-		started := make(chan struct{})
-		disk.Break(n, func() { <-started; _ = unix.Kill(victim.PID(), unix.SIGKILL) })
-		victim = s.Start("mover", "keep")
-		close(started)
-		boxtest.Poll(t, "the kill, or the file", func() bool {
-			return disk.Broken() || slices.Equal(s.lies(side), []string{"store/ready/FILE"})
-		})
-		broken := disk.Broken()
-		disk.Break(0, nil)
-		if !broken {
-			victim.Stop()
-			s.verify(side)
-			break
-		}
-		<-victim.Done()
-		kills++
-		p := s.Start("mover", "keep")
-		s.await(side, "store/ready")
-		s.verify(side)
-		p.Stop()
-	}
-	if kills < 10 {
-		t.Errorf("%d kills; want one at each of a move's calls", kills)
-	}
-	if left, err := filepath.Glob(s.Dir + "/store/work/*"); err != nil || len(left) > 0 {
-		t.Errorf("left in work/: %v, %v", left, err)
-	}
-	t.Logf("%d kills", kills)
-}
-
-func (s *stage) verify(side *sidecar.Sidecar) {
-	s.t.Helper()
-	text, err := os.ReadFile(filepath.Join(s.Dir, "store/ready", side.Name))
-	if diff := cmp.Diff(strings.Repeat(side.Name, 1000), string(text)); diff != "" || err != nil {
-		s.t.Errorf("the stored file (-want +got), %v:\n%.300s", err, diff)
-	}
 }

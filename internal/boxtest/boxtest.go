@@ -44,10 +44,13 @@ func Main(m *testing.M, programs map[string]func()) {
 // Limit bounds every wait for another process.
 const Limit = 30 * time.Second
 
-// Box is a box. Its folder holds run, shm, store and cache.
+// Box is a box. Its folder holds run and shm, and store and cache too, unless
+// these are on a disk that can fail.
 type Box struct {
 	Dir      string
+	Disk     string // the folder of store and cache, for the test
 	Topology string // a file
+	at       string // the folder of store and cache, for the programs
 	t        testing.TB
 }
 
@@ -55,27 +58,33 @@ type Box struct {
 // DIR is the box's folder.
 func New(t testing.TB, entries string) *Box {
 	t.Helper()
+	b := newBox(t)
+	b.Write(entries)
+	return b
+}
+
+func newBox(t testing.TB) *Box {
+	t.Helper()
 	dir, err := os.MkdirTemp("/dev/shm", "p-") // short: a socket's path has 107 bytes at most
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &Box{Dir: dir, Topology: filepath.Join(dir, "box.toml"), t: t}
+	b := &Box{Dir: dir, Disk: dir, Topology: filepath.Join(dir, "box.toml"), at: dir, t: t}
 	t.Cleanup(func() {
 		b.wantNoSockets()
 		if err := os.RemoveAll(dir); err != nil {
 			t.Error(err)
 		}
 	})
-	b.Write(entries)
 	return b
 }
 
 // Write replaces the topology's entries.
 func (b *Box) Write(entries string) {
 	b.t.Helper()
-	text := "[node]\nname = \"box\"\nrun_dir = \"DIR/run\"\nshm_dir = \"DIR/shm\"\nstore_dir = \"DIR/store\"\ncache_dir = \"DIR/cache\"\n" +
+	text := "[node]\nname = \"box\"\nrun_dir = \"DIR/run\"\nshm_dir = \"DIR/shm\"\nstore_dir = \"DISK/store\"\ncache_dir = \"DISK/cache\"\n" +
 		"responsible_party = \"River Lab\"\nlog_level = \"debug\"\n" + entries
-	if err := os.WriteFile(b.Topology, []byte(strings.ReplaceAll(text, "DIR", b.Dir)), 0o600); err != nil {
+	if err := os.WriteFile(b.Topology, []byte(strings.NewReplacer("DIR", b.Dir, "DISK", b.at).Replace(text)), 0o600); err != nil {
 		b.t.Fatal(err)
 	}
 }
@@ -181,6 +190,16 @@ func (p *Process) Kill() {
 // Done is closed when it has ended.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
+// ended says whether it has.
+func (p *Process) ended() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}
+
 // Wait waits until it ends, and returns its exit code; -1 after a signal.
 func (p *Process) Wait() int {
 	p.t.Helper()
@@ -196,10 +215,8 @@ func (p *Process) Wait() int {
 func (p *Process) Ready() {
 	p.t.Helper()
 	Poll(p.t, fmt.Sprintf("process %d to be ready", p.PID()), func() bool {
-		select {
-		case <-p.done:
+		if p.ended() {
 			p.t.Fatalf("process %d has ended; it wrote:\n%s", p.PID(), p.Log())
-		default:
 		}
 		return strings.Contains(p.Log(), `"msg":"ready"`)
 	})
@@ -235,8 +252,9 @@ func (l *tail) String() string {
 
 // Feed is what workers publish, as it comes.
 type Feed struct {
-	t   testing.TB
-	sub *msg.Subscriber
+	t       testing.TB
+	sub     *msg.Subscriber
+	trouble string
 }
 
 // Follow subscribes to some workers' messages of these kinds.
@@ -250,7 +268,7 @@ func (b *Box) Follow(bus *msg.Bus, kinds []msg.Kind, workers ...msg.Source) *Fee
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	return &Feed{b.t, sub}
+	return &Feed{t: b.t, sub: sub}
 }
 
 // Next is the next message.
@@ -283,6 +301,28 @@ func (f *Feed) State(what string, is func(msg.State) bool) msg.State {
 		if is(last) {
 			return last
 		}
+	}
+}
+
+// Trouble is that of the last state that has come by now.
+func (f *Feed) Trouble() string {
+	f.t.Helper()
+	for {
+		m, ok, err := f.sub.Next(context.Background(), time.Now().Add(time.Millisecond))
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		if !ok {
+			return f.trouble
+		}
+		if m.Kind != msg.KindState {
+			continue
+		}
+		st, err := m.State()
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		f.trouble = st.Trouble
 	}
 }
 

@@ -60,9 +60,11 @@ type FS struct {
 	mu     sync.Mutex
 	calls  []string
 	fail   int
+	skip   int // syncs that go well before
 	suffix string
 	keep   bool
-	left   int // calls until one breaks
+	lost   bool // a sync has failed
+	left   int  // calls until one breaks
 	do     func()
 	errno  syscall.Errno // that calls break with
 	once   bool          // the others go well
@@ -96,10 +98,15 @@ func Mount(backing, at string) (*FS, error) {
 // with EIO; "" is any file. What was written since the last good sync is lost
 // to zeros at once, as a power cut would show it, or with keep stays to be read, as
 // long as there is none.
-func (f *FS) FailSyncs(n int, suffix string, keep bool) {
+func (f *FS) FailSyncs(n int, suffix string, keep bool) { f.failSyncs(0, n, suffix, keep) }
+
+// FailSync does the same to the n-th sync of a file from now on, alone.
+func (f *FS) FailSync(n int, keep bool) { f.failSyncs(n-1, 1, "", keep) }
+
+func (f *FS) failSyncs(skip, n int, suffix string, keep bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.fail, f.suffix, f.keep = n, suffix, keep
+	f.skip, f.fail, f.suffix, f.keep, f.lost = skip, n, suffix, keep, false
 }
 
 // Failing is how many syncs are still to fail.
@@ -136,18 +143,18 @@ func (f *FS) show(call string) {
 func (f *FS) arm(n int, do func(), errno syscall.Errno, once bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.left, f.do, f.errno, f.once, f.broken = n, do, errno, once, false
+	f.left, f.do, f.errno, f.once, f.broken, f.lost = n, do, errno, once, false, false
 }
 
-// Broken says whether it has come to that call.
+// Broken says whether it has come to that call, or sync.
 func (f *FS) Broken() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.broken
+	return f.broken || f.lost
 }
 
 // Calls lists what was done since the last call of Calls, with paths below the
-// folder: "create work/a", "write work/a", "truncate work/a", "sync work/a",
+// folder: "create work/a", "open work/a" to be written to, "write work/a", "truncate work/a", "sync work/a",
 // "sync failed work/a", "rename work/a ready/a", "unlink work/a", "allocate work/a",
 // "mkdir work", and for a folder's own sync "sync work".
 func (f *FS) Calls() []string {
@@ -220,8 +227,7 @@ func (f *FS) syncOrFail(path string) error {
 		return err
 	}
 	safe := min(f.synced[path], st.Size())
-	if f.fail > 0 && strings.HasSuffix(path, f.suffix) {
-		f.fail--
+	if f.failsNow(path) {
 		if f.keep {
 			return syscall.EIO
 		}
@@ -232,6 +238,20 @@ func (f *FS) syncOrFail(path string) error {
 	}
 	f.synced[path] = st.Size()
 	return nil
+}
+
+// failsNow counts a sync down, and says whether it is to fail.
+func (f *FS) failsNow(path string) bool {
+	if f.fail == 0 || !strings.HasSuffix(path, f.suffix) {
+		return false
+	}
+	if f.skip > 0 {
+		f.skip--
+		return false
+	}
+	f.fail--
+	f.lost = true
+	return true
 }
 
 // node is a file or folder.
@@ -248,6 +268,7 @@ func (n *node) WrapChild(context.Context, fs.InodeEmbedder) fs.InodeEmbedder {
 var (
 	_ fs.NodeWrapChilder    = (*node)(nil)
 	_ fs.NodeCreater        = (*node)(nil)
+	_ fs.NodeOpener         = (*node)(nil)
 	_ fs.NodeRenamer        = (*node)(nil)
 	_ fs.NodeUnlinker       = (*node)(nil)
 	_ fs.NodeFsyncer        = (*node)(nil)
@@ -268,6 +289,20 @@ func (n *node) Create(ctx context.Context, name string, flags, mode uint32, out 
 		return errno
 	})
 	return inode, file, fuseFlags, errno
+}
+
+// Open opens a file. To open one for writing is a call that can fail.
+func (n *node) Open(ctx context.Context, flags uint32) (file fs.FileHandle, fuseFlags uint32, errno syscall.Errno) {
+	open := func() syscall.Errno {
+		file, fuseFlags, errno = n.LoopbackNode.Open(ctx, flags)
+		return errno
+	}
+	if flags&syscall.O_ACCMODE == syscall.O_RDONLY {
+		errno = open()
+	} else {
+		errno = n.fs.try("open "+n.at(""), open)
+	}
+	return file, fuseFlags, errno
 }
 
 // Write writes to a file.

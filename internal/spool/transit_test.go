@@ -57,7 +57,7 @@ func transitions() []transition {
 			}
 			f.Close()
 		}, func(cache, _ *Spool, tries int) error {
-			f, err := cache.Reopen(mp4)
+			f, err := reopen(cache, mp4, tries)
 			if err != nil {
 				return err
 			}
@@ -145,6 +145,14 @@ func onHeld(s *Spool, state State, next string, tries int, step func(h *Held, si
 		side.Add(event(next, "made by a test"))
 	}
 	return errors.Join(repeat(tries, func() error { return step(h, side) }), h.Release())
+}
+
+func reopen(s *Spool, name string, tries int) (f *os.File, err error) {
+	err = repeat(tries, func() error {
+		f, err = s.Reopen(name)
+		return err
+	})
+	return f, err
 }
 
 func repeat(tries int, do func() error) (err error) {

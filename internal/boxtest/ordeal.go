@@ -1,0 +1,165 @@
+package boxtest
+
+import (
+	"fmt"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"github.com/perch-edge/perch/internal/faultfs"
+	"github.com/perch-edge/perch/pkg/msg"
+)
+
+// Trial is a program with something to do on a disk that is going to fail.
+type Trial struct {
+	*Box
+	Faults        *faultfs.FS // of its disk
+	Program, Name string
+	Done          func() bool       // it has done it
+	Whole         func(when string) // wants what has to be so at any time
+	Settle        func()            // settles what a kill left; nil: the program itself does, at its start
+	End           func()            // wants what has to be so at the end
+}
+
+// fault is a way in which a disk fails a program at its n-th call.
+type fault struct {
+	name  string
+	lasts bool          // until the disk is mended
+	says  syscall.Errno // what the program is told; 0: it is killed
+	set   func(disk *faultfs.FS, n int, kill func())
+	least int // how many calls there are at least, of those that can fail so
+}
+
+// faults are all of them. calls and syncs is how often each has to come.
+func faults(calls, syncs int) []fault {
+	all := []fault{{name: "killed", set: func(disk *faultfs.FS, n int, kill func()) { disk.Break(n, kill) }, least: calls}}
+	for _, errno := range []syscall.Errno{syscall.ENOSPC, syscall.EIO, syscall.EROFS, syscall.EXDEV} {
+		for _, lasts := range []bool{false, true} {
+			name := strings.ReplaceAll(errno.Error(), "/", " or ") + map[bool]string{true: " for long", false: " once"}[lasts]
+			all = append(all, fault{name, lasts, errno, func(disk *faultfs.FS, n int, _ func()) { disk.Fail(n, errno, !lasts) }, calls})
+		}
+	}
+	for _, keep := range []bool{false, true} {
+		name := "a sync that " + map[bool]string{true: "fails", false: "loses what it should keep"}[keep]
+		all = append(all, fault{name, false, syscall.EIO, func(disk *faultfs.FS, n int, _ func()) { disk.FailSync(n, keep) }, syncs})
+	}
+	return all
+}
+
+// stripes is how many tests of each fault are under way at a time. They wait
+// far more than they work.
+const stripes = 3
+
+// Ordeal lets a program's disk fail at each of its calls in turn, from its start
+// to its end, in each way that a disk fails, and kills it there; until it gets
+// by without coming to that call. begin makes a new box with something to do.
+//
+// Where the program ends, it is started again, as a supervisor does it. A fault
+// that lasts is taken away when the program has said so in its state, or has
+// ended with a word on it: it then goes on by itself.
+func Ordeal(t *testing.T, calls, syncs int, begin func(t *testing.T) *Trial) {
+	t.Helper()
+	var group sync.WaitGroup
+	var all atomic.Int64
+	for _, f := range faults(calls, syncs) {
+		var last atomic.Int64
+		var stripe sync.WaitGroup
+		for first := range stripes {
+			stripe.Go(func() {
+				for n, came := 1+first, true; came; n += stripes {
+					passed := t.Run(fmt.Sprintf("%s/%d", f.name, n), func(t *testing.T) { came = begin(t).run(t, f, n) })
+					if !passed {
+						return
+					}
+					if came {
+						all.Add(1)
+						last.Store(max(last.Load(), int64(n)))
+					}
+				}
+			})
+		}
+		group.Go(func() {
+			stripe.Wait()
+			t.Logf("%s: at each of %d calls", f.name, last.Load())
+			if n := last.Load(); n < int64(f.least) && !t.Failed() {
+				t.Errorf("%s: it was done after %d calls; want at least %d, or this test does not see them", f.name, n, f.least)
+			}
+		})
+	}
+	group.Wait()
+	t.Logf("%d faults", all.Load())
+}
+
+// run says whether it came to the n-th call at all.
+func (tr *Trial) run(t *testing.T, f fault, n int) (came bool) {
+	states := tr.Follow(tr.Bus("watch"), []msg.Kind{msg.KindState}, msg.Source(tr.Name))
+	var victim atomic.Pointer[Process]
+	f.set(tr.Faults, n, func() {
+		for victim.Load() == nil {
+			runtime.Gosched()
+		}
+		_ = syscall.Kill(victim.Load().PID(), syscall.SIGKILL) // it dies when this call has failed
+	})
+	p := tr.Start(tr.Program, tr.Name)
+	victim.Store(p)
+	Poll(t, "the work to be done, or a word on the fault", func() bool {
+		return p.ended() || tr.Done() || f.lasts && tr.Faults.Broken() && strings.Contains(states.Trouble(), f.says.Error())
+	})
+	if !p.ended() && !tr.Faults.Broken() { // its last calls are those at its end
+		p.Ready()
+		p.Signal(syscall.SIGTERM)
+		p.Wait()
+	}
+	came = tr.Faults.Broken()
+	tr.Whole("after the fault")
+	calls := tr.Faults.Calls()
+	tr.Faults.Fail(0, 0, false)
+	if p.ended() {
+		tr.wantWord(t, p, f, came)
+	}
+	if came {
+		tr.goOn(t, p)
+	}
+	tr.Whole("at the end")
+	tr.End()
+	if t.Failed() {
+		t.Logf("calls up to the fault: %q; after it: %q", calls, tr.Faults.Calls())
+	}
+	return came
+}
+
+// wantWord wants a program that has ended to have said why.
+func (tr *Trial) wantWord(t *testing.T, p *Process, f fault, came bool) {
+	t.Helper()
+	switch code := p.Wait(); {
+	case f.says == 0 && came && code != -1:
+		t.Errorf("it was killed, and ended with code %d", code)
+	case code > 0 && !strings.Contains(p.Log(), f.says.Error()):
+		t.Errorf("it ended with code %d, and says nothing of %q", code, f.says.Error())
+	case code > 1 && code != 75:
+		t.Errorf("it ended with code %d; want 1 or 75, to be started again", code)
+	case code != 0 && !came:
+		t.Errorf("it ended with code %d, and nothing had failed; want 0", code)
+	}
+}
+
+// goOn lets the program finish its work, and settles what was left.
+func (tr *Trial) goOn(t *testing.T, p *Process) {
+	t.Helper()
+	if p.ended() {
+		p = tr.Start(tr.Program, tr.Name)
+	}
+	Poll(t, "the work to be done once all is well", func() bool { return p.ended() || tr.Done() })
+	p.Stop()
+	if len(tr.Litter()) > 0 && tr.Settle == nil {
+		tr.Start(tr.Program, tr.Name).Stop()
+	} else if tr.Settle != nil {
+		tr.Settle()
+	}
+	if left := tr.Litter(); len(left) > 0 {
+		t.Errorf("left over: %v", left)
+	}
+}
