@@ -96,9 +96,7 @@ func TestLeftLosses(t *testing.T) {
 // more: its lines reach ready/ as they are, and later ones another file.
 func TestFailedCompletionOfLosses(t *testing.T) {
 	t.Parallel()
-	b := boxtest.New(t, fleet("evict_unsent = true\n[worker.clean.disk]\nwhen = \"true\"\n"))
-	faults := faultyStore(t, b)
-	x := boxOn(t, b, "disk")
+	x, faults := faultyBox(t, "evict_unsent = true\n[worker.clean.disk]\nwhen = \"true\"\n")
 	x.fill(x.store, spool.Ready, 800) // more lines than a file has
 	lost := there(t, x.store)
 	failed := false
@@ -110,7 +108,7 @@ func TestFailedCompletionOfLosses(t *testing.T) {
 	})
 	feed := x.Follow(x.Bus("watch"), []msg.Kind{msg.KindState}, "clean")
 	m := newMover(t, x)
-	p := b.Start("deleter", "clean")
+	p := x.Start("deleter", "clean")
 	feed.State("all files gone", func(s msg.State) bool { return s.Counters["lost_files"] >= 800 })
 	later := x.put(x.store, spool.Ready, ".mp4", 100, time.Hour)
 	lost[later] = "store/ready"
@@ -136,13 +134,11 @@ func TestFailedCompletionOfLosses(t *testing.T) {
 // goes.
 func TestFailedSyncOfLosses(t *testing.T) {
 	t.Parallel()
-	b := boxtest.New(t, fleet("evict_unsent = true\n[worker.clean.disk]\nwhen = \"true\"\n"))
-	faults := faultyStore(t, b)
-	x := boxOn(t, b, "disk")
+	x, faults := faultyBox(t, "evict_unsent = true\n[worker.clean.disk]\nwhen = \"true\"\n")
 	first := x.put(x.store, spool.Ready, ".mp4", 100, time.Hour)
 	all := there(t, x.store)
 	m := newMover(t, x)
-	p := b.Start("deleter", "clean")
+	p := x.Start("deleter", "clean")
 	x.wantGone(all, first)
 	second := x.put(x.store, spool.Ready, ".mp4", 100, time.Hour)
 	all[second] = "store/ready"

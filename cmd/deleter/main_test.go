@@ -18,6 +18,7 @@ import (
 
 	"github.com/perch-edge/perch/internal/boxtest"
 	"github.com/perch-edge/perch/internal/clock"
+	"github.com/perch-edge/perch/internal/faultfs"
 	"github.com/perch-edge/perch/internal/gone"
 	"github.com/perch-edge/perch/internal/sidecar"
 	"github.com/perch-edge/perch/internal/spool"
@@ -59,7 +60,14 @@ func newBox(t testing.TB, keys string) *testbox {
 	return boxOn(t, boxtest.New(t, fleet(keys)), "store")
 }
 
-// boxOn puts files into a box whose store is seen at that folder as well.
+// faultyBox is a box on a disk that can fail; the files are put behind it.
+func faultyBox(t testing.TB, keys string) (*testbox, *faultfs.FS) {
+	t.Helper()
+	b, faults := boxtest.NewFaulty(t, fleet(keys))
+	return boxOn(t, b, "store"), faults
+}
+
+// boxOn puts files into a box that has its store in that folder.
 func boxOn(t testing.TB, b *boxtest.Box, store string) *testbox {
 	t.Helper()
 	c, err := clock.System()
@@ -67,7 +75,7 @@ func boxOn(t testing.TB, b *boxtest.Box, store string) *testbox {
 		t.Fatal(err)
 	}
 	x := &testbox{Box: b, t: t, boot: c.BootID()}
-	x.cache, x.store = openSpool(t, b.Dir+"/cache"), openSpool(t, b.Dir+"/"+store)
+	x.cache, x.store = openSpool(t, b.Disk+"/cache"), openSpool(t, b.Disk+"/"+store)
 	return x
 }
 
@@ -84,12 +92,17 @@ func openSpool(t testing.TB, dir string) *spool.Spool {
 // put makes a file of that length, which ended that long ago.
 func (x *testbox) put(sp *spool.Spool, state spool.State, ext string, bytes int, age time.Duration) sidecar.ID {
 	x.t.Helper()
+	return x.putSide(sp, state, ext, bytes, age).ID
+}
+
+func (x *testbox) putSide(sp *spool.Spool, state spool.State, ext string, bytes int, age time.Duration) *sidecar.Sidecar {
+	x.t.Helper()
 	side, err := putFile(sp, state, x.n, ext, bytes, sidecar.Moment{BootID: x.boot, BootNS: int64(clock.Boot() - age), Time: msg.Time{Time: time.Now().Add(-age).UTC()}})
 	if err != nil {
 		x.t.Fatal(err)
 	}
 	x.n++
-	return side.ID
+	return side
 }
 
 func putFile(sp *spool.Spool, state spool.State, n int, ext string, bytes int, end sidecar.Moment) (*sidecar.Sidecar, error) {

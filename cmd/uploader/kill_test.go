@@ -1,6 +1,8 @@
 package main
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -10,7 +12,6 @@ import (
 	"path"
 	"runtime"
 	"sync/atomic"
-	"syscall"
 	"testing"
 
 	"github.com/perch-edge/perch/internal/boxtest"
@@ -20,97 +21,45 @@ import (
 	"github.com/perch-edge/perch/pkg/msg"
 )
 
-// faultyStore puts the box's store on a disk that can fail; the shop works on
+// faultyShop makes a box whose store is on a disk that can fail; the shop works on
 // what is behind it.
-func faultyStore(t *testing.T, b *boxtest.Box) (*faultfs.FS, *shop) {
+func faultyShop(t *testing.T, keys string) (*boxtest.Box, *faultfs.FS, *shop) {
 	t.Helper()
-	store, backing := b.Dir+"/store", b.Dir+"/disk"
-	if err := errors.Join(os.Mkdir(store, 0o700), os.Mkdir(backing, 0o700)); err != nil {
-		t.Fatal(err)
-	}
-	faults, err := faultfs.Mount(backing, store)
-	if errors.Is(err, faultfs.ErrUnavailable) {
-		t.Skip(err)
-	} else if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := faultfs.Unmount(store); err != nil {
-			t.Error(err)
-		}
-	})
-	return faults, newShop(t, backing)
+	b, faults := boxtest.NewFaulty(t, fleet(keys))
+	return b, faults, newShop(t, b.Disk+"/store")
 }
 
-// recover settles what a kill left, as the mover does.
-func (s *shop) recover() {
-	s.t.Helper()
-	how := spool.Recovery{Deep: true, Alive: func() {}, Event: func(state, reason string) sidecar.Event {
-		return sidecar.Event{State: state, Reason: reason, By: "test"}
-	}}
-	if report, err := s.spool.Recover(how); err != nil || len(report.Recovered)+len(report.Damaged) > 0 {
-		s.t.Errorf("Recover() = %+v, %v; want leftovers at most", report, err)
-	}
-}
-
-// Between any two calls that change the disk the uploader may be killed, or its
-// disk fail for good: everything is sent, and there once.
-func TestKilledAndFailingAtEachCall(t *testing.T) {
+// An uploader whose disk fails at any call of its work, or that is killed there:
+// everything is sent, and at the receiver once.
+func TestFaultAtEachCall(t *testing.T) {
 	t.Parallel()
-	for _, kind := range []string{"killed", "fails"} {
-		t.Run(kind, func(t *testing.T) {
-			t.Parallel()
-			n := 0
-			for came := true; came && !t.Failed(); {
-				n++
-				t.Run(fmt.Sprint(n), func(t *testing.T) { came = brokenAt(t, n, kind == "killed") })
-			}
-			if n < 15 {
-				t.Errorf("it was done after %d calls; want at least 15, or this test does not see them", n-1)
-			}
-		})
-	}
-}
-
-// brokenAt says whether it came to the n-th call at all.
-func brokenAt(t *testing.T, n int, kill bool) bool {
-	server := newShelf(t)
-	b := boxtest.New(t, fleet(server.keys("retry_most = \"1s\"\nparallel = 1")))
-	faults, s := faultyStore(t, b)
-	sides := []*sidecar.Sidecar{s.put(".csv", "a,b\n")}
-	s.edit = func(side *sidecar.Sidecar) { side.Start.Synced, side.End.Synced = false, false } // to be corrected
-	sides = append(sides, s.put(".mp4", noise(300_000)))
-	anchor := `{"boot_id":"another-boot","boot_ns":1,"time":"2026-05-18T00:00:00.000000000Z"}` + "\n"
-	if err := os.WriteFile(b.Dir+"/disk/clock.jsonl", []byte(anchor), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	var victim atomic.Pointer[boxtest.Process]
-	faults.Break(n, func() {
-		for kill && victim.Load() == nil {
-			runtime.Gosched()
+	boxtest.Ordeal(t, 25, 3, func(t *testing.T) *boxtest.Trial {
+		server := newShelf(t)
+		b, faults, s := faultyShop(t, server.keys("retry_most = \"1s\"\nparallel = 1"))
+		sides := []*sidecar.Sidecar{s.put(".csv", "a,b\n")}
+		s.edit = func(side *sidecar.Sidecar) { side.Start.Synced, side.End.Synced = false, false } // to be corrected
+		sides = append(sides, s.put(".mp4", noise(300_000)))
+		anchor := `{"boot_id":"another-boot","boot_ns":1,"time":"2026-05-18T00:00:00.000000000Z"}` + "\n"
+		if err := os.WriteFile(b.Disk+"/store/clock.jsonl", []byte(anchor), 0o600); err != nil {
+			t.Fatal(err)
 		}
-		if kill {
-			_ = syscall.Kill(victim.Load().PID(), syscall.SIGKILL) // it dies when this call has failed
-		}
+		return &boxtest.Trial{Box: b, Faults: faults, Program: "uploader", Name: "send",
+			Done: func() bool { return b.Is(sides[0], "store/sent") && b.Is(sides[1], "store/sent") },
+			Whole: func(when string) {
+				for _, side := range sides {
+					if got := b.Lies(side); len(got) != 1 || got[0] != "store/ready" && got[0] != "store/sent" {
+						t.Errorf("%s: %s is in %v; want it in ready/ or sent/", when, side.Name, got)
+					} else if got[0] == "store/sent" && !server.has(side) {
+						t.Errorf("%s: %s is in sent/, and not at the receiver", when, side.Name)
+					}
+				}
+			},
+			Settle: b.Recover,
+			End: func() {
+				server.wantOnceButSidecars(t, sides...)
+				s.wantSent(sides...)
+			}}
 	})
-	p := b.Start("uploader", "send")
-	victim.Store(p)
-	boxtest.Poll(t, "both files sent, or the fault", func() bool { return faults.Broken() || len(s.in(spool.Sent)) == 2 })
-	came := faults.Broken()
-	if came && kill {
-		p.Wait()
-	}
-	faults.Break(0, nil)
-	if kill {
-		p.Kill()
-		p = b.Start("uploader", "send")
-	}
-	s.wait(spool.Sent, 2)
-	p.Stop()
-	server.wantOnceButSidecars(t, sides...)
-	s.recover()
-	s.wantSent(sides...)
-	return came
 }
 
 // wantOnceButSidecars is wantOnce where an attempt may have been repeated:
@@ -123,6 +72,14 @@ func (s *shelf) wantOnceButSidecars(t *testing.T, sides ...*sidecar.Sidecar) {
 	}
 	s.mu.Unlock()
 	s.wantOnce(t, sides...)
+}
+
+// has says whether a file is there, whole.
+func (s *shelf) has(side *sidecar.Sidecar) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sum := sha256.Sum256(s.things[side.Name])
+	return hex.EncodeToString(sum[:]) == side.SHA256
 }
 
 // Killed at any moment that the receiver sees: when n bytes have come, when it
@@ -203,7 +160,7 @@ func TestKilledAtRandom(t *testing.T) {
 	s.wait(spool.Sent, len(sides))
 	p.Stop()
 	server.wantOnceButSidecars(t, sides...)
-	s.recover()
+	b.Recover()
 	s.wantSent(sides...)
 }
 

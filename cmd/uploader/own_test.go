@@ -62,8 +62,7 @@ func TestTroubleOfAMoveEnds(t *testing.T) {
 func TestOwnDiskIsNotTheReceiver(t *testing.T) {
 	t.Parallel()
 	u := newUploads(t)
-	b := boxtest.New(t, fleet(u.keys))
-	faults, s := faultyStore(t, b)
+	b, faults, s := faultyShop(t, u.keys)
 	side := s.put(".csv", "a,b\n")
 	var broken atomic.Bool
 	u.be(func(_ http.ResponseWriter, r *http.Request) bool {
@@ -87,8 +86,7 @@ func TestOwnDiskIsNotTheReceiver(t *testing.T) {
 func TestFullDiskSendsLittle(t *testing.T) {
 	t.Parallel()
 	server := newShelf(t)
-	b := boxtest.New(t, fleet(server.keys("retry_most = \"1s\"")))
-	faults, s := faultyStore(t, b)
+	b, faults, s := faultyShop(t, server.keys("retry_most = \"1s\""))
 	for i := range 10 {
 		s.put(".csv", fmt.Sprint(i))
 	}

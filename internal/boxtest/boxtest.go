@@ -329,7 +329,12 @@ func (f *Feed) Trouble() string {
 // Poll waits until something is true.
 func Poll(t testing.TB, what string, is func() bool) {
 	t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
+	pollEach(t, 5*time.Millisecond, what, is)
+}
+
+func pollEach(t testing.TB, step time.Duration, what string, is func() bool) {
+	t.Helper()
+	tick := time.NewTicker(step)
 	defer tick.Stop()
 	for deadline := time.Now().Add(Limit); !is(); <-tick.C {
 		if time.Now().After(deadline) {

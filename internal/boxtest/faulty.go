@@ -39,8 +39,14 @@ func NewFaulty(t testing.TB, entries string) (*Box, *faultfs.FS) {
 	return b, disk
 }
 
-// Lies says where a file is: "cache/born", say. In each of these places it must
-// be whole.
+// Is says whether a file is in a place, "cache/born", say, and nowhere else.
+func (b *Box) Is(side *sidecar.Sidecar, place string) bool {
+	b.t.Helper()
+	found := b.glob("/*/*/" + side.Name)
+	return len(found) == 1 && filepath.Dir(found[0]) == place
+}
+
+// Lies says where a file is. In each of these places it must be whole.
 func (b *Box) Lies(side *sidecar.Sidecar) (places []string) {
 	b.t.Helper()
 	for _, p := range b.glob("/*/*/" + side.Name) {

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/perch-edge/perch/internal/faultfs"
 	"github.com/perch-edge/perch/pkg/msg"
@@ -49,9 +50,17 @@ func faults(calls, syncs int) []fault {
 	return all
 }
 
-// stripes is how many tests of each fault are under way at a time. They wait
-// far more than they work.
-const stripes = 3
+// stripes is how many tests of a fault are under way at a time. They wait far more
+// than they work, and longest where the disk has to be mended.
+func (f fault) stripes() int {
+	if f.lasts {
+		return 5
+	}
+	return 3
+}
+
+// pause is how long a test waits between two looks: many look at the same time.
+const pause = 25 * time.Millisecond
 
 // Ordeal lets a program's disk fail at each of its calls in turn, from its start
 // to its end, in each way that a disk fails, and kills it there; until it gets
@@ -67,9 +76,9 @@ func Ordeal(t *testing.T, calls, syncs int, begin func(t *testing.T) *Trial) {
 	for _, f := range faults(calls, syncs) {
 		var last atomic.Int64
 		var stripe sync.WaitGroup
-		for first := range stripes {
+		for first := range f.stripes() {
 			stripe.Go(func() {
-				for n, came := 1+first, true; came; n += stripes {
+				for n, came := 1+first, true; came; n += f.stripes() {
 					passed := t.Run(fmt.Sprintf("%s/%d", f.name, n), func(t *testing.T) { came = begin(t).run(t, f, n) })
 					if !passed {
 						return
@@ -105,7 +114,7 @@ func (tr *Trial) run(t *testing.T, f fault, n int) (came bool) {
 	})
 	p := tr.Start(tr.Program, tr.Name)
 	victim.Store(p)
-	Poll(t, "the work to be done, or a word on the fault", func() bool {
+	pollEach(t, pause, "the work to be done, or a word on the fault", func() bool {
 		return p.ended() || tr.Done() || f.lasts && tr.Faults.Broken() && strings.Contains(states.Trouble(), f.says.Error())
 	})
 	if !p.ended() && !tr.Faults.Broken() { // its last calls are those at its end
@@ -125,6 +134,9 @@ func (tr *Trial) run(t *testing.T, f fault, n int) (came bool) {
 	}
 	tr.Whole("at the end")
 	tr.End()
+	if left := tr.Litter(); len(left) > 0 {
+		t.Errorf("left over: %v", left)
+	}
 	if t.Failed() {
 		t.Logf("calls up to the fault: %q; after it: %q", calls, tr.Faults.Calls())
 	}
@@ -152,14 +164,11 @@ func (tr *Trial) goOn(t *testing.T, p *Process) {
 	if p.ended() {
 		p = tr.Start(tr.Program, tr.Name)
 	}
-	Poll(t, "the work to be done once all is well", func() bool { return p.ended() || tr.Done() })
+	pollEach(t, pause, "the work to be done once all is well", func() bool { return p.ended() || tr.Done() })
 	p.Stop()
 	if len(tr.Litter()) > 0 && tr.Settle == nil {
 		tr.Start(tr.Program, tr.Name).Stop()
 	} else if tr.Settle != nil {
 		tr.Settle()
-	}
-	if left := tr.Litter(); len(left) > 0 {
-		t.Errorf("left over: %v", left)
 	}
 }
