@@ -17,7 +17,7 @@ import (
 // file is gone without what must be left of it, and no other file is touched.
 func TestFaultAtEachCall(t *testing.T) {
 	t.Parallel()
-	boxtest.Ordeal(t, 30, 5, func(t *testing.T) *boxtest.Trial {
+	boxtest.Ordeal(t, 30, 4, func(t *testing.T) *boxtest.Trial {
 		x, faults := faultyBox(t, "evict_unsent = true\n[worker.clean.disk]\nwhen = \"true\"\n")
 		leave := &leaving{x: x, says: newMover(t, x), at: map[*sidecar.Sidecar]string{}}
 		leave.goes(x.cache, spool.Dropped, ".mp4")
@@ -27,7 +27,8 @@ func TestFaultAtEachCall(t *testing.T) {
 		leave.stays(x.store, spool.Ready, ".jsonl")
 		leave.stays(x.store, spool.Quarantine, ".mp4")
 		return &boxtest.Trial{Box: x.Box, Faults: faults, Program: "deleter", Name: "clean",
-			Done: leave.done, Whole: leave.whole, Settle: x.Recover, End: leave.end}
+			Counters: map[string]uint64{"deleted_files": 4, "lost_files": 2},
+			Done:     leave.done, Whole: leave.whole, Settle: x.Recover, End: leave.end}
 	})
 }
 

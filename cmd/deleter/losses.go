@@ -90,6 +90,7 @@ func (l *losses) begin() error {
 	// Where no room can be taken ahead, lines take it one by one.
 	_ = unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, lossesBytes)
 	if err := l.sp.SyncFolder(spool.Work); err != nil {
+		l.left = true // should it be there to stay
 		return errors.Join(err, f.Close(), l.sp.Remove(string(id)+sidecar.LossesExt))
 	}
 	l.draft = &draft{file: f, id: id}

@@ -135,7 +135,8 @@ func (c *cleaner) tellGone(all []going) ([]going, error) {
 
 // finish removes a file that has been told of.
 func (c *cleaner) finish(g going) error {
-	if err := g.held.Remove(); err != nil {
+	err := g.held.Remove()
+	if err != nil && !errors.Is(err, spool.ErrLitter) {
 		return err
 	}
 	if !c.logged[g.id()] {
@@ -154,5 +155,5 @@ func (c *cleaner) finish(g going) error {
 	}
 	c.w.Log.Debug("deleted", "file", g.side.Name, "at", string(g.at), "reason", g.reason)
 	c.announce(g.side)
-	return nil
+	return err
 }

@@ -23,7 +23,8 @@ func TestFaultAtEachCall(t *testing.T) {
 		s.items = 2
 		kept := s.born(0)
 		return &boxtest.Trial{Box: b, Faults: faults, Program: "mover", Name: "keep",
-			Done: func() bool { return b.Is(kept, "store/ready") && b.Is(dropped, "cache/dropped") },
+			Counters: map[string]uint64{"kept_files": 1, "dropped_files": 1},
+			Done:     func() bool { return b.Is(kept, "store/ready") && b.Is(dropped, "cache/dropped") },
 			Whole: func(when string) {
 				s.wantOneOf(when, kept, "[cache/born]", "[cache/born store/ready]", "[store/ready]")
 				s.wantOneOf(when, dropped, "[cache/born]", "[cache/dropped]")

@@ -117,11 +117,10 @@ func (s *shelf) drop(f *file) (err error) {
 	}
 	defer func() { err = errors.Join(err, h.Release()) }()
 	side := s.sidecar(h, f, spool.Dropped)
-	if err := h.Move(spool.Dropped, side); err != nil {
-		return err
+	if err = h.Move(spool.Dropped, side); h.State() == spool.Dropped { // also where it fails after that
+		s.done(f, side)
 	}
-	s.done(f, side)
-	return nil
+	return err
 }
 
 // hold takes a file. It fails with errGone where that is done with: because it
@@ -142,11 +141,25 @@ func (s *shelf) hold(f *file) (*spool.Held, error) {
 	if err == nil && !settled {
 		return h, nil
 	}
-	if settled {
-		s.w.Counter("settled_leftovers").Add(1)
-		err = errGone
+	if err == nil || errors.Is(err, spool.ErrLitter) {
+		s.settled(store, f)
+		err = errors.Join(err, errGone)
 	}
 	return nil, errors.Join(err, h.Release())
+}
+
+// settled counts and tells of a file that the store has: who brought it there has
+// not, since that failed, or was killed, before it was done.
+func (s *shelf) settled(store *spool.Spool, f *file) {
+	s.w.Counter("settled_leftovers").Add(1)
+	counter := "kept_files"
+	if f.ruling.verdict == Keep {
+		counter = f.ruling.counter
+	}
+	s.w.Counter(counter).Add(1)
+	if side, err := store.Sidecar(spool.Ready, f.id); err == nil { // or it has gone on, and is known
+		s.announce(side)
+	}
 }
 
 // done counts and tells of a file that is where its ruling says.
@@ -234,24 +247,24 @@ func (s *shelf) toStore(h *spool.Held, f *file) error {
 	if errors.Is(err, spool.ErrDamaged) {
 		return s.quarantine(h, err)
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, spool.ErrLitter) {
 		return err
 	}
 	s.w.Counter("stored_bytes").Add(int(f.bytes))
 	s.done(f, side)
-	return nil
+	return err
 }
 
 // quarantine sets a file aside whose bytes are wrong.
 func (s *shelf) quarantine(h *spool.Held, why error) error {
 	side := h.Sidecar()
 	side.Add(s.out.Event(string(spool.Quarantine), why.Error()))
-	if err := h.Move(spool.Quarantine, side); err != nil {
-		return err
+	err := h.Move(spool.Quarantine, side)
+	if h.State() == spool.Quarantine { // also where it fails after that
+		s.w.Counter("damaged_files").Add(1)
+		s.announce(side)
 	}
-	s.w.Counter("damaged_files").Add(1)
-	s.announce(side)
-	return nil
+	return err
 }
 
 // overWear says whether a file is more than may be written today. Where RAM is

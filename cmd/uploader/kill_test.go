@@ -44,7 +44,8 @@ func TestFaultAtEachCall(t *testing.T) {
 			t.Fatal(err)
 		}
 		return &boxtest.Trial{Box: b, Faults: faults, Program: "uploader", Name: "send",
-			Done: func() bool { return b.Is(sides[0], "store/sent") && b.Is(sides[1], "store/sent") },
+			Counters: map[string]uint64{"sent_files": 2},
+			Done:     func() bool { return b.Is(sides[0], "store/sent") && b.Is(sides[1], "store/sent") },
 			Whole: func(when string) {
 				for _, side := range sides {
 					if got := b.Lies(side); len(got) != 1 || got[0] != "store/ready" && got[0] != "store/sent" {

@@ -218,9 +218,11 @@ func (p *Process) Ready() {
 		if p.ended() {
 			p.t.Fatalf("process %d has ended; it wrote:\n%s", p.PID(), p.Log())
 		}
-		return strings.Contains(p.Log(), `"msg":"ready"`)
+		return p.isReady()
 	})
 }
+
+func (p *Process) isReady() bool { return strings.Contains(p.Log(), `"msg":"ready"`) }
 
 // Stop tells a worker to end when it is ready, and wants code 0.
 func (p *Process) Stop() {

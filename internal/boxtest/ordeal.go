@@ -21,6 +21,7 @@ type Trial struct {
 	Program, Name string
 	Done          func() bool       // it has done it
 	Whole         func(when string) // wants what has to be so at any time
+	Counters      map[string]uint64 // some of its own, when it has done it without a restart
 	Settle        func()            // settles what a kill left; nil: the program itself does, at its start
 	End           func()            // wants what has to be so at the end
 }
@@ -117,12 +118,14 @@ func (tr *Trial) run(t *testing.T, f fault, n int) (came bool) {
 	pollEach(t, pause, "the work to be done, or a word on the fault", func() bool {
 		return p.ended() || tr.Done() || f.lasts && tr.Faults.Broken() && strings.Contains(states.Trouble(), f.says.Error())
 	})
-	if !p.ended() && !tr.Faults.Broken() { // its last calls are those at its end
-		p.Ready()
-		p.Signal(syscall.SIGTERM)
+	if !tr.Faults.Broken() { // its last calls are those at its end
+		Poll(t, "the program to be ready", func() bool { return p.ended() || p.isReady() })
+		_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may have been killed just now
 		p.Wait()
 	}
-	came = tr.Faults.Broken()
+	if came = tr.Faults.Broken(); came && f.says == 0 {
+		p.Wait()
+	}
 	tr.Whole("after the fault")
 	calls := tr.Faults.Calls()
 	tr.Faults.Fail(0, 0, false)
@@ -130,7 +133,7 @@ func (tr *Trial) run(t *testing.T, f fault, n int) (came bool) {
 		tr.wantWord(t, p, f, came)
 	}
 	if came {
-		tr.goOn(t, p)
+		tr.goOn(p, states)
 	}
 	tr.Whole("at the end")
 	tr.End()
@@ -159,13 +162,24 @@ func (tr *Trial) wantWord(t *testing.T, p *Process, f fault, came bool) {
 }
 
 // goOn lets the program finish its work, and settles what was left.
-func (tr *Trial) goOn(t *testing.T, p *Process) {
-	t.Helper()
-	if p.ended() {
+func (tr *Trial) goOn(p *Process, states *Feed) {
+	tr.t.Helper()
+	again := p.ended()
+	if again {
 		p = tr.Start(tr.Program, tr.Name)
 	}
-	pollEach(t, pause, "the work to be done once all is well", func() bool { return p.ended() || tr.Done() })
+	pollEach(tr.t, pause, "the work to be done once all is well", func() bool { return p.ended() || tr.Done() })
 	p.Stop()
+	if !again {
+		states.State(fmt.Sprint(tr.Counters), func(st msg.State) bool {
+			for name, n := range tr.Counters {
+				if st.Counters[name] != n {
+					return false
+				}
+			}
+			return true
+		})
+	}
 	if len(tr.Litter()) > 0 && tr.Settle == nil {
 		tr.Start(tr.Program, tr.Name).Stop()
 	} else if tr.Settle != nil {

@@ -120,18 +120,21 @@ func (h *Held) move(to State, side *sidecar.Sidecar) error {
 	return h.spool.unlink(sidecarIn(h.left, side.ID))
 }
 
-// Remove deletes the file and then its sidecar, and releases it.
+// ErrLitter says that a file is gone, and its sidecar is left for Recover to remove.
+var ErrLitter = errors.New("its sidecar is left")
+
+// Remove deletes the file and then its sidecar, and releases it. It fails with
+// ErrLitter where that has come half-way, and can be called again.
 func (h *Held) Remove() error {
 	return h.step("remove", h.side, h.remove)
 }
 
 func (h *Held) remove() error {
-	err := h.spool.unlink(path.Join(string(h.state), h.side.Name))
-	if err == nil {
-		err = h.spool.unlink(sidecarIn(h.state, h.side.ID))
-	}
-	if err != nil {
+	if err := h.spool.unlink(path.Join(string(h.state), h.side.Name)); err != nil {
 		return err
+	}
+	if err := h.spool.unlink(sidecarIn(h.state, h.side.ID)); err != nil {
+		return fmt.Errorf("%w: %w", ErrLitter, err)
 	}
 	h.spool.fillReserve()
 	return h.Release()
@@ -146,8 +149,8 @@ func (h *Held) Verify(alive func()) error {
 // MoveTo brings the file to a state of another spool: copied, hashed and
 // synced there under another name, renamed, and only then removed here; then it
 // is released. It fails with ErrDamaged when its bytes are not those that its
-// sidecar tells of. As long as it fails the file stays, and it can be called
-// again. alive is called now and then.
+// sidecar tells of. As long as it fails the file stays, with ErrLitter its
+// sidecar alone, and it can be called again. alive is called now and then.
 func (h *Held) MoveTo(dst *Spool, to State, side *sidecar.Sidecar, alive func()) error {
 	return h.step("move to disk", side, func() error {
 		there, err := dst.arrived(side, alive)
@@ -163,7 +166,7 @@ func (h *Held) MoveTo(dst *Spool, to State, side *sidecar.Sidecar, alive func())
 
 // Settle removes the file where another spool has a good copy of it already, in
 // whatever state: a move to there was interrupted after its last step but one.
-// It says whether that was so; then the file is released.
+// It says whether that was so; then the file is released. It fails as Remove does.
 func (h *Held) Settle(dst *Spool, alive func()) (bool, error) {
 	there, err := dst.arrived(h.side, alive)
 	if err != nil {
