@@ -8,6 +8,9 @@
 // decide what outlives a power cut, and fails syncs when asked to: the next one
 // succeeds, and what was written before is lost all the same (fsync(2), "EIO").
 //
+// MakeDisk and MountDisk make a disk of a file. Copied while all who write to it
+// are frozen, that is what a power cut leaves.
+//
 // It fails with ErrUnavailable where the machine does not let us mount: that
 // takes root, and /dev/fuse for Mount.
 package faultfs

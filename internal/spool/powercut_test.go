@@ -100,19 +100,19 @@ func workMove(s *Spool, from State, id sidecar.ID, step func(h *Held, side *side
 	return errors.Join(step(h, side), h.Release())
 }
 
-// diskImage makes a file with an empty ext4, and mounts it. commit=60 keeps
-// the file system from making anything durable by itself.
+// diskImage makes a disk of a file, and mounts it.
 func diskImage(t *testing.T, dir string) (image, at string) {
 	t.Helper()
 	image, at = filepath.Join(dir, "disk.img"), filepath.Join(dir, "disk")
-	err := errors.Join(os.Mkdir(at, 0o700), os.WriteFile(image, nil, 0o600), os.Truncate(image, 24<<20))
-	if err != nil {
+	err := faultfs.MakeDisk(image, 24<<20)
+	if err == nil {
+		err = mountImage(image, at)
+	}
+	if errors.Is(err, faultfs.ErrUnavailable) {
+		t.Skip(err)
+	} else if err != nil {
 		t.Fatal(err)
 	}
-	if out, err := exec.Command("mkfs.ext4", "-q", "-F", image).CombinedOutput(); err != nil {
-		t.Skipf("power cuts need mkfs.ext4: %v: %s", err, out)
-	}
-	mountImage(t, image, at)
 	t.Cleanup(func() {
 		if err := faultfs.Unmount(at); err != nil {
 			t.Error(err)
@@ -121,14 +121,8 @@ func diskImage(t *testing.T, dir string) (image, at string) {
 	return image, at
 }
 
-func mountImage(t *testing.T, image, at string) {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("power cuts need root and loop devices")
-	}
-	if out, err := exec.Command("mount", "-o", "loop,commit=60", image, at).CombinedOutput(); err != nil {
-		t.Skipf("power cuts need root and loop devices: mount: %v: %s", err, out)
-	}
+func mountImage(image, at string) error {
+	return errors.Join(os.MkdirAll(at, 0o700), faultfs.MountDisk(image, at))
 }
 
 // said is what a worker has said so far: where each file is, and how much it said.
@@ -173,10 +167,14 @@ func TestPowerCuts(t *testing.T) {
 	for n := range again(t, 10, 50) {
 		for lines, until := last, last+1+rand.IntN(9); lines < until; _, lines = said(t, log.Name()) {
 			time.Sleep(time.Duration(rand.IntN(3000)) * time.Microsecond) // which step it hits is left to chance
-			stopped(t, cmd.Process.Pid)
+			if _, err := faultfs.Frozen(cmd.Process.Pid); err != nil {
+				t.Fatal(err)
+			}
 		}
 		cut := filepath.Join(dir, "cut.img")
-		copyStopped(t, cmd.Process.Pid, image, cut)
+		if err := errors.Join(faultfs.Freeze(cmd.Process.Pid), faultfs.CopyDisk(image, cut)); err != nil {
+			t.Fatal(err)
+		}
 		var where map[string]State
 		where, last = said(t, log.Name())
 		if err := syscall.Kill(cmd.Process.Pid, syscall.SIGCONT); err != nil {
@@ -191,53 +189,13 @@ func TestPowerCuts(t *testing.T) {
 	t.Logf("%d files found whole, %d things settled", found, settled)
 }
 
-// copyStopped copies the image while the worker stands still, so that the copy
-// is of one moment, as the disk is when the power is gone.
-func copyStopped(t *testing.T, pid int, image, to string) {
-	t.Helper()
-	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
-	for !stopped(t, pid) {
-		time.Sleep(100 * time.Microsecond)
-	}
-	text, err := os.ReadFile(image)
-	if err == nil {
-		err = os.WriteFile(to, text, 0o600)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-// stopped says whether all threads of a process stand still. A process that has
-// ended fails the test.
-func stopped(t *testing.T, pid int) bool {
-	t.Helper()
-	stats, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
-	if err != nil || len(stats) == 0 {
-		t.Fatalf("no threads of process %d (%v)", pid, err)
-	}
-	for _, stat := range stats {
-		text, err := os.ReadFile(stat)
-		if err == nil && strings.Contains(string(text), ") Z ") {
-			t.Fatal("the worker ended")
-		}
-		if err == nil && !strings.Contains(string(text), ") T ") {
-			return false
-		}
-	}
-	return true
-}
-
 // afterCut is the box's next start.
 func afterCut(t *testing.T, image string, where map[string]State) (files, settled int) {
 	t.Helper()
 	at := image + ".d"
-	if err := os.MkdirAll(at, 0o700); err != nil {
+	if err := mountImage(image, at); err != nil {
 		t.Fatal(err)
 	}
-	mountImage(t, image, at)
 	defer func() {
 		if out, err := exec.Command("umount", at).CombinedOutput(); err != nil {
 			t.Errorf("umount: %v: %s", err, out)
