@@ -75,32 +75,40 @@ func Ordeal(t *testing.T, calls, syncs int, begin func(t *testing.T) *Trial) {
 	var group sync.WaitGroup
 	var all atomic.Int64
 	for _, f := range faults(calls, syncs) {
-		var last atomic.Int64
-		var stripe sync.WaitGroup
-		for first := range f.stripes() {
-			stripe.Go(func() {
-				for n, came := 1+first, true; came; n += f.stripes() {
-					passed := t.Run(fmt.Sprintf("%s/%d", f.name, n), func(t *testing.T) { came = begin(t).run(t, f, n) })
-					if !passed {
-						return
-					}
-					if came {
-						all.Add(1)
-						last.Store(max(last.Load(), int64(n)))
-					}
-				}
-			})
-		}
+		group.Go(func() { all.Add(f.atEachCall(t, begin)) })
+	}
+	group.Wait()
+	t.Logf("%d faults", all.Load())
+}
+
+// atEachCall says at how many calls it came to the fault.
+func (f fault) atEachCall(t *testing.T, begin func(t *testing.T) *Trial) int64 {
+	t.Helper()
+	var group sync.WaitGroup
+	var count atomic.Int64
+	var began atomic.Bool // -run may leave this fault out
+	for first := range f.stripes() {
 		group.Go(func() {
-			stripe.Wait()
-			t.Logf("%s: at each of %d calls", f.name, last.Load())
-			if n := last.Load(); n < int64(f.least) && !t.Failed() {
-				t.Errorf("%s: it was done after %d calls; want at least %d, or this test does not see them", f.name, n, f.least)
+			for n := 1 + first; ; n += f.stripes() {
+				came := false
+				passed := t.Run(fmt.Sprintf("%s/%d", f.name, n), func(t *testing.T) {
+					began.Store(true)
+					came = begin(t).run(t, f, n)
+				})
+				if !came || !passed {
+					return
+				}
+				count.Add(1)
 			}
 		})
 	}
 	group.Wait()
-	t.Logf("%d faults", all.Load())
+	n := count.Load()
+	t.Logf("%s: at each of %d calls", f.name, n)
+	if n < int64(f.least) && began.Load() && !t.Failed() {
+		t.Errorf("%s: it was done after %d calls; want at least %d, or this test does not see them", f.name, n, f.least)
+	}
+	return n
 }
 
 // run says whether it came to the n-th call at all.
