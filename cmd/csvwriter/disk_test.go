@@ -17,26 +17,6 @@ import (
 	"github.com/perch-edge/perch/pkg/msg"
 )
 
-// smallStore puts the box's store on a disk of 256 KiB.
-func smallStore(t *testing.T, b *boxtest.Box) (store string) {
-	t.Helper()
-	store = b.Dir + "/store"
-	if err := os.Mkdir(store, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := faultfs.Tmpfs(store, 256<<10); errors.Is(err, faultfs.ErrUnavailable) {
-		t.Skip(err)
-	} else if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := faultfs.Unmount(store); err != nil {
-			t.Error(err)
-		}
-	})
-	return store
-}
-
 // fill takes all the room that is left.
 func fill(t *testing.T, store string) {
 	t.Helper()
@@ -60,7 +40,7 @@ func TestFullDiskThatGetsRoomAgain(t *testing.T) {
 		t.Run(flush, func(t *testing.T) {
 			t.Parallel()
 			b := boxtest.New(t, fleet(flush))
-			store := smallStore(t, b)
+			store := b.Small("store", 256<<10)
 			s := newSensor(t, b, "n")
 			feed := b.Follow(b.Bus("watch"), []msg.Kind{msg.KindState}, "air-csv")
 			p := b.Start("csvwriter", "air-csv")
@@ -100,7 +80,7 @@ func TestFullDiskThatGetsRoomAgain(t *testing.T) {
 func TestFullDiskAtTheEndOfARun(t *testing.T) {
 	t.Parallel()
 	b := boxtest.New(t, fleet("1hz"))
-	store := smallStore(t, b)
+	store := b.Small("store", 256<<10)
 	s := newSensor(t, b, "n")
 	feed := b.Follow(b.Bus("watch"), []msg.Kind{msg.KindState}, "air-csv")
 	p := b.Start("csvwriter", "air-csv")
@@ -150,7 +130,7 @@ func TestFailedSync(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			b := boxtest.New(t, fleet(tt.flush))
-			faults, _, backing := faultyStore(t, b)
+			faults, backing := b.Faulty("store")
 			s := newSensor(t, b, "n")
 			feed := b.Follow(b.Bus("watch"), []msg.Kind{msg.KindState}, "air-csv")
 			p := b.Start("csvwriter", "air-csv")
@@ -184,7 +164,7 @@ func synced(faults *faultfs.FS) bool {
 func TestFailedSyncThatCostBytes(t *testing.T) {
 	t.Parallel()
 	b := boxtest.New(t, fleet("instant"))
-	faults, _, backing := faultyStore(t, b)
+	faults, backing := b.Faulty("store")
 	s := newSensor(t, b, "n")
 	feed := b.Follow(b.Bus("watch"), []msg.Kind{msg.KindState}, "air-csv")
 	p := b.Start("csvwriter", "air-csv")
@@ -221,7 +201,7 @@ func TestFailedSyncThatCostBytes(t *testing.T) {
 func TestFailedSyncAtTheEndOfARun(t *testing.T) {
 	t.Parallel()
 	b := boxtest.New(t, fleet("1hz"))
-	faults, _, backing := faultyStore(t, b)
+	faults, backing := b.Faulty("store")
 	s := newSensor(t, b, "n")
 	p := b.Start("csvwriter", "air-csv")
 	s.rows(10)
@@ -242,7 +222,7 @@ func TestFailedSyncAtTheEndOfARun(t *testing.T) {
 func TestOneSyncASecond(t *testing.T) {
 	t.Parallel()
 	b := boxtest.New(t, fleet("1hz"))
-	faults, _, backing := faultyStore(t, b)
+	faults, backing := b.Faulty("store")
 	s := newSensor(t, b, "n")
 	p := b.Start("csvwriter", "air-csv")
 	begun := time.Now()

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -142,7 +141,8 @@ func TestKilledAtEachCall(t *testing.T) {
 func killedAt(t *testing.T, n int) bool {
 	t.Helper()
 	b := boxtest.New(t, fleet("instant"))
-	faults, store, backing := faultyStore(t, b)
+	faults, backing := b.Faulty("store")
+	store := b.Dir + "/store"
 	s := newSensor(t, b, "n")
 	p := victim(b, faults, n)
 	rows := 0
@@ -194,25 +194,4 @@ func victim(b *boxtest.Box, faults *faultfs.FS, n int) *boxtest.Process {
 func struck(store string) bool {
 	text, err := os.ReadFile(store + "/work/air-csv.journal")
 	return err == nil && !bytes.Contains(text, []byte(`"ending"`))
-}
-
-// faultyStore puts the box's store on a disk that can fail.
-func faultyStore(t *testing.T, b *boxtest.Box) (faults *faultfs.FS, store, backing string) {
-	t.Helper()
-	store, backing = b.Dir+"/store", b.Dir+"/disk"
-	if err := errors.Join(os.Mkdir(store, 0o700), os.Mkdir(backing, 0o700)); err != nil {
-		t.Fatal(err)
-	}
-	faults, err := faultfs.Mount(backing, store)
-	if errors.Is(err, faultfs.ErrUnavailable) {
-		t.Skip(err)
-	} else if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := faultfs.Unmount(store); err != nil {
-			t.Error(err)
-		}
-	})
-	return faults, store, backing
 }

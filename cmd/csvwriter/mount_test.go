@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -40,23 +39,9 @@ func newUSB(t *testing.T, b *boxtest.Box) *usb {
 }
 
 // disk makes one. Its folder shows what is on it while it is not plugged in.
-func (u *usb) disk(name string) (dir string) {
+func (u *usb) disk(name string) string {
 	u.t.Helper()
-	dir = u.box.Dir + "/" + name
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		u.t.Fatal(err)
-	}
-	if err := faultfs.Tmpfs(dir, 64<<20); errors.Is(err, faultfs.ErrUnavailable) {
-		u.t.Skip(err)
-	} else if err != nil {
-		u.t.Fatal(err)
-	}
-	u.t.Cleanup(func() {
-		if err := faultfs.Unmount(dir); err != nil {
-			u.t.Error(err)
-		}
-	})
-	return dir
+	return u.box.Small(name, 64<<20)
 }
 
 func (u *usb) plug(disk string) {

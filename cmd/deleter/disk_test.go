@@ -4,38 +4,16 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/perch-edge/perch/internal/boxtest"
-	"github.com/perch-edge/perch/internal/faultfs"
 	"github.com/perch-edge/perch/internal/sidecar"
 	"github.com/perch-edge/perch/internal/spool"
 	"github.com/perch-edge/perch/pkg/msg"
 )
-
-// small makes one of the box's folders a disk of that size.
-func small(t *testing.T, b *boxtest.Box, folder string, bytes int64) {
-	t.Helper()
-	at := filepath.Join(b.Dir, folder)
-	if err := os.Mkdir(at, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	err := faultfs.Tmpfs(at, bytes)
-	if errors.Is(err, faultfs.ErrUnavailable) {
-		t.Skip(err)
-	} else if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := faultfs.Unmount(at); err != nil {
-			t.Error(err)
-		}
-	})
-}
 
 // free is how much room a place has.
 func free(t *testing.T, sp *spool.Spool) int64 {
@@ -52,7 +30,7 @@ func free(t *testing.T, sp *spool.Spool) int64 {
 func TestMinFree(t *testing.T) {
 	t.Parallel()
 	b := boxtest.New(t, fleet("history = \"1.1MB\"\n[worker.clean.disk]\nmin_free = \"8MB\"\n"))
-	small(t, b, "store", 16<<20)
+	b.Small("store", 16<<20)
 	x := boxOn(t, b, "store")
 	var sent []sidecar.ID
 	for n := range 12 { // 12 MB: the newest were put first
@@ -83,7 +61,7 @@ func TestMinFree(t *testing.T) {
 func TestUnsentStay(t *testing.T) {
 	t.Parallel()
 	b := boxtest.New(t, fleet("[worker.clean.disk]\nwhen = \"true\"\nmax_age = \"1ms\"\nmax_bytes = \"1B\"\nmin_free = \"15MB\"\n"))
-	small(t, b, "store", 16<<20)
+	b.Small("store", 16<<20)
 	x := boxOn(t, b, "store")
 	gone := []sidecar.ID{x.put(x.store, spool.Sent, ".mp4", 1000, time.Hour), x.put(x.store, spool.Rejected, ".mp4", 1000, time.Hour)}
 	for _, ext := range []string{".mp4", ".csv", ".jsonl"} {
@@ -114,8 +92,8 @@ func TestUnsentStay(t *testing.T) {
 func TestEvictUnsent(t *testing.T) {
 	t.Parallel()
 	b := boxtest.New(t, fleet("evict_unsent = true\nhistory = \"1.1MB\"\n[worker.clean.disk]\nmin_free = \"6MB\"\n[worker.clean.ram]\nmin_free = \"2MB\"\n"))
-	small(t, b, "store", 12<<20)
-	small(t, b, "cache", 4<<20)
+	b.Small("store", 12<<20)
+	b.Small("cache", 4<<20)
 	x := boxOn(t, b, "store")
 	var readings []sidecar.ID
 	for n := range 200 {
@@ -198,7 +176,7 @@ func choke(t *testing.T, sp *spool.Spool) {
 func TestFullDiskOfUnsentFiles(t *testing.T) {
 	t.Parallel()
 	b := boxtest.New(t, fleet("history = \"1.1MB\"\n[worker.clean.disk]\nmin_free = \"3MB\"\n"))
-	small(t, b, "store", 8<<20)
+	b.Small("store", 8<<20)
 	x := boxOn(t, b, "store")
 	feed := x.Follow(x.Bus("watch"), []msg.Kind{msg.KindState}, "clean")
 	m := newMover(t, x)
@@ -240,7 +218,7 @@ func TestFullDisk(t *testing.T) {
 		t.Run(fmt.Sprintf("running=%v", running), func(t *testing.T) {
 			t.Parallel()
 			b := boxtest.New(t, fleet("evict_unsent = true\nhistory = \"1.1MB\"\n[worker.clean.disk]\nmin_free = \"5MB\"\n"))
-			small(t, b, "store", 8<<20)
+			b.Small("store", 8<<20)
 			x := boxOn(t, b, "store")
 			fill := func() (ids []sidecar.ID) {
 				for n := range 20 {
@@ -276,7 +254,7 @@ func TestFullDisk(t *testing.T) {
 func TestAbsentStore(t *testing.T) {
 	t.Parallel()
 	b := boxtest.New(t, fleet(""))
-	small(t, b, "cache", 4<<20)
+	b.Small("cache", 4<<20)
 	text, err := os.ReadFile(b.Topology)
 	if err != nil {
 		t.Fatal(err)

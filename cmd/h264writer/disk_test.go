@@ -1,14 +1,12 @@
 package main
 
 import (
-	"errors"
 	"os"
 	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/perch-edge/perch/internal/boxtest"
-	"github.com/perch-edge/perch/internal/faultfs"
 	"github.com/perch-edge/perch/pkg/msg"
 	"github.com/perch-edge/perch/pkg/pixel"
 )
@@ -19,19 +17,7 @@ func TestAFullDisk(t *testing.T) {
 	t.Parallel()
 	needFFmpeg(t)
 	b := boxtest.New(t, fleet("segment = \"1s\"\nfragment = \"100ms\""))
-	if err := os.Mkdir(b.Dir+"/cache", 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := faultfs.Tmpfs(b.Dir+"/cache", 256<<10); errors.Is(err, faultfs.ErrUnavailable) {
-		t.Skip(err)
-	} else if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := faultfs.Unmount(b.Dir + "/cache"); err != nil {
-			t.Error(err)
-		}
-	})
+	b.Small("cache", 256<<10)
 	c := newCamera(t, b, pixel.YUV420, small(), killHz)
 	states := b.Follow(b.Bus("watch"), []msg.Kind{msg.KindState}, "clips")
 	p := b.Start("h264writer", "clips")
@@ -92,21 +78,7 @@ func TestASyncThatCostBytes(t *testing.T) {
 	t.Parallel()
 	needFFmpeg(t)
 	b := boxtest.New(t, fleet("segment = \"1s\""))
-	cache, backing := b.Dir+"/cache", b.Dir+"/disk"
-	if err := errors.Join(os.Mkdir(cache, 0o700), os.Mkdir(backing, 0o700)); err != nil {
-		t.Fatal(err)
-	}
-	faults, err := faultfs.Mount(backing, cache)
-	if errors.Is(err, faultfs.ErrUnavailable) {
-		t.Skip(err)
-	} else if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := faultfs.Unmount(cache); err != nil {
-			t.Error(err)
-		}
-	})
+	faults, backing := b.Faulty("cache")
 	segment := regexp.MustCompile(`^sync (work/clips_[^/]+\.mp4)$`)
 	failed := ""
 	faults.Watch(func(call string) {

@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/perch-edge/perch/internal/boxtest"
-	"github.com/perch-edge/perch/internal/faultfs"
 	"github.com/perch-edge/perch/internal/sidecar"
 	"github.com/perch-edge/perch/pkg/msg"
 	"github.com/perch-edge/perch/pkg/pixel"
@@ -243,20 +242,7 @@ func TestSourceThatIsAwayAndComesBack(t *testing.T) {
 func TestFullCache(t *testing.T) {
 	t.Parallel()
 	b := boxtest.New(t, fleet("every = \"50ms\"\nquality = 100"))
-	cache := b.Dir + "/cache"
-	if err := os.Mkdir(cache, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := faultfs.Tmpfs(cache, 512<<10); errors.Is(err, faultfs.ErrUnavailable) {
-		t.Skip(err)
-	} else if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := faultfs.Unmount(cache); err != nil {
-			t.Error(err)
-		}
-	})
+	cache := b.Small("cache", 512<<10)
 	c := openCamera(t, b.Bus("porch"), pixel.YUV420)
 	feed := states(b)
 	stop := c.start(t, 20*time.Millisecond)
@@ -398,21 +384,7 @@ func TestKilledAtEachCall(t *testing.T) {
 func killedAt(t *testing.T, n int) bool {
 	t.Helper()
 	b := boxtest.New(t, fleet(`every = "10ms"`))
-	cache, backing := b.Dir+"/cache", b.Dir+"/disk"
-	if err := errors.Join(os.Mkdir(cache, 0o700), os.Mkdir(backing, 0o700)); err != nil {
-		t.Fatal(err)
-	}
-	faults, err := faultfs.Mount(backing, cache)
-	if errors.Is(err, faultfs.ErrUnavailable) {
-		t.Skip(err)
-	} else if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := faultfs.Unmount(cache); err != nil {
-			t.Error(err)
-		}
-	})
+	faults, backing := b.Faulty("cache")
 	c := openCamera(t, b.Bus("porch"), pixel.YUV420)
 	c.frames(t, 1)
 	events := b.Follow(b.Bus("events"), []msg.Kind{msg.KindFile}, "pictures")

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -13,7 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/perch-edge/perch/internal/boxtest"
-	"github.com/perch-edge/perch/internal/faultfs"
 	"github.com/perch-edge/perch/internal/sidecar"
 	"github.com/perch-edge/perch/internal/spool"
 	"github.com/perch-edge/perch/pkg/msg"
@@ -281,13 +279,7 @@ func TestStoreThatIsAbsent(t *testing.T) {
 	if left, err := os.ReadDir(mount); err != nil || len(left) > 0 {
 		t.Errorf("ReadDir(mount point) = %v, %v; want nothing written there", left, err)
 	}
-	if err := faultfs.Tmpfs(mount, 10<<20); err != nil {
-		if errors.Is(err, faultfs.ErrUnavailable) {
-			t.Skip(err)
-		}
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = unix.Unmount(mount, unix.MNT_DETACH) })
+	s.Small("store", 10<<20)
 	s.await(side, "store/ready")
 	feed.State("no trouble", func(st msg.State) bool { return st.Trouble == "" })
 	p.Stop()
@@ -321,17 +313,7 @@ func TestForgedMessages(t *testing.T) {
 // A file for which there is no room keeps no other from the disk.
 func TestFullStoreTakesWhatFits(t *testing.T) {
 	s := newStage(t, "min_free = \"0\"")
-	store := s.Dir + "/store"
-	if err := os.Mkdir(store, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := faultfs.Tmpfs(store, 1<<20); err != nil {
-		if errors.Is(err, faultfs.ErrUnavailable) {
-			t.Skip(err)
-		}
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = unix.Unmount(store, unix.MNT_DETACH) })
+	store := s.Small("store", 1<<20)
 	s.repeat = 50_000
 	large := s.clip(2 * time.Second)
 	s.repeat = 100

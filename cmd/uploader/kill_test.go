@@ -3,7 +3,6 @@ package main
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -177,16 +176,7 @@ func TestStoreNotMounted(t *testing.T) {
 	states := b.Follow(b.Bus("watch"), []msg.Kind{msg.KindState}, "send")
 	p := b.Start("uploader", "send", "--set", "node.store_mount="+mount)
 	states.State("the missing disk", func(st msg.State) bool { return st.Ready && st.Trouble != "" })
-	if err := faultfs.Tmpfs(mount, 8<<20); errors.Is(err, faultfs.ErrUnavailable) {
-		t.Skip(err)
-	} else if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := faultfs.Unmount(mount); err != nil {
-			t.Error(err)
-		}
-	})
+	b.Small("store", 8<<20)
 	s := newShop(t, mount)
 	side := s.put(".csv", "a,b\n")
 	s.wait(spool.Sent, 1)

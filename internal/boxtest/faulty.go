@@ -20,23 +20,50 @@ import (
 func NewFaulty(t testing.TB, entries string) (*Box, *faultfs.FS) {
 	t.Helper()
 	b := newBox(t)
-	b.Disk, b.at = b.Dir+"/behind", b.Dir+"/disk"
-	if err := errors.Join(os.Mkdir(b.Disk, 0o700), os.Mkdir(b.at, 0o700)); err != nil {
-		t.Fatal(err)
+	var faults *faultfs.FS
+	faults, b.Disk = b.Faulty("disk")
+	b.at = b.Dir + "/disk"
+	b.Write(entries)
+	return b, faults
+}
+
+// Faulty puts a folder of the box on a disk that can fail. behind it is what the
+// test looks at.
+func (b *Box) Faulty(folder string) (faults *faultfs.FS, behind string) {
+	b.t.Helper()
+	at, behind := filepath.Join(b.Dir, folder), filepath.Join(b.Dir, "behind")
+	if err := errors.Join(os.Mkdir(at, 0o700), os.Mkdir(behind, 0o700)); err != nil {
+		b.t.Fatal(err)
 	}
-	disk, err := faultfs.Mount(b.Disk, b.at)
+	faults, err := faultfs.Mount(behind, at)
+	b.mounted(at, err)
+	return faults, behind
+}
+
+// Small puts a folder of the box on a disk of that many bytes.
+func (b *Box) Small(folder string, bytes int64) (at string) {
+	b.t.Helper()
+	at = filepath.Join(b.Dir, folder)
+	if err := os.MkdirAll(at, 0o700); err != nil {
+		b.t.Fatal(err)
+	}
+	b.mounted(at, faultfs.Tmpfs(at, bytes))
+	return at
+}
+
+// mounted skips the test where nothing can be mounted, and unmounts at its end.
+func (b *Box) mounted(at string, err error) {
+	b.t.Helper()
 	if errors.Is(err, faultfs.ErrUnavailable) {
-		t.Skip(err)
+		b.t.Skip(err)
 	} else if err != nil {
-		t.Fatal(err)
+		b.t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if err := faultfs.Unmount(b.at); err != nil {
-			t.Error(err)
+	b.t.Cleanup(func() {
+		if err := faultfs.Unmount(at); err != nil {
+			b.t.Error(err)
 		}
 	})
-	b.Write(entries)
-	return b, disk
 }
 
 // Is says whether a file is in a place, "cache/born", say, and nowhere else.
