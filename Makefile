@@ -44,8 +44,8 @@ model: ## YOLOX-nano (COCO, Apache-2.0) from its official release, into models/
 docs: build ## docs/TOPOLOGY.md from the programs themselves
 	$(GO) test ./e2e -run TestTopologyDocument -update
 
-soak: build ## kill, restart, count, for an hour each: readings, files
-	PERCH_SOAK=1h $(GO) test ./e2e -run 'TestKills|TestFilesBalance' -timeout 3h -v
+soak: build ## kill, restart, count, for an hour each: readings, files, power cuts
+	PERCH_SOAK=1h $(GO) test ./e2e -run 'TestKills|TestFilesBalance|TestPowerCuts' -timeout 4h -v
 
 arm64: ## build for a 64-bit Raspberry Pi (needs Debian's arm64 packages; the recipe is in CONTRIBUTING.md)
 	CC=aarch64-linux-gnu-gcc PKG_CONFIG_LIBDIR=/usr/lib/aarch64-linux-gnu/pkgconfig \

@@ -16,7 +16,6 @@ import (
 // A deleter whose disk fails at any call of its work, or that is killed there: no
 // file is gone without what must be left of it, and no other file is touched.
 func TestFaultAtEachCall(t *testing.T) {
-	t.Parallel()
 	boxtest.Ordeal(t, 30, 4, func(t *testing.T) *boxtest.Trial {
 		x, faults := faultyBox(t, "evict_unsent = true\n[worker.clean.disk]\nwhen = \"true\"\n")
 		leave := &leaving{x: x, says: newMover(t, x), at: map[*sidecar.Sidecar]string{}}

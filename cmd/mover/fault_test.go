@@ -14,7 +14,6 @@ import (
 // A mover whose disk fails at any call of its work, or that is killed there, loses
 // no file, makes no second one, and none that is not whole.
 func TestFaultAtEachCall(t *testing.T) {
-	t.Parallel()
 	boxtest.Ordeal(t, 50, 6, func(t *testing.T) *boxtest.Trial {
 		b, faults := boxtest.NewFaulty(t, fleet("keep = 'items == 2'\notherwise = \"drop\""))
 		s := stageOn(t, b)

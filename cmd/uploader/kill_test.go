@@ -31,7 +31,6 @@ func faultyShop(t *testing.T, keys string) (*boxtest.Box, *faultfs.FS, *shop) {
 // An uploader whose disk fails at any call of its work, or that is killed there:
 // everything is sent, and at the receiver once.
 func TestFaultAtEachCall(t *testing.T) {
-	t.Parallel()
 	boxtest.Ordeal(t, 25, 3, func(t *testing.T) *boxtest.Trial {
 		server := newShelf(t)
 		b, faults, s := faultyShop(t, server.keys("retry_most = \"1s\"\nparallel = 1"))

@@ -3,6 +3,9 @@
 //
 //	New(t, entries) --> Start("csvwriter", …) --> States(…).Until(…) --> Stop, Kill --> nothing is left
 //
+// Its disks can be small (Small) or fail (NewFaulty, Faulty); Ordeal lets one fail
+// at each call of a program, and kills it there.
+//
 // A test binary is its programs: TestMain calls Main, which puts them on the
 // PATH. Everything fails the test by itself. At its end what still runs is
 // killed, and what was left in the run folder is an error of the test.

@@ -69,7 +69,8 @@ const pause = 25 * time.Millisecond
 //
 // Where the program ends, it is started again, as a supervisor does it. A fault
 // that lasts is taken away when the program has said so in its state, or has
-// ended with a word on it: it then goes on by itself.
+// ended with a word on it: it then goes on by itself. It keeps the machine busy:
+// run it beside no other tests.
 func Ordeal(t *testing.T, calls, syncs int, begin func(t *testing.T) *Trial) {
 	t.Helper()
 	var group sync.WaitGroup

@@ -5,8 +5,9 @@
 //	program --> mount point --(tmpfs of a few pages)--> ENOSPC
 //
 // Mount shows a backing folder at another path, keeps a list of the calls that
-// decide what outlives a power cut, and fails syncs when asked to: the next one
-// succeeds, and what was written before is lost all the same (fsync(2), "EIO").
+// decide what outlives a power cut, and fails any of them when asked to. After a
+// sync that failed the next one succeeds, and what was written before is lost all
+// the same (fsync(2), "EIO").
 //
 // MakeDisk and MountDisk make a disk of a file. Copied while all who write to it
 // are frozen, that is what a power cut leaves.
@@ -157,9 +158,10 @@ func (f *FS) Broken() bool {
 }
 
 // Calls lists what was done since the last call of Calls, with paths below the
-// folder: "create work/a", "open work/a" to be written to, "write work/a", "truncate work/a", "sync work/a",
-// "sync failed work/a", "rename work/a ready/a", "unlink work/a", "allocate work/a",
-// "mkdir work", and for a folder's own sync "sync work".
+// folder: "create work/a", "open work/a" (to be written to), "write work/a",
+// "truncate work/a", "sync work/a", "sync failed work/a", "rename work/a ready/a",
+// "unlink work/a", "allocate work/a", "mkdir work", and for a folder's own sync
+// "sync work".
 func (f *FS) Calls() []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
