@@ -56,7 +56,7 @@ func (l *leaving) done() bool {
 	if l.polls++; l.polls%10 == 0 {
 		l.says.say(l.going[0].ID, "dropped")
 	}
-	return !slices.ContainsFunc(l.going, func(side *sidecar.Sidecar) bool { return l.x.Is(side, l.at[side]) })
+	return !slices.ContainsFunc(l.going, func(side *sidecar.Sidecar) bool { return l.x.Has(side, l.at[side]) })
 }
 
 // lost says whether a losses file must tell of one that is gone.

@@ -66,11 +66,16 @@ func (b *Box) mounted(at string, err error) {
 	})
 }
 
-// Is says whether a file is in a place, "cache/born", say, and nowhere else.
+// Has says whether a file is in a place, "cache/born", say.
+func (b *Box) Has(side *sidecar.Sidecar, place string) bool {
+	_, err := os.Lstat(filepath.Join(b.Disk, place, side.Name))
+	return err == nil
+}
+
+// Is says whether it is there and nowhere else.
 func (b *Box) Is(side *sidecar.Sidecar, place string) bool {
 	b.t.Helper()
-	found := b.glob("/*/*/" + side.Name)
-	return len(found) == 1 && filepath.Dir(found[0]) == place
+	return b.Has(side, place) && len(b.glob("/*/*/"+side.Name)) == 1
 }
 
 // Lies says where a file is. In each of these places it must be whole.

@@ -60,6 +60,9 @@ func (f fault) stripes() int {
 	return 3
 }
 
+// most is how many calls of a program are tried.
+const most = 1000
+
 // pause is how long a test waits between two looks: many look at the same time.
 const pause = 25 * time.Millisecond
 
@@ -86,28 +89,34 @@ func Ordeal(t *testing.T, calls, syncs int, begin func(t *testing.T) *Trial) {
 func (f fault) atEachCall(t *testing.T, begin func(t *testing.T) *Trial) int64 {
 	t.Helper()
 	var group sync.WaitGroup
-	var count atomic.Int64
-	var began atomic.Bool // -run may leave this fault out
+	var count, left atomic.Int64
 	for first := range f.stripes() {
 		group.Go(func() {
-			for n := 1 + first; ; n += f.stripes() {
-				came := false
+			for n := 1 + first; n < most; n += f.stripes() {
+				ran, came := false, false
 				passed := t.Run(fmt.Sprintf("%s/%d", f.name, n), func(t *testing.T) {
-					began.Store(true)
+					ran = true
 					came = begin(t).run(t, f, n)
 				})
-				if !came || !passed {
+				switch {
+				case !ran: // -run leaves it out
+					left.Add(1)
+				case !came || !passed:
 					return
+				default:
+					count.Add(1)
 				}
-				count.Add(1)
 			}
 		})
 	}
 	group.Wait()
 	n := count.Load()
 	t.Logf("%s: at each of %d calls", f.name, n)
-	if n < int64(f.least) && began.Load() && !t.Failed() {
+	if n < int64(f.least) && left.Load() == 0 && !t.Failed() {
 		t.Errorf("%s: it was done after %d calls; want at least %d, or this test does not see them", f.name, n, f.least)
+	}
+	if n >= most-int64(f.stripes()) {
+		t.Errorf("%s: it was not done after %d calls", f.name, n)
 	}
 	return n
 }
