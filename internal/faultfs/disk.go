@@ -53,12 +53,12 @@ func Freeze(pid int) error {
 	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
 		return fmt.Errorf("stop process %d: %w", pid, err)
 	}
-	for {
-		still, err := Frozen(pid)
-		if err != nil || still {
+	tick := time.NewTicker(100 * time.Microsecond)
+	defer tick.Stop()
+	for ; ; <-tick.C {
+		if still, err := Frozen(pid); err != nil || still {
 			return err
 		}
-		time.Sleep(100 * time.Microsecond) // between two looks at another process
 	}
 }
 

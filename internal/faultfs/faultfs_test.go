@@ -138,6 +138,43 @@ func TestFailFailsOneCall(t *testing.T) {
 	}
 }
 
+func TestFailSyncFailsOneSync(t *testing.T) {
+	f, backing, at := mount(t)
+	file, err := os.Create(at + "/a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	f.FailSync(2, false)
+	for n, want := range []error{nil, syscall.EIO, nil} {
+		if _, err := file.WriteString("text"); err != nil {
+			t.Fatal(err)
+		}
+		if err := file.Sync(); !errors.Is(err, want) || f.Broken() != (n > 0) {
+			t.Errorf("Sync() no. %d = %v, broken: %v; want %v", n+1, err, f.Broken(), want)
+		}
+	}
+	got, err := os.ReadFile(backing + "/a")
+	if want := []byte("text\x00\x00\x00\x00text"); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("backing file = %q, %v; want %q", got, err, want)
+	}
+}
+
+// What cannot be written to any more can still be read.
+func TestReadOnly(t *testing.T) {
+	f, _, at := mount(t)
+	if err := os.WriteFile(at+"/a", []byte("one\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f.Fail(1, syscall.EROFS, false)
+	if file, err := os.OpenFile(at+"/a", os.O_RDWR, 0); !errors.Is(err, syscall.EROFS) {
+		t.Errorf("OpenFile() = %v, %v; want EROFS", file, err)
+	}
+	if got, err := os.ReadFile(at + "/a"); err != nil || string(got) != "one\n" {
+		t.Errorf("ReadFile() = %q, %v; want what was written", got, err)
+	}
+}
+
 func TestTmpfsIsSoonFull(t *testing.T) {
 	at := t.TempDir()
 	if err := Tmpfs(at, 64<<10); errors.Is(err, ErrUnavailable) {
