@@ -59,7 +59,8 @@ func TestPowerCuts(t *testing.T) {
 		gone: map[sidecar.ID]*sidecar.Sidecar{}, inRAM: map[sidecar.ID]bool{}}
 	p.disk()
 	random := rand.New(rand.NewPCG(seed, 2))
-	for n := 0; n < cuts || time.Now().Before(until); n++ {
+	n := 0
+	for ; n < cuts || time.Now().Before(until); n++ {
 		p.launch()
 		p.listen()
 		p.hear(1 + random.IntN(60))
@@ -80,7 +81,7 @@ func TestPowerCuts(t *testing.T) {
 	if left := p.spooled(); len(left) > 0 {
 		t.Errorf("%d files are left, the first ones are %v; want none", len(left), left[:min(len(left), 5)])
 	}
-	t.Logf("%d files were found whole in the store after a cut", p.found)
+	t.Logf("%d cuts; %d files were found whole in the store after them", n, p.found)
 	p.remember()
 	p.compare()
 }
@@ -166,9 +167,9 @@ func (p *powered) cut() {
 	}
 	_ = p.up.Wait() // it was killed
 	p.up = nil
-	p.noneLeft()
 	store := filepath.Join(p.dir, "store")
-	err = errors.Join(err, syscall.Unmount(store, 0), os.Rename(p.image+".cut", p.image))
+	p.unmount(store)
+	err = errors.Join(err, os.Rename(p.image+".cut", p.image))
 	for _, dir := range []string{"cache", "run", "shm"} {
 		err = errors.Join(err, os.RemoveAll(filepath.Join(p.dir, dir)))
 	}
@@ -195,12 +196,21 @@ func (p *powered) freeze() (pids []int) {
 	return pids
 }
 
-// noneLeft waits until all processes are gone, as they are without power.
-func (p *powered) noneLeft() {
+// unmount takes the disk away when all processes are gone, as they are without
+// power: one that was killed keeps it busy until the kernel has closed its files.
+func (p *powered) unmount(store string) {
 	p.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); len(p.processes()) > 0; time.Sleep(time.Millisecond) { // between two looks
-		if time.Now().After(deadline) {
-			p.t.Fatalf("still running: %v", p.processes())
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) { // between two looks
+		left := p.processes()
+		err := error(syscall.EBUSY)
+		if len(left) == 0 {
+			err = syscall.Unmount(store, 0)
+		}
+		if err == nil {
+			return
+		}
+		if !errors.Is(err, syscall.EBUSY) || time.Now().After(deadline) {
+			p.t.Fatalf("unmount the disk with processes %v: %v", left, err)
 		}
 	}
 }
