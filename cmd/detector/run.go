@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/perch-edge/perch/internal/onnx"
 	"github.com/perch-edge/perch/internal/turbojpeg"
 	"github.com/perch-edge/perch/internal/yolo"
@@ -100,7 +102,7 @@ func (d *detector) look(ctx context.Context) error {
 	pause := time.Duration(float64(time.Second) / d.cfg.MaxHz)
 	ended := false // the stream: then to see no frame is no trouble
 	for next := time.Now(); ; {
-		if err := d.w.Wait(ctx, next); err != nil {
+		if err := d.frames.Wait(ctx, next); err != nil {
 			return err
 		}
 		frame, ok, err := d.frames.Newest(ctx, time.Now().Add(silence))
@@ -150,11 +152,13 @@ func (d *detector) see(ctx context.Context, frame msg.Frame) error {
 		d.w.Counter("frames_still").Add(1)
 		return d.publish(frame, "still")
 	}
+	used := cpuTime()
 	begun = time.Now()
 	if err := patiently(ctx, d.w, d.cfg.Deadline.D(), d.network.run); err != nil {
 		return err
 	}
 	d.w.Gauge("inference_ms", milliseconds(time.Since(begun)))
+	d.w.Counter("inference_cpu_us").Add(int((cpuTime() - used).Microseconds()))
 	begun = time.Now()
 	objects, err := d.network.objects()
 	if err != nil {
@@ -265,6 +269,16 @@ func patiently(ctx context.Context, w *worker.Worker, limit time.Duration, do fu
 			return &stuckError{context.Cause(ctx)}
 		}
 	}
+}
+
+// cpuTime is what the whole process has taken, so that it holds for any number
+// of threads: while the network runs, there is little else.
+func cpuTime() time.Duration {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_PROCESS_CPUTIME_ID, &ts); err != nil {
+		return 0 // no kernel that we run on is without it
+	}
+	return time.Duration(ts.Nano())
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

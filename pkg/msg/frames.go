@@ -67,6 +67,7 @@ type Frames struct {
 	geo    Geometry
 	next   uint64
 	known  bool      // a frame has been taken since the last doorbell
+	silent bool      // no doorbells are subscribed to at the moment
 	looked time.Time // when the ring was last known to be the stream's present one
 	tried  time.Time // when it was last out of reach, but for there being none
 	count  Account
@@ -88,13 +89,13 @@ func (b *Bus) Frames(from FrameSource) (*Frames, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, err := range []error{in.soc.SetSubscribe(string(TopicOf(KindFrame, from.Source, from.Stream))), in.soc.Connect(endpoint),
+	f := &Frames{bus: b, from: from, in: in, born: clock.Boot()}
+	for _, err := range []error{in.soc.SetSubscribe(f.doorbell()), in.soc.Connect(endpoint),
 		in.soc.SetSubscribe(helloPrefix + string(b.cfg.Name))} {
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("subscribe to frames of %s at %s: %w", from.Source, endpoint, err), in.close())
 		}
 	}
-	f := &Frames{bus: b, from: from, in: in, born: clock.Boot()}
 	b.closeLater(f.close)
 	return f, nil
 }
@@ -143,12 +144,29 @@ func (f *Frames) Next(ctx context.Context, until time.Time) (Frame, bool, error)
 	})
 }
 
-// Tend throws away the doorbells that have rung. A reader that wants no frame
-// for a while calls it now and then: ZeroMQ sends a subscription to a publisher
-// that came back only when its socket is used.
-func (f *Frames) Tend() error {
+// Rest throws away the doorbells that have rung, and where no frame is wanted for
+// a while, has them silenced until the next wait: each would wake the reader, and
+// the publisher to send it. A reader that wants no frame until some moment calls it
+// now and then: ZeroMQ sends a subscription to a publisher that came back only when
+// its socket is used.
+func (f *Frames) Rest(until time.Time) error {
+	if f.ring != nil && f.geo.Hz > 0 && !f.silent && time.Until(until).Seconds() > restful/f.geo.Hz {
+		if err := f.in.soc.SetUnsubscribe(f.doorbell()); err != nil {
+			return fmt.Errorf("silence doorbells: %w", err)
+		}
+		f.silent = true
+	}
 	_, err := f.in.discard()
 	return err
+}
+
+// restful is how many frames it must be until one is wanted for their doorbells to
+// be silenced, which takes two messages itself.
+const restful = 4
+
+// doorbell is the topic of what tells of a frame.
+func (f *Frames) doorbell() string {
+	return string(TopicOf(KindFrame, f.from.Source, f.from.Stream))
 }
 
 func (f *Frames) take(ctx context.Context, until time.Time, pick func() (shm.Lease, error)) (Frame, bool, error) {
@@ -226,6 +244,12 @@ func (f *Frames) patience() time.Duration {
 }
 
 func (f *Frames) listen(ctx context.Context, until time.Time) error {
+	if f.silent {
+		if err := f.in.soc.SetSubscribe(f.doorbell()); err != nil {
+			return fmt.Errorf("subscribe to doorbells: %w", err)
+		}
+		f.silent = false // one that rings before this arrives is made up for by patience
+	}
 	wake := time.Now().Add(f.patience())
 	if !until.IsZero() && until.Before(wake) {
 		wake = until

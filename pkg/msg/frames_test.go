@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/pebbe/zmq4"
 
 	"github.com/perch-edge/perch/pkg/shm"
 )
@@ -173,4 +174,49 @@ func TestDoorbellsAreOnlyDoorbells(t *testing.T) {
 	if _, ok, err := frames.Next(soon(t), time.Now().Add(50*time.Millisecond)); ok || err != nil {
 		t.Errorf("Next() after ten doorbells for nothing = %v, %v; want nothing", ok, err)
 	}
+}
+
+// A reader that rests is not woken, misses nothing that it wants, and waits again
+// as others do.
+func TestRestSilencesDoorbells(t *testing.T) {
+	run, dir := folders(t)
+	reader := openBus(t, run, dir, "pictures")
+	defer reader.Close()
+	frames := readFrames(t, reader, 1)
+	b, out := startFrames(t, run, dir)
+	defer b.Close()
+	publishFrame(t, b, out, 0)
+	nextFrame(t, frames).Release()
+	heard := func(note string) {
+		t.Helper()
+		for until := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+			got, err := out.out.end.soc.RecvBytes(zmq4.DONTWAIT)
+			if err == nil && string(got) == note {
+				return
+			}
+			if time.Now().After(until) {
+				t.Fatalf("the publisher heard no %q", note)
+			}
+		}
+	}
+	heard("\x01frame/porch/video")
+	if err := frames.Rest(time.Now().Add(20 * time.Millisecond)); err != nil || frames.silent {
+		t.Errorf("Rest() for two intervals = %v, silent %v; want neither", err, frames.silent)
+	}
+	if err := frames.Rest(time.Now().Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	heard("\x00frame/porch/video")
+	for i := range 3 {
+		publishFrame(t, b, out, byte(i+1))
+	}
+	f, ok, err := frames.Newest(soon(t), time.Time{})
+	if err != nil || !ok || f.Seq != 3 {
+		t.Fatalf("Newest() after a rest = frame %d, %v, %v; want frame 3", f.Seq, ok, err)
+	}
+	f.Release()
+	if _, ok, err := frames.Newest(soon(t), time.Now().Add(50*time.Millisecond)); ok || err != nil {
+		t.Errorf("Newest() without a new frame = %v, %v; want nothing", ok, err)
+	}
+	heard("\x01frame/porch/video")
 }

@@ -14,6 +14,13 @@ import (
 // step is how long a work loop may wait before it shows that it is alive.
 const step = 500 * time.Millisecond
 
+// After so many messages an inbox that brings nothing for a lull gives account at
+// once: somebody may be waiting for it, such as a job that announces many files.
+const (
+	burst = 1000
+	lull  = 20 * time.Millisecond
+)
+
 // ledger keeps a copy of what an inbox counts, for the state, which another
 // goroutine publishes.
 type ledger struct {
@@ -21,6 +28,7 @@ type ledger struct {
 	count func() tally
 	last  atomic.Pointer[tally]
 	at    time.Time
+	since int // messages since the last lull
 }
 
 // tally is what an inbox has counted.
@@ -37,12 +45,17 @@ func (l *ledger) tally() tally {
 	return tally{}
 }
 
+// keep counts where the last count is too old for a state each second.
 func (l *ledger) keep(now time.Time) {
 	if now.Sub(l.at) >= step {
-		t := l.count()
-		l.last.Store(&t)
-		l.at = now
+		l.keepNow(now)
 	}
+}
+
+func (l *ledger) keepNow(now time.Time) {
+	t := l.count()
+	l.last.Store(&t)
+	l.at = now
 }
 
 // attend waits for the next thing that an inbox brings, shows all the while
@@ -52,10 +65,20 @@ func attend[T any](ctx context.Context, l *ledger, until time.Time, next func(co
 		l.w.Progress()
 		now := time.Now()
 		l.keep(now)
-		got, ok, err := next(ctx, sooner(until, now.Add(step)))
-		if err != nil { // perhaps the last word
-			l.at = time.Time{}
-			l.keep(now)
+		wake := now.Add(step)
+		if l.since >= burst {
+			wake = now.Add(lull)
+		}
+		got, ok, err := next(ctx, sooner(until, wake))
+		switch {
+		case ok:
+			l.since++
+		case err != nil: // perhaps the last word
+			l.keepNow(now)
+		case l.since >= burst:
+			l.keepNow(now)
+			l.since = 0
+			l.w.reportSoon()
 		}
 		if ok || err != nil || (!until.IsZero() && !time.Now().Before(until)) {
 			return got, ok, err
@@ -225,12 +248,12 @@ func (in *FrameInbox) Next(ctx context.Context, until time.Time) (msg.Frame, boo
 
 // tendEvery is how soon a source that came back hears of a reader that is
 // waiting for its own next moment.
-const tendEvery = 100 * time.Millisecond
+const tendEvery = 250 * time.Millisecond
 
 // Wait waits for a moment, as Worker.Wait does, and stays subscribed meanwhile.
 func (in *FrameInbox) Wait(ctx context.Context, until time.Time) error {
 	for {
-		if err := in.frames.Tend(); err != nil {
+		if err := in.frames.Rest(until); err != nil {
 			return err
 		}
 		in.keep(time.Now())

@@ -9,8 +9,9 @@ import (
 	"github.com/perch-edge/perch/pkg/msg"
 )
 
-// reportEachSecond publishes the state until stop is called, and once more
-// then: the last word is a worker's final account.
+// reportEachSecond publishes the state, and besides when reportSoon is called,
+// until stop is called, and once more then: the last word is a worker's final
+// account.
 func (w *Worker) reportEachSecond() (stop func()) {
 	quit := make(chan struct{})
 	var group sync.WaitGroup
@@ -21,6 +22,7 @@ func (w *Worker) reportEachSecond() (stop func()) {
 			w.report()
 			select {
 			case <-tick.C:
+			case <-w.soon:
 			case <-quit:
 				w.report()
 				return
@@ -28,6 +30,14 @@ func (w *Worker) reportEachSecond() (stop func()) {
 		}
 	})
 	return func() { close(quit); group.Wait() }
+}
+
+// reportSoon has the state published now, rather than within a second.
+func (w *Worker) reportSoon() {
+	select {
+	case w.soon <- struct{}{}:
+	default: // it is about to be
+	}
 }
 
 func (w *Worker) report() {

@@ -33,6 +33,7 @@ type Worker struct {
 	bus     *msg.Bus
 	pub     *msg.Publisher
 	states  *msg.StateStream
+	soon    chan struct{} // the state is wanted before its second is over
 	dog     watchdog
 
 	progress atomic.Int64 // boot time of the work loop's last step
@@ -54,7 +55,7 @@ type gate func(names []string, atMost time.Duration, done <-chan struct{}) []str
 
 // work runs the program on an open bus until it ends.
 func (p Program[C]) work(ctx context.Context, top *topology.Topology, entry *topology.Entry, cfg C, stderr io.Writer) (err error) {
-	w := &Worker{program: p.Name, reads: p.Reads, top: top, entry: entry, dog: newWatchdog(),
+	w := &Worker{program: p.Name, reads: p.Reads, top: top, entry: entry, dog: newWatchdog(), soon: make(chan struct{}, 1),
 		troubles: map[string]string{}, counters: map[string]*Counter{}, gauges: map[string]float64{}}
 	w.Log = newLog(stderr, entry)
 	if err := w.open(); err != nil {
