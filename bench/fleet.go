@@ -166,15 +166,12 @@ type box struct {
 }
 
 type boxWorker struct {
-	Name      string             `json:"name"`
-	Program   string             `json:"program"`
-	PID       int                `json:"pid"`
-	Trouble   string             `json:"trouble"`
-	Counters  map[string]uint64  `json:"counters"`
-	Gauges    map[string]float64 `json:"gauges"`
-	Published map[string]struct {
-		Hz float64 `json:"hz"`
-	} `json:"published"`
+	Name     string             `json:"name"`
+	Program  string             `json:"program"`
+	PID      int                `json:"pid"`
+	Trouble  string             `json:"trouble"`
+	Counters map[string]uint64  `json:"counters"`
+	Gauges   map[string]float64 `json:"gauges"`
 }
 
 func (f *fleet) ask(verb string) (box, error) {

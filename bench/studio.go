@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/perch-edge/perch/internal/onnx"
@@ -23,13 +22,12 @@ type studio struct {
 	shape          shape
 	segment        time.Duration // of video; each way is measured for as long, so that one segment's end is in it
 	model          string
-	args           map[string][]string // of h264writer's ffmpeg, from its output on, by preset
 }
 
 func openStudio(dir, disk, bin string, segment time.Duration) (*studio, error) {
 	_, _, hd, _ := shapes()
 	s := &studio{dir: dir, disk: disk, bin: bin, footage: filepath.Join(dir, "footage.yuv"), shape: hd, segment: segment,
-		model: findModel(bin), args: map[string][]string{}}
+		model: findModel(bin)}
 	return s, makeFootage(s.footage, hd, footage)
 }
 
@@ -87,38 +85,29 @@ func (s *studio) objects(settings string) string {
 	return fmt.Sprintf("\n[worker.%s]\nprogram = \"detector\"\nsource = %q\nmodel = %q\n%s\n", objectsName, cameraName, s.model, settings)
 }
 
-// encode runs a way for the length of a segment.
+// encode runs a way for the length of a segment, with ffmpeg alone beside it.
 func (s *studio) encode(ctx context.Context, w way) (e encoded, err error) {
-	if w.kind == bare {
-		return s.alone(ctx, w.preset)
+	entries := s.camera() + s.clips(w.preset, w.kind != copied)
+	looks := w.kind == everything && s.model != ""
+	if w.kind == everything {
+		entries += s.pictures("")
 	}
-	err = s.film(ctx, w, func(f *fleet) error {
-		e, err = s.watch(f)
+	if looks {
+		entries += s.objects("")
+	}
+	err = withFleet(ctx, s.dir, s.disk, s.bin, entries, func(f *fleet) error {
+		e, err = s.watch(ctx, f, looks)
 		return err
 	})
 	return e, err
 }
 
-// film brings a way's fleet up.
-func (s *studio) film(ctx context.Context, w way, do func(*fleet) error) error {
-	entries := s.camera() + s.clips(w.preset, w.kind != copied)
-	if w.kind == everything {
-		entries += s.pictures("")
-		if s.model != "" {
-			entries += s.objects("")
-		}
-	}
-	return withFleet(ctx, s.dir, s.disk, s.bin, entries, func(f *fleet) error {
-		time.Sleep(settling)
-		return do(f)
-	})
-}
-
 // settling is until all goes its way.
 const settling = 1500 * time.Millisecond
 
-// watch measures a fleet that films.
-func (s *studio) watch(f *fleet) (e encoded, err error) {
+// watch measures a fleet that films, with the same encode beside it.
+func (s *studio) watch(ctx context.Context, f *fleet, looks bool) (e encoded, err error) {
+	time.Sleep(settling) // h264writer starts its ffmpeg with the first frame
 	all, err := f.processes()
 	if err != nil {
 		return e, err
@@ -127,43 +116,75 @@ func (s *studio) watch(f *fleet) (e encoded, err error) {
 	if err != nil {
 		return e, err
 	}
-	if e, err = over(s.segment, s.shape.bytes(), append(all, process{ffmpegName, ffmpegName, child})); err != nil {
-		return e, err
-	}
-	b, err := f.ask("status")
-	for _, w := range b.Workers {
-		for _, flow := range w.Published {
-			e.inference += w.Gauges["inference_ms"] * 1000 * flow.Hz / frameHz // only a detector has that gauge
-		}
-	}
-	return e, err
-}
-
-// over measures for a while, and not what it takes to start. The last process is
-// the ffmpeg that encodes: what it has read says how many frames those were,
-// also where the machine is too slow for all.
-func over(window time.Duration, frameBytes int, all []process) (e encoded, err error) {
-	read := func() (before []time.Duration, bytes int64) {
-		if err == nil {
-			before, err = cpuOf(all)
-		}
-		if err == nil {
-			bytes, err = bytesRead(all[len(all)-1].pid)
-		}
-		return before, bytes
-	}
-	before, from := read()
-	start := time.Now()
-	time.Sleep(window)
-	after, to := read()
+	alone, end, err := s.alone(ctx, child)
 	if err != nil {
 		return e, err
 	}
-	e = encoded{cpu: map[string]float64{}, offered: time.Since(start).Seconds() * frameHz, frames: float64(to-from) / float64(frameBytes)}
-	for i, p := range all {
-		e.cpu[p.name] = float64((after[i] - before[i]).Microseconds()) / e.frames
+	defer func() { err = errors.Join(err, end()) }()
+	time.Sleep(settling)
+	all = append(all, process{ffmpegName, ffmpegName, child}, process{aloneName, ffmpegName, alone})
+	before, err := s.sight(ctx, f, all, looks)
+	if err != nil {
+		return e, err
 	}
-	return e, nil
+	time.Sleep(s.segment)
+	after, err := s.sight(ctx, f, all, looks)
+	return after.since(before, all), err
+}
+
+// sight is how far all have come at one moment.
+type sight struct {
+	at        time.Time
+	cpu       []time.Duration
+	frames    map[string]float64 // that each ffmpeg has read
+	inference uint64             // µs
+}
+
+// sight looks at a fleet, with a detector just after it gave account, so that
+// what its model took is of the same time.
+func (s *studio) sight(ctx context.Context, f *fleet, all []process, looks bool) (now sight, err error) {
+	now.frames = map[string]float64{}
+	if looks {
+		w, err := f.worker(objectsName)
+		if err != nil {
+			return now, err
+		}
+		l := looker{objectsName, "detector", "frames_seen"}
+		if w, err = l.after(ctx, f, w.Counters[l.counter]); err != nil {
+			return now, err
+		}
+		now.inference = w.Counters["inference_cpu_us"]
+	}
+	now.at = time.Now()
+	if now.cpu, err = cpuOf(all); err != nil {
+		return now, err
+	}
+	for _, p := range all[len(all)-2:] { // the two that encode
+		n, err := bytesRead(p.pid)
+		if err != nil {
+			return now, err
+		}
+		now.frames[p.name] = float64(n) / float64(s.shape.bytes())
+	}
+	return now, nil
+}
+
+// since is what was taken from one moment to another. What each ffmpeg has read
+// says how many frames it encoded, also where the machine is too slow for all.
+func (now sight) since(before sight, all []process) encoded {
+	e := encoded{cpu: map[string]float64{}, frames: map[string]float64{}, offered: now.at.Sub(before.at).Seconds() * frameHz}
+	for name := range now.frames {
+		e.frames[name] = now.frames[name] - before.frames[name]
+	}
+	for i, p := range all {
+		frames := e.frames[ffmpegName]
+		if p.name == aloneName {
+			frames = e.frames[aloneName]
+		}
+		e.cpu[p.name] = float64((now.cpu[i] - before.cpu[i]).Microseconds()) / frames
+	}
+	e.inference = float64(now.inference-before.inference) / e.frames[ffmpegName]
+	return e
 }
 
 // bytesRead is what a process has read so far: rchar of /proc/PID/io (proc(5)).
@@ -198,54 +219,34 @@ func (f *fleet) encoder() (pid int, err error) {
 	return 0, errors.Join(errors.New("find h264writer's ffmpeg: it has no child"), err)
 }
 
-// alone lets ffmpeg do the same without us: it reads the camera's frames from
-// their file, at their pace, and has the very arguments of h264writer's.
-func (s *studio) alone(ctx context.Context, preset string) (e encoded, err error) {
-	args, err := s.arguments(ctx, preset)
+// alone lets ffmpeg do without us what another one does for h264writer: it reads
+// the camera's frames from their file, at their pace, and has the very arguments
+// of the other from its input on. end ends it.
+func (s *studio) alone(ctx context.Context, other int) (pid int, end func() error, err error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", other))
 	if err != nil {
-		return e, err
+		return 0, nil, fmt.Errorf("arguments of ffmpeg: %w", err)
+	}
+	args, err := afterInput(strings.Split(strings.TrimRight(string(text), "\x00"), "\x00"))
+	if err != nil {
+		return 0, nil, err
 	}
 	out, err := os.MkdirTemp(s.dir, "v-")
 	if err != nil {
-		return e, fmt.Errorf("make folder: %w", err)
+		return 0, nil, fmt.Errorf("make folder: %w", err)
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(out)) }()
 	in := []string{"-hide_banner", "-nostdin", "-nostats", "-loglevel", "error", "-threads", "1", "-re", "-stream_loop", "-1", "-f", "rawvideo",
 		"-pix_fmt", s.shape.format.FFmpeg(), "-video_size", s.shape.size.String(), "-framerate", fmt.Sprint(frameHz), "-i", "file:" + s.footage}
-	ctx, end := context.WithCancel(ctx)
-	defer end()
 	cmd := exec.CommandContext(ctx, "ffmpeg", slices.Concat(in, args, []string{"file:" + out + "/%06d.mp4"})...)
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {
-		return e, fmt.Errorf("start ffmpeg: %w", err)
+		return 0, nil, errors.Join(fmt.Errorf("start ffmpeg: %w", err), os.RemoveAll(out))
 	}
-	time.Sleep(settling)
-	e, err = over(s.segment, s.shape.bytes(), []process{{ffmpegName, ffmpegName, cmd.Process.Pid}})
-	end()
-	_ = cmd.Wait() // "exit status 255" is its answer to SIGTERM
-	return e, err
-}
-
-// arguments are those of h264writer's ffmpeg from its input to its output's
-// name, taken from one that runs.
-func (s *studio) arguments(ctx context.Context, preset string) ([]string, error) {
-	if args := s.args[preset]; args != nil {
-		return args, nil
-	}
-	err := s.film(ctx, way{preset, lent}, func(f *fleet) error {
-		pid, err := f.encoder()
-		if err != nil {
-			return err
-		}
-		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-		if err != nil {
-			return fmt.Errorf("arguments of ffmpeg: %w", err)
-		}
-		s.args[preset], err = afterInput(strings.Split(strings.TrimRight(string(text), "\x00"), "\x00"))
-		return err
-	})
-	return s.args[preset], err
+	return cmd.Process.Pid, func() error {
+		err := cmd.Process.Kill()
+		_ = cmd.Wait() // "signal: killed"
+		return errors.Join(err, os.RemoveAll(out))
+	}, nil
 }
 
 // afterInput is what stands between the input and the output of ffmpeg's

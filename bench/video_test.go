@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -121,21 +122,22 @@ func TestBytesRead(t *testing.T) {
 	}
 }
 
-func TestVideoIsSetAgainstFFmpegOfTheSamePreset(t *testing.T) {
-	at := func(camera, writer, ffmpeg, rest, inference float64) encoded {
-		return encoded{cpu: map[string]float64{cameraName: camera, clipsName: writer, ffmpegName: ffmpeg, objectsName: rest}, inference: inference, frames: 150, offered: 150}
+func TestVideoIsSetAgainstFFmpegBesideIt(t *testing.T) {
+	at := func(camera, writer, ffmpeg, alone, rest, inference float64) encoded {
+		return encoded{cpu: map[string]float64{cameraName: camera, clipsName: writer, ffmpegName: ffmpeg, aloneName: alone, objectsName: rest},
+			inference: inference, frames: map[string]float64{ffmpegName: 150, aloneName: 150}, offered: 150}
 	}
 	r := videoResult{}
 	for i := range 3 {
 		round := map[way]encoded{}
 		for _, w := range ways() {
 			scale := map[string]float64{"veryfast": 2, "ultrafast": 1}[w.preset]
-			round[w] = map[kind]encoded{bare: at(0, 0, 100*scale, 0, 0), lent: at(1*scale, 2*scale, 101*scale, 0, 0),
-				copied: at(1*scale, 6*scale, 103*scale, 0, 0), everything: at(1*scale, 2*scale, 101*scale, 50*scale, 40*scale)}[w.kind]
+			round[w] = map[kind]encoded{lent: at(1*scale, 2*scale, 101*scale, 100*scale, 0, 0),
+				copied: at(1*scale, 6*scale, 103*scale, 100*scale, 0, 0), everything: at(1*scale, 2*scale, 101*scale, 100*scale, 50*scale, 40*scale)}[w.kind]
 		}
-		if slow := round[way{"veryfast", bare}]; i == 2 { // and the round counts for the other preset alone
-			slow.cpu[ffmpegName], slow.frames = 1000, 100
-			round[way{"veryfast", bare}] = slow
+		if slow := round[way{"veryfast", lent}]; i == 2 { // and the window does not count
+			slow.cpu[ffmpegName], slow.frames[aloneName] = 1000, 100
+			round[way{"veryfast", lent}] = slow
 		}
 		r.rounds = append(r.rounds, round)
 	}
@@ -143,13 +145,28 @@ func TestVideoIsSetAgainstFFmpegOfTheSamePreset(t *testing.T) {
 	for _, b := range r.bars() {
 		got = append(got, fmt.Sprintf("%.2f, %s", b.value, b.note))
 	}
-	want := []string{"1.04, 1.10 without splice; 1.14 with jpegwriter, detector and supervisor too, inference left out",
-		"1.04, 1.10 without splice", "1.03, 1.09 without splice"}
+	want := []string{"1.14, 1.04 without jpegwriter and detector; 1.10 without splice too",
+		"1.14, 1.04 without jpegwriter and detector; 1.10 without splice too", "1.03, 1.09 without splice"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("bars() differ (-want +got):\n%s", diff)
 	}
 	if rows := strings.Count(r.table(), "\n"); rows != 2+len(ways()) {
 		t.Errorf("table() has %d lines; want a head of 2 and a line for each of %d ways:\n%s", rows, len(ways()), r.table())
+	}
+}
+
+// What was taken counts for each frame that an encoder read, also where it read
+// fewer than there were.
+func TestSince(t *testing.T) {
+	all := []process{{cameraName, "sensor-camera", 1}, {ffmpegName, ffmpegName, 2}, {aloneName, ffmpegName, 3}}
+	begun := time.Now()
+	before := sight{begun, []time.Duration{time.Second, time.Second, 0}, map[string]float64{ffmpegName: 10, aloneName: 20}, 500}
+	after := sight{begun.Add(4 * time.Second), []time.Duration{time.Second + 100*time.Millisecond, 3 * time.Second, 6 * time.Second},
+		map[string]float64{ffmpegName: 110, aloneName: 140}, 1500}
+	want := encoded{cpu: map[string]float64{cameraName: 1000, ffmpegName: 20_000, aloneName: 50_000}, inference: 10,
+		frames: map[string]float64{ffmpegName: 100, aloneName: 120}, offered: 4 * frameHz}
+	if diff := cmp.Diff(want, after.since(before, all), cmp.AllowUnexported(encoded{})); diff != "" {
+		t.Errorf("since() differs (-want +got):\n%s", diff)
 	}
 }
 

@@ -23,8 +23,9 @@
 // "wait", says so in its state and waits until there is one), with 78 when the model is
 // none that it can use, and with 1 when a run takes longer than deadline. A frame
 // that is damaged is counted (bad_frames) and becomes the state's trouble. The state
-// has times of each step (preprocess_ms, inference_ms, postprocess_ms) and how old
-// the frame was when it was taken (frame_age_ms).
+// has times of each step (preprocess_ms, inference_ms, postprocess_ms), how old the
+// frame was when it was taken (frame_age_ms), and the CPU time of all runs of the
+// network together (inference_cpu_us).
 package main
 
 import (
