@@ -44,7 +44,7 @@ func generated(t *testing.T) string {
 	b.WriteString("\n## node\n\n```toml\n" + topology.ExampleNode() + "```\n")
 	b.WriteString("\n## job\n\nThe keys that a job has beside those of its program:\n\n```toml\n" +
 		topology.Example(topology.Job, "NAME", "PROGRAM", &struct{}{}) + "```\n")
-	for _, role := range []string{"[sensor.", "[worker."} {
+	for _, role := range []string{"[sensor.", "[worker.", "[job."} {
 		for _, program := range workers(t) {
 			out, err := exec.Command(filepath.Join(bin, program), "--example").Output()
 			if err != nil {

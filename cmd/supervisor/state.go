@@ -210,7 +210,7 @@ func freeBytes(dir string) uint64 {
 	if err := unix.Statfs(nearestFolder(dir), &st); err != nil {
 		return 0
 	}
-	return st.Bavail * uint64(st.Bsize)
+	return st.Bavail * uint64(st.Frsize) // what blocks are counted in: spool.Room
 }
 
 // notMounted says why the store must not be written to, where that is so.

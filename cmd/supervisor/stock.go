@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"io/fs"
 	"time"
 
 	"github.com/perch-edge/perch/internal/spool"
@@ -63,8 +62,8 @@ func (f *fleet) lookAtDisk() {
 }
 
 func countFiles(n topology.Node) Files {
-	cache, notCache := countIn(func() (*spool.Spool, error) { return spool.Look(n.CacheDir) })
-	store, notStore := countIn(spool.NewStore(n.StoreDir, n.StoreMount).Look)
+	cache, notCache := countIn(n.CacheDir, "")
+	store, notStore := countIn(n.StoreDir, n.StoreMount)
 	files := Files{Cache: cache, Store: store}
 	if err := errors.Join(notCache, notStore); err != nil {
 		files.Trouble = err.Error()
@@ -73,13 +72,10 @@ func countFiles(n topology.Node) Files {
 }
 
 // countIn counts in a spool, which need not be there yet.
-func countIn(look func() (*spool.Spool, error)) (map[spool.State]Stock, error) {
+func countIn(dir, mount string) (map[spool.State]Stock, error) {
 	stocks := map[spool.State]Stock{}
-	s, err := look()
-	if errors.Is(err, fs.ErrNotExist) && !errors.Is(err, spool.ErrNotMounted) {
-		return stocks, nil
-	}
-	if err != nil {
+	s, there, err := spool.Peek(dir, mount)
+	if !there {
 		return stocks, err
 	}
 	var errs []error

@@ -45,5 +45,6 @@ func main() {
 		Publishes: []msg.Kind{msg.KindFile},
 		Config:    DefaultConfig,
 		Run:       run,
+		Job:       true,
 	})
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"slices"
 	"strings"
 	"time"
@@ -59,19 +58,17 @@ type file struct {
 
 // find lists the files that were not sent. What it cannot list is the error.
 func find(n topology.Node) ([]file, error) {
-	born, notBorn := list(spool.Born, func() (*spool.Spool, error) { return spool.Look(n.CacheDir) })
-	ready, notReady := list(spool.Ready, spool.NewStore(n.StoreDir, n.StoreMount).Look)
+	born, notBorn := list(spool.Born, n.CacheDir, "")
+	ready, notReady := list(spool.Ready, n.StoreDir, n.StoreMount)
 	return append(born, ready...), errors.Join(notBorn, notReady)
 }
 
-func list(state spool.State, look func() (*spool.Spool, error)) (found []file, err error) {
-	s, err := look()
-	switch {
-	case errors.Is(err, spool.ErrNotMounted):
+func list(state spool.State, dir, mount string) (found []file, err error) {
+	s, there, err := spool.Peek(dir, mount)
+	if errors.Is(err, spool.ErrNotMounted) {
 		return nil, worker.Temporary(err)
-	case errors.Is(err, fs.ErrNotExist): // nothing has been kept there yet
-		return nil, nil
-	case err != nil:
+	}
+	if !there { // nothing has been kept there yet
 		return nil, err
 	}
 	entries, err := s.Entries(state)

@@ -33,17 +33,17 @@ type shelf struct {
 
 func openArchive(n topology.Node) *archive {
 	a := &archive{dirs: []string{n.CacheDir, n.StoreDir}}
-	a.add("cache", func() (*spool.Spool, error) { return spool.Look(n.CacheDir) })
-	a.add("store", spool.NewStore(n.StoreDir, n.StoreMount).Look)
+	a.add("cache", n.CacheDir, "")
+	a.add("store", n.StoreDir, n.StoreMount)
 	return a
 }
 
-func (a *archive) add(where string, look func() (*spool.Spool, error)) {
-	s, err := look()
-	switch {
-	case err == nil:
+func (a *archive) add(where, dir, mount string) {
+	s, there, err := spool.Peek(dir, mount)
+	if there {
 		a.shelves = append(a.shelves, shelf{where, s})
-	case errors.Is(err, spool.ErrNotMounted) || !errors.Is(err, fs.ErrNotExist):
+	}
+	if err != nil {
 		a.closed = append(a.closed, err)
 	}
 }
@@ -64,7 +64,7 @@ func (a *archive) addFolderOf(arg string) {
 		return
 	}
 	a.dirs = append(a.dirs, dir)
-	a.add("folder", func() (*spool.Spool, error) { return spool.Look(dir) })
+	a.add("folder", dir, "")
 }
 
 // states lists where a file can be, in the order of its life.

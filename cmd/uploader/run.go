@@ -72,7 +72,6 @@ type uploader struct {
 	anchors  *anchor.Anchors
 	to       receiver
 	queue    *queue
-	troubles troubles
 	lookedAt time.Time
 	rejected atomic.Int64 // files in rejected/
 
@@ -84,7 +83,7 @@ type uploader struct {
 
 func openUploader(w *worker.Worker, cfg Config) (*uploader, error) {
 	n := w.Node()
-	u := &uploader{w: w, cfg: cfg, queue: newQueue(cfg.Priority, cfg.RetryMost.D()), troubles: troubles{w: w},
+	u := &uploader{w: w, cfg: cfg, queue: newQueue(cfg.Priority, cfg.RetryMost.D()),
 		store: spool.NewStore(n.StoreDir, n.StoreMount, spool.Work, spool.Ready, spool.Sent)}
 	u.anchors = anchor.Open(u.spool)
 	transport, err := newTransport(&cfg, w.Counter("network_sent_bytes").Add)
@@ -150,7 +149,7 @@ func (u *uploader) hear(m msg.Message) {
 // scan queues what lies in ready/, and says when it is to be done again.
 func (u *uploader) scan(ctx context.Context) time.Time {
 	err := u.scanReady(ctx)
-	u.troubles.set(troubleScan, err)
+	u.w.TroubleWith("scan", err)
 	if err != nil { // perhaps the disk is not there yet
 		return time.Now().Add(rescanEvery)
 	}
@@ -210,7 +209,7 @@ func (u *uploader) look() (turned bool) {
 	u.lookedAt = time.Now()
 	now := u.w.Now()
 	if err := u.anchors.Note(now, u.w.BootID()); !errors.Is(err, spool.ErrNotMounted) { // of which scan tells
-		u.troubles.set(troubleClock, err)
+		u.w.TroubleWith("clock", err)
 	}
 	_, err := u.spool()
 	absent := errors.Is(err, spool.ErrNotMounted)
@@ -242,29 +241,4 @@ func (u *uploader) look() (turned bool) {
 		u.w.Status("all is sent to %s", u.cfg.To)
 	}
 	return turned
-}
-
-// trouble is a kind of trouble; they come and go by themselves.
-type trouble int
-
-const (
-	troubleReceiver trouble = iota
-	troubleStore
-	troubleScan
-	troubleClock
-	numTroubles
-)
-
-// troubles is what is wrong, of all kinds at once. It is safe for concurrent use.
-type troubles struct {
-	w    *worker.Worker
-	mu   sync.Mutex
-	errs [numTroubles]error
-}
-
-func (t *troubles) set(kind trouble, err error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.errs[kind] = err
-	t.w.Trouble(errors.Join(t.errs[:]...))
 }

@@ -32,6 +32,7 @@ type Program[C any] struct {
 	Config    func() C // the defaults
 	Run       func(context.Context, *Worker, C) error
 	Verbs     []Verb[C] // what else it does, when told to
+	Job       bool      // it ends by itself, and is to be run now and then
 }
 
 // Configs may say more of themselves by these methods:
@@ -142,8 +143,11 @@ func (p Program[C]) role() topology.Role {
 
 // Example is the program's table with all its keys.
 func (p Program[C]) Example(name string) string {
-	cfg := p.Config()
-	return topology.Example(p.role(), name, p.Name, &cfg)
+	cfg, role := p.Config(), p.role()
+	if p.Job {
+		role = topology.Job
+	}
+	return topology.Example(role, name, p.Name, &cfg)
 }
 
 // configure finds the entry that this process is, and decodes its settings.
