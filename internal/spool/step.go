@@ -205,8 +205,9 @@ func uninterrupted(call func() error) error {
 	}
 }
 
-// copyStep is how much is read at a time: alive is called between.
-const copyStep = 1 << 20
+// copyStep is how much is read at a time: alive is called between. More would
+// cost more than it spares: the kernel clears each page of a new buffer.
+const copyStep = 256 << 10
 
 func hash(f *os.File, alive func()) (int64, string, error) {
 	st, err := f.Stat()
