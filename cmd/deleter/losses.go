@@ -28,10 +28,9 @@ const (
 
 // losses is the losses file that is being written, in work/ of the store.
 type losses struct {
-	w        *worker.Worker
-	files    *worker.Files
-	announce func(*sidecar.Sidecar)
-	sp       *spool.Spool
+	w     *worker.Worker
+	files *worker.Files
+	sp    *spool.Spool
 	*draft
 	n    uint64 // lines of this run
 	left bool   // files in work/ are to be taken up
@@ -188,7 +187,7 @@ func (l *losses) complete(d *draft) error {
 		return err
 	}
 	l.w.Counter("losses_files").Add(1)
-	l.announce(side)
+	l.files.Tell(side)
 	return nil
 }
 

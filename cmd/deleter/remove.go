@@ -154,6 +154,6 @@ func (c *cleaner) finish(g going) error {
 		c.w.Counter(name + "_bytes").Add(int(g.side.Bytes))
 	}
 	c.w.Log.Debug("deleted", "file", g.side.Name, "at", string(g.at), "reason", g.reason)
-	c.announce(g.side)
+	c.files.Tell(g.side)
 	return err
 }

@@ -99,7 +99,7 @@ func open(w *worker.Worker, cfg Config) (*cleaner, error) {
 	if c.files, err = w.PublishFiles(); err != nil {
 		return nil, err
 	}
-	c.losses = losses{w: w, files: c.files, announce: c.announce}
+	c.losses = losses{w: w, files: c.files}
 	c.cache, err = spool.Open(n.CacheDir, spool.Work, spool.Born)
 	return c, err
 }
@@ -305,13 +305,4 @@ func (c *cleaner) say() {
 	c.w.Trouble(errors.Join(c.away, c.sick, c.failed, c.lacking))
 	c.w.Status("%d files in RAM (%s), %d on disk (%s, %s free); deleted %d", len(c.ram.files), topology.Bytes(c.ram.used()),
 		len(c.kept.files), topology.Bytes(c.kept.used()), topology.Bytes(c.kept.room.Free), c.w.Counter("deleted_files").Value())
-}
-
-// announce says on the bus what became of a file.
-func (c *cleaner) announce(side *sidecar.Sidecar) {
-	if err := c.files.Announce(side); err != nil {
-		// It is so; only nobody has heard of it yet.
-		c.w.Counter("unannounced_files").Add(1)
-		c.w.Log.Error("announce file", "file", side.Name, "err", err)
-	}
 }

@@ -56,30 +56,13 @@ func (s *shelf) recover(deep bool) {
 		spools = append(spools, store)
 	}
 	for _, one := range spools {
-		report, err := one.Recover(s.out.Recovery(deep))
-		if err != nil {
-			errs = append(errs, fmt.Errorf("recover spool: %w", err))
-		}
-		s.count(report)
-		foreign += len(report.Foreign)
+		n, err := s.out.Recover(one, deep)
+		errs, foreign = append(errs, err), foreign+n
 	}
 	s.w.Gauge("foreign_files", float64(foreign))
 	s.w.TroubleWith("recovery", errors.Join(errs...))
 	if err := s.wear.Save(s.cache, s.w.Name()); err != nil {
 		s.w.Log.Warn("save wear", "err", err)
-	}
-}
-
-func (s *shelf) count(r spool.Report) {
-	s.w.Counter("recovered_files").Add(len(r.Recovered))
-	s.w.Counter("damaged_files").Add(len(r.Damaged))
-	s.w.Counter("settled_leftovers").Add(r.Unfinished + r.Orphans + r.Finished)
-	for _, side := range append(r.Recovered, r.Damaged...) {
-		s.w.Log.Warn("file recovered", "file", side.Name, "state", side.State(), "why", side.History[len(side.History)-1].Reason)
-		s.announce(side)
-	}
-	if len(r.Foreign) > 0 {
-		s.w.Log.Debug("left alone: none of ours", "files", r.Foreign)
 	}
 }
 
@@ -91,15 +74,6 @@ func (s *shelf) look() bool {
 	}
 	s.w.TroubleWith("mount", err)
 	return err == nil
-}
-
-// announce tells of a file. One that cannot be told of is found by those who
-// look at the folders.
-func (s *shelf) announce(side *sidecar.Sidecar) {
-	if err := s.out.Announce(side); err != nil {
-		s.w.Counter("unannounced_files").Add(1)
-		s.w.Log.Error("announce file", "file", side.Name, "err", err)
-	}
 }
 
 var (
@@ -158,14 +132,14 @@ func (s *shelf) settled(store *spool.Spool, f *file) {
 	}
 	s.w.Counter(counter).Add(1)
 	if side, err := store.Sidecar(spool.Ready, f.id); err == nil { // or it has gone on, and is known
-		s.announce(side)
+		s.out.Tell(side)
 	}
 }
 
 // done counts and tells of a file that is where its ruling says.
 func (s *shelf) done(f *file, side *sidecar.Sidecar) {
 	s.w.Counter(f.ruling.counter).Add(1)
-	s.announce(side)
+	s.out.Tell(side)
 }
 
 // sidecar is the file's with what is decided about it.
@@ -262,7 +236,7 @@ func (s *shelf) quarantine(h *spool.Held, why error) error {
 	err := h.Move(spool.Quarantine, side)
 	if h.State() == spool.Quarantine { // also where it fails after that
 		s.w.Counter("damaged_files").Add(1)
-		s.announce(side)
+		s.out.Tell(side)
 	}
 	return err
 }

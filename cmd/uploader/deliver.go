@@ -131,11 +131,7 @@ func (u *uploader) move(held *spool.Held, to spool.State, side *sidecar.Sidecar,
 	} else if err != nil { // it is there, and its old sidecar is left to recovery
 		u.w.Log.Warn("after the move", "file", side.Name, "err", err)
 	}
-	if err := u.files.Announce(side); err != nil {
-		// The file is there; only nobody has heard of it yet.
-		u.w.Counter("unannounced_files").Add(1)
-		u.w.Log.Error("announce file", "file", side.Name, "err", err)
-	}
+	u.files.Tell(side)
 	return nil
 }
 

@@ -41,6 +41,9 @@
 // half a minute: each try may cost a transmission for nothing. While the store is
 // not there, nothing is taken from it.
 //
+// At its start and once a minute it settles what was left half-way in the store by
+// whoever was killed there, as the mover does, since a fleet need not have one.
+//
 // What is in rejected/ is counted in the status. Once the receiver is mended,
 // "uploader retry" lets it be sent again.
 //

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -181,5 +182,31 @@ func TestUnreadableFileIsOurs(t *testing.T) {
 			t.Errorf("%s: send() = %v; want an error of ours, EIO", cfg.To, err)
 		}
 		transport.CloseIdleConnections()
+	}
+}
+
+// A fleet without a mover has its store settled all the same: a file that lost its
+// sidecar is sent with a new one, a sidecar that lost its file is removed.
+func TestSettlesTheStoreItself(t *testing.T) {
+	t.Parallel()
+	server := newShelf(t)
+	b := boxtest.New(t, fleet(server.keys("")))
+	s := newShop(t, b.Dir+"/store")
+	bare, empty := s.put(".csv", "a,b\n"), s.put(".csv", "c,d\n")
+	for _, name := range []string{string(bare.ID) + ".json", empty.Name} {
+		if err := os.Remove(b.Dir + "/store/ready/" + name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := b.Start("uploader", "send")
+	s.wait(spool.Sent, 1)
+	p.Stop()
+	server.wantOnce(t, bare)
+	side := s.sidecarIn(spool.Sent, bare.ID)
+	if first := side.History[0]; side.SHA256 != bare.SHA256 || !strings.Contains(first.Reason, "recovered") && first.State != "recovered" {
+		t.Errorf("sidecar of the file that had none: %s, history %+v; want that it was recovered", side.SHA256, side.History)
+	}
+	if _, err := os.Stat(b.Dir + "/store/ready/" + string(empty.ID) + ".json"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the sidecar without a file: %v; want that it is gone", err)
 	}
 }

@@ -75,6 +75,8 @@ type uploader struct {
 	lookedAt time.Time
 	rejected atomic.Int64 // files in rejected/
 
+	recovered bool // the store, and not only what is quick to see
+
 	mu    sync.Mutex // of store, which is for one goroutine
 	store *spool.Store
 
@@ -161,6 +163,7 @@ func (u *uploader) scanReady(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	u.recover(sp)
 	rejected, err := sp.Entries(spool.Rejected)
 	if err != nil {
 		return err
@@ -181,6 +184,15 @@ func (u *uploader) scanReady(ctx context.Context) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// recover settles what was left half-way in the store: there need not be a mover
+// that does.
+func (u *uploader) recover(sp *spool.Spool) {
+	foreign, err := u.files.Recover(sp, !u.recovered)
+	u.recovered = u.recovered || err == nil
+	u.w.Gauge("foreign_files", float64(foreign))
+	u.w.TroubleWith("recovery", err)
 }
 
 // admit queues a file by what its sidecar says.

@@ -121,8 +121,37 @@ func fitting(side *sidecar.Sidecar, most int) ([]byte, error) {
 	}
 }
 
-// Recovery is how a spool's recovery speaks in the worker's name.
-func (f *Files) Recovery(deep bool) spool.Recovery {
+// Tell announces a file for whose sake nothing is to be done again: where that
+// fails it is counted and logged, and who looks at the folders finds the file.
+func (f *Files) Tell(side *sidecar.Sidecar) {
+	if err := f.Announce(side); err != nil {
+		f.w.Counter("unannounced_files").Add(1)
+		f.w.Log.Error("announce file", "file", side.Name, "err", err)
+	}
+}
+
+// Recover settles what was left half-way in a spool, and counts and tells of it.
+// foreign is how many files there are none of ours, and left alone.
+func (f *Files) Recover(s *spool.Spool, deep bool) (foreign int, err error) {
+	r, err := s.Recover(f.recovery(deep))
+	f.w.Counter("recovered_files").Add(len(r.Recovered))
+	f.w.Counter("damaged_files").Add(len(r.Damaged))
+	f.w.Counter("settled_leftovers").Add(r.Unfinished + r.Orphans + r.Finished)
+	for _, side := range append(r.Recovered, r.Damaged...) {
+		f.w.Log.Warn("file recovered", "file", side.Name, "state", side.State(), "why", side.History[len(side.History)-1].Reason)
+		f.Tell(side)
+	}
+	if len(r.Foreign) > 0 {
+		f.w.Log.Debug("left alone: none of ours", "files", r.Foreign)
+	}
+	if err != nil {
+		err = fmt.Errorf("recover spool: %w", err)
+	}
+	return len(r.Foreign), err
+}
+
+// recovery is how a spool's recovery speaks in the worker's name.
+func (f *Files) recovery(deep bool) spool.Recovery {
 	return spool.Recovery{Deep: deep, Alive: f.w.Progress, Event: f.Event, Describe: func(id sidecar.ID, name string) *sidecar.Sidecar {
 		n := f.w.Node()
 		return &sidecar.Sidecar{Version: sidecar.Version, ID: id, Name: name, Media: mediaOf(name), Node: n.Name,
