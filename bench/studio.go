@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/perch-edge/perch/internal/onnx"
+	"github.com/perch-edge/perch/pkg/msg"
 )
 
 // studio has what is needed to film: the camera's frames, and folders.
@@ -145,15 +146,11 @@ type sight struct {
 func (s *studio) sight(ctx context.Context, f *fleet, all []process, looks bool) (now sight, err error) {
 	now.frames = map[string]float64{}
 	if looks {
-		w, err := f.worker(objectsName)
+		account, err := f.account(ctx, objectsName)
 		if err != nil {
 			return now, err
 		}
-		l := looker{objectsName, "detector", "frames_seen"}
-		if w, err = l.after(ctx, f, w.Counters[l.counter]); err != nil {
-			return now, err
-		}
-		now.inference = w.Counters["inference_cpu_us"]
+		now.inference = account.Counters["inference_cpu_us"]
 	}
 	now.at = time.Now()
 	if now.cpu, err = cpuOf(all); err != nil {
@@ -167,6 +164,24 @@ func (s *studio) sight(ctx context.Context, f *fleet, all []process, looks bool)
 		now.frames[p.name] = float64(n) / float64(s.shape.bytes())
 	}
 	return now, nil
+}
+
+// account waits for a worker's next word on itself. To ask the supervisor for it
+// again and again would cost it more than its work does.
+func (f *fleet) account(ctx context.Context, name string) (state msg.State, err error) {
+	l, err := msg.Listen(string(msg.TopicOf(msg.KindState, msg.Source(name), "state")))
+	if err != nil {
+		return state, err
+	}
+	defer func() { err = errors.Join(err, l.Close()) }()
+	if err := l.Connect("ipc://" + filepath.Join(filepath.Dir(f.socket), name+".ipc")); err != nil {
+		return state, err
+	}
+	m, ok, err := l.Next(ctx, time.Now().Add(5*time.Second))
+	if err != nil || !ok {
+		return state, errors.Join(fmt.Errorf("%s says nothing of itself", name), err)
+	}
+	return m.State()
 }
 
 // since is what was taken from one moment to another. What each ffmpeg has read
