@@ -264,7 +264,7 @@ func TestClipAgrees(t *testing.T) {
 // clipFrames are every so many frames of the clip, in yuv420.
 func clipFrames(t *testing.T, every int) io.Reader {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "ffmpeg", "-v", "error", "-i", filepath.Join(testdata(t), "clip.mp4"),
+	cmd := exec.Command("ffmpeg", "-v", "error", "-i", filepath.Join(testdata(t), "clip.mp4"),
 		"-vf", fmt.Sprintf("select=not(mod(n\\,%d))", every), "-fps_mode", "passthrough", "-pix_fmt", "yuv420p", "-f", "rawvideo", "pipe:1")
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
@@ -274,7 +274,10 @@ func clipFrames(t *testing.T, every int) io.Reader {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
+	t.Cleanup(func() { // with all frames read it ends by itself
+		if t.Failed() {
+			_ = cmd.Process.Kill()
+		}
 		if err := cmd.Wait(); err != nil && !t.Failed() {
 			t.Error(err)
 		}

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/perch-edge/perch/internal/ffmpeg"
 	"github.com/perch-edge/perch/internal/sidecar"
 	"github.com/perch-edge/perch/internal/spool"
 	"github.com/perch-edge/perch/pkg/msg"
@@ -319,8 +320,15 @@ func (a *archive) decide(ctx context.Context, r *reel, e ending) error {
 	return a.setAside(r, e.index, why)
 }
 
-func (a *archive) plays(ctx context.Context, r *reel, index, pictures int) error {
-	return plays(ctx, path.Join(a.spool.Path(spool.Work, r.name), segmentName(index)), pictures)
+// plays fails where a file does not play, with that many pictures.
+func (a *archive) plays(ctx context.Context, r *reel, index, pictures int) (why error) {
+	for range 3 {
+		why = plays(ctx, path.Join(a.spool.Path(spool.Work, r.name), segmentName(index)), pictures)
+		if !ffmpeg.Killed(why) {
+			break // and not the one who was to say
+		}
+	}
+	return why
 }
 
 // setAside decides that a file goes to quarantine.

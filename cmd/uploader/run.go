@@ -75,7 +75,8 @@ type uploader struct {
 	lookedAt time.Time
 	rejected atomic.Int64 // files in rejected/
 
-	recovered bool // the store, and not only what is quick to see
+	recovered bool // the store, with all sidecars read
+	settled   bool // at the last scan
 
 	mu    sync.Mutex // of store, which is for one goroutine
 	store *spool.Store
@@ -152,7 +153,7 @@ func (u *uploader) hear(m msg.Message) {
 func (u *uploader) scan(ctx context.Context) time.Time {
 	err := u.scanReady(ctx)
 	u.w.TroubleWith("scan", err)
-	if err != nil { // perhaps the disk is not there yet
+	if err != nil || !u.settled { // perhaps the disk is not there yet
 		return time.Now().Add(rescanEvery)
 	}
 	return time.Now().Add(scanEvery)
@@ -190,7 +191,7 @@ func (u *uploader) scanReady(ctx context.Context) error {
 // that does.
 func (u *uploader) recover(sp *spool.Spool) {
 	foreign, err := u.files.Recover(sp, !u.recovered)
-	u.recovered = u.recovered || err == nil
+	u.recovered, u.settled = u.recovered || err == nil, err == nil
 	u.w.Gauge("foreign_files", float64(foreign))
 	u.w.TroubleWith("recovery", err)
 }

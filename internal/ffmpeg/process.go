@@ -222,3 +222,14 @@ func (e *ExitError) Error() string {
 
 // Unwrap is how it ended.
 func (e *ExitError) Unwrap() error { return e.Err }
+
+// Killed says whether a child was killed by somebody else, as the kernel does for
+// want of memory: what it was to say is not known.
+func Killed(err error) bool {
+	exit := (*exec.ExitError)(nil)
+	if !errors.As(err, &exit) {
+		return false
+	}
+	status, ok := exit.Sys().(syscall.WaitStatus)
+	return ok && status.Signaled() && status.Signal() == syscall.SIGKILL
+}

@@ -251,6 +251,10 @@ func (r *recoverer) orphan(state State, id sidecar.ID) error {
 		return err
 	}
 	defer f.Close()
+	// Whoever had the file until now may have been done with the sidecar too.
+	if there, err := r.has(state, string(id)+".json"); err != nil || !there {
+		return err
+	}
 	old, further := state, false
 	if from != Work && from != Quarantine { // only a person takes a file out of there
 		further, err = r.further(state, from, id)
