@@ -174,6 +174,15 @@ func (l *losses) finish() error {
 	return f.Close()
 }
 
+// end completes the file, and those that were given up, so that they are sent.
+func (l *losses) end() error {
+	err := l.finish()
+	if l.sp != nil && l.left {
+		err = errors.Join(err, l.takeUpAll())
+	}
+	return err
+}
+
 func (l *losses) complete(d *draft) error {
 	if d.lines == 0 {
 		return l.sp.Discard(string(d.id)+sidecar.LossesExt, spool.Ready)

@@ -104,9 +104,8 @@ func open(w *worker.Worker, cfg Config) (*cleaner, error) {
 	return c, err
 }
 
-// close completes the losses file, so that it is sent.
 func (c *cleaner) close() error {
-	err := c.losses.finish()
+	err := c.losses.end()
 	c.leaveStore()
 	return errors.Join(err, c.store.Close(), c.cache.Close())
 }
