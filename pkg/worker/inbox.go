@@ -14,11 +14,14 @@ import (
 // step is how long a work loop may wait before it shows that it is alive.
 const step = 500 * time.Millisecond
 
-// After so many messages an inbox that brings nothing for a lull gives account at
-// once: somebody may be waiting for it, such as a job that announces many files.
+// After so many messages within a step an inbox gives account at once when it
+// brings nothing for a lull: somebody may be waiting for it, such as a job that
+// announces many files. It stays so for a while, since the last ones may have to
+// be repaired.
 const (
 	burst = 1000
 	lull  = 20 * time.Millisecond
+	while = 2 * time.Second
 )
 
 // ledger keeps a copy of what an inbox counts, for the state, which another
@@ -28,7 +31,10 @@ type ledger struct {
 	count func() tally
 	last  atomic.Pointer[tally]
 	at    time.Time
-	since int // messages since the last lull
+
+	since  int       // messages since the last count
+	untold bool      // there are some of which no state has told
+	hasty  time.Time // until then a lull gives account
 }
 
 // tally is what an inbox has counted.
@@ -56,6 +62,10 @@ func (l *ledger) keepNow(now time.Time) {
 	t := l.count()
 	l.last.Store(&t)
 	l.at = now
+	if l.since >= burst {
+		l.hasty = now.Add(while)
+	}
+	l.since = 0
 }
 
 // attend waits for the next thing that an inbox brings, shows all the while
@@ -65,19 +75,19 @@ func attend[T any](ctx context.Context, l *ledger, until time.Time, next func(co
 		l.w.Progress()
 		now := time.Now()
 		l.keep(now)
-		wake := now.Add(step)
-		if l.since >= burst {
+		wake, hurry := now.Add(step), l.untold && (l.since >= burst || now.Before(l.hasty))
+		if hurry {
 			wake = now.Add(lull)
 		}
 		got, ok, err := next(ctx, sooner(until, wake))
 		switch {
 		case ok:
-			l.since++
+			l.since, l.untold = l.since+1, true
 		case err != nil: // perhaps the last word
 			l.keepNow(now)
-		case l.since >= burst:
+		case hurry:
 			l.keepNow(now)
-			l.since = 0
+			l.untold = false
 			l.w.reportSoon()
 		}
 		if ok || err != nil || (!until.IsZero() && !time.Now().Before(until)) {
