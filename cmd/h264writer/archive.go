@@ -299,15 +299,15 @@ func (a *archive) decide(ctx context.Context, r *reel, e ending) error {
 		if err := f.Truncate(m.whole); err != nil {
 			return fmt.Errorf("cut segment: %w", err)
 		}
-		why = a.plays(ctx, r, e.index, len(m.shown))
+		why, err = a.plays(ctx, r, e.index, len(m.shown))
 		if why != nil && m.drop() { // what was lost in it made it look whole
 			if err := f.Truncate(m.whole); err != nil {
 				return fmt.Errorf("cut segment: %w", err)
 			}
-			why = a.plays(ctx, r, e.index, len(m.shown))
+			why, err = a.plays(ctx, r, e.index, len(m.shown))
 		}
-		if ctx.Err() != nil {
-			return ctx.Err() // the next run will do it
+		if err != nil {
+			return err // the next run will do it
 		}
 	}
 	if why == nil {
@@ -320,15 +320,22 @@ func (a *archive) decide(ctx context.Context, r *reel, e ending) error {
 	return a.setAside(r, e.index, why)
 }
 
-// plays fails where a file does not play, with that many pictures.
-func (a *archive) plays(ctx context.Context, r *reel, index, pictures int) (why error) {
+// plays says why a file does not play with that many pictures. Where nobody could
+// say, since ffprobe was killed, say, its boxes are right, and that is all we
+// know: no picture is given up for that. It fails when ctx is done.
+func (a *archive) plays(ctx context.Context, r *reel, index, pictures int) (why, err error) {
+	name := path.Join(r.name, segmentName(index))
 	for range 3 {
-		why = plays(ctx, path.Join(a.spool.Path(spool.Work, r.name), segmentName(index)), pictures)
-		if !ffmpeg.Killed(why) {
-			break // and not the one who was to say
+		why = plays(ctx, a.spool.Path(spool.Work, name), pictures)
+		if why == nil || errors.Is(why, ffmpeg.ErrBroken) {
+			return why, nil
 		}
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		a.w.Log.Warn("cannot tell whether a segment plays", "file", name, "err", why)
 	}
-	return why
+	return nil, nil
 }
 
 // setAside decides that a file goes to quarantine.
@@ -452,8 +459,11 @@ func (a *archive) complete(r *reel, f *filing) error {
 			return err
 		}
 	}
+	if err := a.files.Announce(f.Side); err != nil {
+		return err
+	}
 	a.w.Counter("segments").Add(1)
-	return a.files.Announce(f.Side)
+	return nil
 }
 
 func (a *archive) fill(f *filing) error {

@@ -223,16 +223,18 @@ func ticks(n uint64, scale uint32) time.Duration {
 // playPatience is how long the decoding of a segment may take.
 const playPatience = 5 * time.Minute
 
-// plays decodes a file and says why it does not play.
+// plays decodes a file and says why it does not play (ffmpeg.ErrBroken), or why
+// that is not known.
 func plays(ctx context.Context, path string, pictures int) error {
 	ctx, cancel := context.WithTimeout(ctx, playPatience)
 	defer cancel()
 	n, err := ffmpeg.CountFrames(ctx, ffmpeg.File(path))
 	switch {
-	case errors.Is(err, exec.ErrNotFound): // no ffprobe: its boxes are right, and that is all we know
+	case errors.Is(err, exec.ErrNotFound), errors.Is(err, context.DeadlineExceeded):
+		// No ffprobe, or no end of it: its boxes are right, and that is all we know.
 		return nil
 	case err == nil && n != pictures:
-		return fmt.Errorf("it has %d pictures and shows %d", pictures, n)
+		return fmt.Errorf("%w: it has %d pictures and shows %d", ffmpeg.ErrBroken, pictures, n)
 	}
 	return err
 }

@@ -117,8 +117,12 @@ func seconds(text string) time.Duration {
 	return time.Duration(math.Round(s*1e6)) * time.Microsecond
 }
 
+// ErrBroken says that a file does not play.
+var ErrBroken = errors.New("broken")
+
 // CountFrames decodes a file and returns how many pictures its video has. It
-// fails when anything in it is broken.
+// fails with ErrBroken when anything in it is; any other error says that it could
+// not be found out.
 func CountFrames(ctx context.Context, in Input) (int, error) {
 	fail := func(err error) (int, error) { return 0, fmt.Errorf("count pictures of %s: %w", in, err) }
 	argv := append([]string{"ffprobe", "-hide_banner", "-loglevel", "error", "-of", "csv=p=0", "-select_streams", "v:0", "-count_frames",
@@ -132,11 +136,14 @@ func CountFrames(ctx context.Context, in Input) (int, error) {
 	if ctx.Err() != nil {
 		return fail(fmt.Errorf("no answer: %w", ctx.Err()))
 	}
+	if crashed(exit) {
+		return fail(fmt.Errorf("%w: %w", ErrBroken, exit))
+	}
 	if err := errors.Join(err, exit); err != nil {
 		return fail(err)
 	}
 	if words := p.Words(); len(words) > 0 {
-		return fail(errors.New(strings.Join(words, " | ")))
+		return fail(fmt.Errorf("%w: %s", ErrBroken, strings.Join(words, " | ")))
 	}
 	n, err := strconv.Atoi(strings.TrimSpace(string(answer)))
 	if err != nil {

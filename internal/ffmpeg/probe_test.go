@@ -2,6 +2,7 @@ package ffmpeg
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -153,5 +154,25 @@ func TestTailIsBounded(t *testing.T) {
 	}
 	if got := words.last(); len(got) != 1 || len(got[0]) > maxLine+3 || cap(words.part) > 2*maxPart {
 		t.Errorf("kept %d lines, %d bytes; want one short line", len(got), cap(words.part))
+	}
+}
+
+// Only who ended by himself has said something of the file.
+func TestCountFramesTellsBrokenFromUnknown(t *testing.T) {
+	bin := t.TempDir()
+	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
+	for script, broken := range map[string]bool{"exit 1": true, "echo 'no moov' >&2": true, "kill -SEGV $$": true, "echo 3 words": false,
+		"kill -TERM $$": false, "kill -KILL $$": false} {
+		if err := os.WriteFile(bin+"/ffprobe", []byte("#!/bin/sh\n"+script+"\n"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := CountFrames(t.Context(), File("x.mp4")); err == nil || errors.Is(err, ErrBroken) != broken {
+			t.Errorf("CountFrames() by %q = %d, %v; broken: want %v", script, n, err, broken)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if n, err := CountFrames(ctx, File("x.mp4")); err == nil || errors.Is(err, ErrBroken) {
+		t.Errorf("CountFrames() that was told to stop = %d, %v; want an error that says nothing of the file", n, err)
 	}
 }

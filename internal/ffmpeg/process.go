@@ -223,13 +223,17 @@ func (e *ExitError) Error() string {
 // Unwrap is how it ended.
 func (e *ExitError) Unwrap() error { return e.Err }
 
-// Killed says whether a child was killed by somebody else, as the kernel does for
-// want of memory: what it was to say is not known.
-func Killed(err error) bool {
+// crashed says whether a child has ended with an error by itself, or by what it
+// did itself; and not by a signal that somebody sent.
+func crashed(err error) bool {
 	exit := (*exec.ExitError)(nil)
 	if !errors.As(err, &exit) {
 		return false
 	}
-	status, ok := exit.Sys().(syscall.WaitStatus)
-	return ok && status.Signaled() && status.Signal() == syscall.SIGKILL
+	switch status, _ := exit.Sys().(syscall.WaitStatus); status.Signal() {
+	case syscall.SIGSEGV, syscall.SIGBUS, syscall.SIGABRT, syscall.SIGILL, syscall.SIGFPE:
+		return true
+	default:
+		return status.Exited()
+	}
 }

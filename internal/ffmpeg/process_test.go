@@ -191,22 +191,6 @@ func TestStopKillsWhoIgnoresSIGTERM(t *testing.T) {
 	}
 }
 
-func TestKilled(t *testing.T) {
-	p := start(t, child("stubborn", Command{Stdout: true}))
-	if _, err := bufio.NewReader(p.Stdout).ReadString('\n'); err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Kill(p.PID(), syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	if err := p.Wait(10 * time.Second); !Killed(fmt.Errorf("look: %w", err)) {
-		t.Errorf("Killed(%v) = false; want true", err)
-	}
-	if err := start(t, child("complain", Command{})).Wait(10 * time.Second); err == nil || Killed(err) {
-		t.Errorf("Killed(%v) = true; want false: it ended by itself", err)
-	}
-}
-
 func TestWaitEndsWhoDoesNotEnd(t *testing.T) {
 	p := start(t, child("stubborn", Command{Stdout: true, Grace: 10 * time.Millisecond}))
 	if _, err := bufio.NewReader(p.Stdout).ReadString('\n'); err != nil {
