@@ -7,10 +7,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/perch-edge/perch/internal/onnx"
 	"github.com/perch-edge/perch/pkg/msg"
@@ -254,7 +257,7 @@ func (s *studio) alone(ctx context.Context, other int) (pid int, end func() erro
 		"-pix_fmt", s.shape.format.FFmpeg(), "-video_size", s.shape.size.String(), "-framerate", fmt.Sprint(frameHz), "-i", "file:" + s.footage}
 	cmd := exec.CommandContext(ctx, "ffmpeg", slices.Concat(in, args, []string{"file:" + out + "/%06d.mp4"})...)
 	cmd.Stderr = os.Stderr
-	if err := cmd.Start(); err != nil {
+	if err := startAsSupervised(cmd); err != nil {
 		return 0, nil, errors.Join(fmt.Errorf("start ffmpeg: %w", err), os.RemoveAll(out))
 	}
 	return cmd.Process.Pid, func() error {
@@ -262,6 +265,21 @@ func (s *studio) alone(ctx context.Context, other int) (pid int, end func() erro
 		_ = cmd.Wait() // "signal: killed"
 		return errors.Join(err, os.RemoveAll(out))
 	}, nil
+}
+
+// startAsSupervised starts a program with the timer slack that the supervisor gives
+// what it starts (prctl(2)), which h264writer's ffmpeg inherits.
+func startAsSupervised(cmd *exec.Cmd) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	own, err := unix.PrctlRetInt(unix.PR_GET_TIMERSLACK, 0, 0, 0, 0)
+	if err != nil {
+		return fmt.Errorf("get timer slack: %w", err)
+	}
+	if err := unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(time.Millisecond), 0, 0, 0); err != nil {
+		return fmt.Errorf("set timer slack: %w", err)
+	}
+	return errors.Join(cmd.Start(), unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(own), 0, 0, 0))
 }
 
 // afterInput is what stands between the input and the output of ffmpeg's

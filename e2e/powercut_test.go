@@ -190,8 +190,11 @@ func (p *powered) freeze() (pids []int) {
 		p.t.Fatal(err)
 	}
 	for _, pid := range p.processes() {
-		_ = faultfs.Freeze(pid) // a job may have ended
-		pids = append(pids, pid)
+		if err := faultfs.Freeze(pid); err == nil {
+			pids = append(pids, pid)
+		} else if slices.Contains(p.processes(), pid) { // and is no job that has ended
+			p.t.Fatal(err)
+		}
 	}
 	return pids
 }
@@ -246,6 +249,9 @@ func (p *powered) wantWhole() {
 		}
 	}
 	p.found += len(where)
+	for id := range where { // the one in RAM was not all there was of it
+		delete(p.inRAM, id)
+	}
 	p.server.mu.Lock()
 	defer p.server.mu.Unlock()
 	for id, said := range p.said {

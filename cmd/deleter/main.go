@@ -36,7 +36,9 @@
 // where its whole history can be found (tap explain). A file that no receiver
 // has, unless the mover's rule dropped it, leaves a line in a losses file first:
 // JSON lines, in ready/ after five minutes at most, and sent as all others.
-// Killed at any moment it may tell of a file twice, and never of none.
+// Killed at any moment it may tell of a file twice, and never of none. Should the
+// disk fail between the line and the removal, the file may yet be sent: it has
+// then not been lost.
 //
 // While the store is absent or takes no line of the log, files stay where they
 // are until room is short: less than a quarter free, or below what is set. Then

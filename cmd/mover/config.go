@@ -16,7 +16,7 @@ type Config struct {
 	Keep           rule.Rule[scene]  `toml:"keep" doc:"rule for what is kept, as 'any(detections, .label == \"person\" && .score >= 0.5)'; default: everything"`
 	Pre            topology.Duration `toml:"pre" doc:"how long before something was seen a file may end and still be judged by it"`
 	Post           topology.Duration `toml:"post" doc:"how long after something was seen a file may begin and still be judged by it"`
-	VerdictTimeout topology.Duration `toml:"verdict_timeout" doc:"how long after a file's end its detectors may take"`
+	VerdictTimeout topology.Duration `toml:"verdict_timeout" doc:"how long after a file's end, and pre, its detectors may take"`
 	Otherwise      Verdict           `toml:"otherwise" doc:"keep or drop: what becomes of a file of which too little is known by then"`
 	MaxGap         topology.Duration `toml:"max_gap" doc:"longest time within a file that no detector looked at, for the rule to drop it"`
 	MinFree        topology.Bytes    `toml:"min_free" doc:"free RAM below which undecided files go to disk, the oldest first"`
@@ -44,6 +44,10 @@ func (c *Config) Validate() error {
 	}
 	return errors.Join(errs...)
 }
+
+// patience is how long after a file's end it is decided at last. Of frames within
+// pre of the end nothing can have been said before.
+func (c *Config) patience() time.Duration { return c.Pre.D() + c.VerdictTimeout.D() }
 
 // Rings is the shared memory that the file events take.
 func (c *Config) Rings() []worker.Ring { return []worker.Ring{worker.FileHistory()} }

@@ -15,9 +15,9 @@
 // It decides once every detector has covered the file: covered_until in its
 // messages is past the file's end and pre. For the rule to decide, a frame of the
 // file must have been looked at, and none longer than max_gap ago, since what
-// nobody looked at is not known to be empty. After verdict_timeout it goes by what
-// it knows: a file for which the rule holds already is kept, and any other goes
-// by otherwise. So a detector that is dead, slow or late costs no clip, unless
+// nobody looked at is not known to be empty. verdict_timeout after that moment it
+// goes by what it knows: a file for which the rule holds already is kept, and any
+// other goes by otherwise. So a detector that is dead, slow or late costs no clip, unless
 // otherwise = "drop" says that it may.
 //
 // Which detectors there are it knows from the topology: sources that read the

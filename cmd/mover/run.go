@@ -35,7 +35,7 @@ func run(ctx context.Context, w *worker.Worker, cfg Config) (err error) {
 	if err != nil {
 		return err
 	}
-	m.shelf.recover(true)
+	m.shelf.recover()
 	m.scan()
 	m.say()
 	w.Ready(ctx)
@@ -156,7 +156,7 @@ func (m *mover) fileOf(side *sidecar.Sidecar) *file {
 		facts:   factsOf(side, now, m.w.BootID())}
 	f.camera, f.ruling = msg.Source(f.facts.Source), noted(side)
 	f.noted = f.ruling != nil
-	f.deadline = max(f.end, m.started) + m.cfg.VerdictTimeout.D()
+	f.deadline = max(f.end, m.started) + m.cfg.patience()
 	if f.foreign {
 		f.start, f.end, f.deadline = 0, 0, 0 // before all that is of this boot
 	}
@@ -175,7 +175,7 @@ func (m *mover) look() {
 	m.evacuate()
 	m.carryOut(m.shelf.look())
 	if time.Since(m.scanned) >= scanEvery {
-		m.shelf.recover(false)
+		m.shelf.recover()
 		m.scan()
 	}
 	m.say()

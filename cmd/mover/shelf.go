@@ -49,14 +49,14 @@ func (s *shelf) close() error {
 }
 
 // recover settles what was left half-way in both places.
-func (s *shelf) recover(deep bool) {
+func (s *shelf) recover() {
 	var errs []error
 	spools, foreign := []*spool.Spool{s.cache}, 0
 	if store, err := s.store.Spool(); err == nil {
 		spools = append(spools, store)
 	}
 	for _, one := range spools {
-		n, err := s.out.Recover(one, deep)
+		n, err := s.out.Recover(one)
 		errs, foreign = append(errs, err), foreign+n
 	}
 	s.w.Gauge("foreign_files", float64(foreign))

@@ -32,9 +32,9 @@ type track struct {
 type sights map[pair]*track
 
 const (
-	// remembered is for how long a detection may matter: the longest segment,
-	// and the longest post before it.
-	remembered = time.Hour + longest
+	// remembered is for how long a detection may matter: the longest segment, the
+	// longest post before it, and the longest pre and verdict_timeout after it.
+	remembered = 2*time.Hour + 2*longest
 	// maxSights and maxObjects bound a track: what it forgets early makes a gap,
 	// and a file with a gap is not dropped by the rule.
 	maxSights  = 50_000

@@ -81,7 +81,7 @@ func (j *judge) unknown(e evidence, late string, last bool) string {
 	case late != "" && last:
 		return "the mover was told to stop, and " + late
 	case late != "":
-		return fmt.Sprintf("%s after its end %s", j.cfg.VerdictTimeout, late)
+		return fmt.Sprintf("%s after its end %s", j.cfg.patience(), late)
 	case e.looked == 0:
 		return "no frame of it was looked at"
 	case e.gap > j.cfg.MaxGap.D():

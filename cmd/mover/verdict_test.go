@@ -55,7 +55,7 @@ func person(from, to time.Duration) func(time.Duration) []msg.Object {
 
 // clip is a file from one moment to another.
 func clip(start, end time.Duration) *file {
-	return &file{id: "clip", camera: "porch", start: start, end: end, deadline: end + 15*second, facts: rule.File{Class: "clips"}}
+	return &file{id: "clip", camera: "porch", start: start, end: end, facts: rule.File{Class: "clips"}}
 }
 
 const persons = `any(detections, .label == "person" && .score >= 0.5)`
@@ -92,6 +92,11 @@ func TestRule(t *testing.T) {
 			file: clip(0, 4*second), now: 19 * second, want: &answer{"drop", "undecided: 15s after its end"}},
 		"no detector ever spoke": {rule: persons, file: clip(0, 4*second), now: 19 * second,
 			want: &answer{"keep", "undecided: 15s after its end no detector looks at porch"}},
+		"only what is within pre of its end can still come": {rule: persons, set: func(c *Config) { c.Pre = topology.Duration(20 * second) },
+			see: func(s sights) { looks(s, "eye", 0, 23*second, second/5, nothing) }, file: clip(0, 4*second), now: 23 * second},
+		"covered with pre": {rule: persons, set: func(c *Config) { c.Pre = topology.Duration(20 * second) },
+			see: func(s sights) { looks(s, "eye", 0, 25*second, second/5, nothing) }, file: clip(0, 4*second), now: 25 * second,
+			want: &answer{"drop", "dropped by the rule"}},
 		"told to stop": {rule: persons, see: func(s sights) { looks(s, "eye", 0, 3*second, second/5, nothing) },
 			file: clip(0, 4*second), now: 5 * second, last: true,
 			want: &answer{"keep", "undecided: the mover was told to stop, and eye is 1s behind"}},
@@ -136,6 +141,7 @@ func TestRule(t *testing.T) {
 				c.see(j.sights)
 			}
 			var got *answer
+			c.file.deadline = c.file.end + j.cfg.patience()
 			if r := j.rule(c.file, c.now, c.last); r != nil {
 				got = &answer{string(r.verdict), r.reason}
 				if c.want != nil && strings.HasPrefix(got.Reason, c.want.Reason) {

@@ -38,9 +38,9 @@ func (u *uploader) attempt(ctx context.Context, id sidecar.ID) (outcome, time.Du
 	what, after, err := u.try(ctx, id)
 	switch what {
 	case troubled:
-		u.w.TroubleWith("store", err)
+		u.w.TroubleWith(theStore, err)
 	case settled, setAside, notTaken, gone:
-		u.w.TroubleWith("store", nil)
+		u.w.TroubleWith(theStore, nil)
 	}
 	return what, after
 }
@@ -75,7 +75,7 @@ func (u *uploader) try(ctx context.Context, id sidecar.ID) (outcome, time.Durati
 	case err != nil:
 		return u.failed(held, p, failureOf(err))
 	}
-	u.w.TroubleWith("receiver", nil)
+	u.w.TroubleWith(theReceiver, nil)
 	if err := u.sent(held, said); err != nil {
 		return troubled, 0, err
 	}
@@ -183,12 +183,12 @@ func (u *uploader) failed(held *spool.Held, p *parcel, f *failure) (outcome, tim
 		return u.refused(held, p, f)
 	case denied:
 		u.w.Counter("denied_attempts").Add(1)
-		u.w.TroubleWith("receiver", fmt.Errorf("nothing can be sent to %s: %w", u.cfg.To, f))
+		u.w.TroubleWith(theReceiver, fmt.Errorf("nothing can be sent to %s: %w", u.cfg.To, f))
 		return shutOut, shutOutPause + rand.N(shutOutPause) + f.after, nil
 	}
 	u.w.Counter("failed_attempts").Add(1)
 	u.w.Log.Debug("attempt failed", "file", p.file.name, "err", f)
-	u.w.TroubleWith("receiver", fmt.Errorf("send to %s: %w", u.cfg.To, f))
+	u.w.TroubleWith(theReceiver, fmt.Errorf("send to %s: %w", u.cfg.To, f))
 	return failed, f.after, nil
 }
 
@@ -196,7 +196,7 @@ func (u *uploader) failed(held *spool.Held, p *parcel, f *failure) (outcome, tim
 func (u *uploader) refused(held *spool.Held, p *parcel, f *failure) (outcome, time.Duration, error) {
 	u.w.Counter("refused_attempts").Add(1)
 	u.w.Log.Warn("file refused", "file", p.file.name, "attempt", p.upload.Attempts+1, "of", u.cfg.Attempts, "err", f)
-	u.w.TroubleWith("receiver", nil)
+	u.w.TroubleWith(theReceiver, nil)
 	p.upload.Attempts++
 	if p.upload.Attempts < u.cfg.Attempts {
 		if err := p.keep(p.upload); err != nil {

@@ -24,6 +24,8 @@ const (
 	scanEvery = time.Minute
 	// rescanEvery is how often that is tried where it fails.
 	rescanEvery = 2 * time.Second
+	// settleAgain is the same for what was left half-way.
+	settleAgain = 10 * time.Second
 	// lookEvery is how often the state is brought up to date.
 	lookEvery = 500 * time.Millisecond
 )
@@ -64,6 +66,15 @@ func run(ctx context.Context, w *worker.Worker, cfg Config) (err error) {
 	}
 }
 
+// What may be in trouble by itself.
+const (
+	theStore    = "store"
+	theReceiver = "receiver"
+	theScan     = "scan"
+	theRecovery = "recovery"
+	theClock    = "clock"
+)
+
 // uploader sends what is in ready/.
 type uploader struct {
 	w        *worker.Worker
@@ -75,8 +86,8 @@ type uploader struct {
 	lookedAt time.Time
 	rejected atomic.Int64 // files in rejected/
 
-	recovered bool // the store, with all sidecars read
-	settled   bool // at the last scan
+	settled    *spool.Spool // the store that recovery was at last
+	settleNext time.Time    // when it is due again
 
 	mu    sync.Mutex // of store, which is for one goroutine
 	store *spool.Store
@@ -152,11 +163,15 @@ func (u *uploader) hear(m msg.Message) {
 // scan queues what lies in ready/, and says when it is to be done again.
 func (u *uploader) scan(ctx context.Context) time.Time {
 	err := u.scanReady(ctx)
-	u.w.TroubleWith("scan", err)
-	if err != nil || !u.settled { // perhaps the disk is not there yet
+	u.w.TroubleWith(theScan, err)
+	if err != nil { // perhaps the disk is not there yet
 		return time.Now().Add(rescanEvery)
 	}
-	return time.Now().Add(scanEvery)
+	next := time.Now().Add(scanEvery)
+	if u.settleNext.Before(next) {
+		next = u.settleNext
+	}
+	return next
 }
 
 func (u *uploader) scanReady(ctx context.Context) error {
@@ -190,10 +205,16 @@ func (u *uploader) scanReady(ctx context.Context) error {
 // recover settles what was left half-way in the store: there need not be a mover
 // that does.
 func (u *uploader) recover(sp *spool.Spool) {
-	foreign, err := u.files.Recover(sp, !u.recovered)
-	u.recovered, u.settled = u.recovered || err == nil, err == nil
+	if sp == u.settled && time.Now().Before(u.settleNext) {
+		return
+	}
+	foreign, err := u.files.Recover(sp)
+	u.settled, u.settleNext = sp, time.Now().Add(scanEvery)
+	if err != nil {
+		u.settleNext = time.Now().Add(settleAgain)
+	}
 	u.w.Gauge("foreign_files", float64(foreign))
-	u.w.TroubleWith("recovery", err)
+	u.w.TroubleWith(theRecovery, err)
 }
 
 // admit queues a file by what its sidecar says.
@@ -222,7 +243,7 @@ func (u *uploader) look() (turned bool) {
 	u.lookedAt = time.Now()
 	now := u.w.Now()
 	if err := u.anchors.Note(now, u.w.BootID()); !errors.Is(err, spool.ErrNotMounted) { // of which scan tells
-		u.w.TroubleWith("clock", err)
+		u.w.TroubleWith(theClock, err)
 	}
 	_, err := u.spool()
 	absent := errors.Is(err, spool.ErrNotMounted)

@@ -38,7 +38,7 @@ func TestBadCopyStaysInQuarantine(t *testing.T) {
 		if diff := cmp.Diff(want, lying(t, store)); diff != "" {
 			t.Errorf("the store after %s (-want +got):\n%s", when, diff)
 		}
-		if r, err := store.Recover(recovery()); err != nil || r.Any() {
+		if r, err := store.Recover(recovery()); err != nil || anything(r) {
 			t.Errorf("Recover() = %+v, %v; want nothing to do", r, err)
 		}
 	}

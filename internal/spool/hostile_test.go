@@ -65,6 +65,9 @@ var plants = map[string]func(path, outside string) error{
 	"hard link":   func(path, outside string) error { return os.Link(outside, path) },
 	"fifo":        func(path, _ string) error { return syscall.Mkfifo(path, 0o600) },
 	"folder":      func(path, _ string) error { return os.Mkdir(path, 0o700) },
+	"full folder": func(path, _ string) error {
+		return errors.Join(os.Mkdir(path, 0o700), os.WriteFile(filepath.Join(path, "x"), nil, 0o600))
+	},
 	"dangling":    func(path, _ string) error { return os.Symlink("nowhere", path) },
 	"folder link": func(path, outside string) error { return os.Symlink(filepath.Dir(outside), path) },
 	"device": func(path, _ string) error {
@@ -168,7 +171,7 @@ func TestRecoverLeavesAloneWhatIsPlanted(t *testing.T) {
 				}
 				before := looks(t, base)
 				for range 2 {
-					if r, err := s.Recover(recovery()); err != nil || !slices.Equal(r.Foreign, []string{name}) || r.Any() {
+					if r, err := s.Recover(recovery()); err != nil || !slices.Equal(r.Foreign, []string{name}) || anything(r) {
 						t.Errorf("Recover() = %+v, %v; want %s reported as foreign", r, err, name)
 					}
 				}
@@ -244,7 +247,7 @@ func TestSidecarsThatLie(t *testing.T) {
 			if text := readText(t, s.Path(Ready, id+".mp4")); text != "text" {
 				t.Errorf("the file has %q; want it unharmed", text)
 			}
-			if again, err := s.Recover(recovery()); err != nil || again.Any() {
+			if again, err := s.Recover(recovery()); err != nil || anything(again) {
 				t.Errorf("the second Recover() = %+v, %v; want nothing to do", again, err)
 			}
 		})

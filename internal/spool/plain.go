@@ -180,7 +180,7 @@ func (s *Spool) removeUnheld(p string) error {
 		return err
 	}
 	if err != nil {
-		return s.unlink(p)
+		return s.root.RemoveAll(p) // it may be a folder with something in it
 	}
 	return errors.Join(s.unlink(p), f.Close())
 }

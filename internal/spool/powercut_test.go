@@ -211,7 +211,7 @@ func afterCut(t *testing.T, image string, where map[string]State) (files, settle
 	if err != nil || len(r.Recovered)+len(r.Damaged)+len(r.Foreign) > 0 {
 		t.Errorf("Recover() = %+v, %v; want nothing without a sidecar, and nothing damaged", r, err)
 	}
-	if r, err := store.Recover(recovery()); err != nil || r.Any() {
+	if r, err := store.Recover(recovery()); err != nil || anything(r) {
 		t.Errorf("the second Recover() = %+v, %v; want nothing to do", r, err)
 	}
 	there := wholeFiles(t, store)

@@ -93,11 +93,6 @@ type Report struct {
 	Foreign    []string           // what is none of ours: left alone
 }
 
-// Any says whether there was something to do.
-func (r *Report) Any() bool {
-	return r.Unfinished+r.Orphans+r.Finished+len(r.Recovered)+len(r.Damaged) > 0
-}
-
 // Recover settles what kills and power cuts left. What another process is at
 // work on it leaves alone. It does all it can; the error joins what it could not.
 func (s *Spool) Recover(how Recovery) (Report, error) {

@@ -51,7 +51,7 @@ func TestManyFiles(t *testing.T) {
 	if entries, err := s.Entries(Ready); err != nil || len(entries) != many {
 		t.Errorf("Entries() = %d files, %v; want %d", len(entries), err, many)
 	}
-	if r, err := s.Recover(recovery()); err != nil || r.Any() {
+	if r, err := s.Recover(recovery()); err != nil || anything(r) {
 		t.Errorf("Recover() = %d, %v; want nothing to do", len(r.Recovered), err)
 	}
 	list, err := s.folder(Ready)
@@ -73,7 +73,7 @@ func TestManyFiles(t *testing.T) {
 	if err != nil || len(r.Recovered) != (many+2)/3 || r.Orphans != (many+1)/3 || len(r.Damaged)+r.Finished+len(r.Foreign) > 0 {
 		t.Errorf("Recover() = %d recovered, %d orphans, %v; want %d and %d", len(r.Recovered), r.Orphans, err, (many+2)/3, (many+1)/3)
 	}
-	if r, err := s.Recover(recovery()); err != nil || r.Any() {
+	if r, err := s.Recover(recovery()); err != nil || anything(r) {
 		t.Errorf("the second Recover() = %d recovered, %d orphans, %v; want nothing to do", len(r.Recovered), r.Orphans, err)
 	}
 }

@@ -239,7 +239,7 @@ func (tr transition) check(t *testing.T, dir, how string) {
 		t.Fatal(err)
 	}
 	for _, s := range []*Spool{cache, store} {
-		if r, err := s.Recover(recovery()); err != nil || r.Any() {
+		if r, err := s.Recover(recovery()); err != nil || anything(r) {
 			t.Errorf("%s: one more Recover() = %+v, %v; want nothing to do", how, r, err)
 		}
 	}

@@ -14,9 +14,10 @@ import (
 
 // Files publishes what becomes of a worker's files, and begins their sidecars.
 type Files struct {
-	w   *Worker
-	out *msg.FileStream
-	n   uint64
+	w    *Worker
+	out  *msg.FileStream
+	n    uint64
+	read map[string]*spool.Spool // whose sidecars Recover has read, by folder
 }
 
 // FileHistory is the ring of a worker's file events: a sidecar is larger than
@@ -40,7 +41,7 @@ func (w *Worker) PublishNames(slots int) (*Files, error) { return w.publishFiles
 
 func (w *Worker) publishFiles(h Ring) (*Files, error) {
 	out, err := w.pub.Files(msg.Stream(h.Stream), w.retention(h.Slots, h.SlotBytes))
-	return &Files{w: w, out: out}, err
+	return &Files{w: w, out: out, read: map[string]*spool.Spool{}}, err
 }
 
 // DetectionHistory is the ring of what a detector saw: a minute and more at 5 Hz,
@@ -130,9 +131,12 @@ func (f *Files) Tell(side *sidecar.Sidecar) {
 	}
 }
 
-// Recover settles what was left half-way in a spool, and counts and tells of it.
-// foreign is how many files there are none of ours, and left alone.
-func (f *Files) Recover(s *spool.Spool, deep bool) (foreign int, err error) {
+// Recover settles what was left half-way in a spool, and counts and tells of it:
+// the first time that it is given a spool that was opened, with a look into each
+// sidecar. foreign is how many files there are none of ours, and left alone.
+func (f *Files) Recover(s *spool.Spool) (foreign int, err error) {
+	deep := f.read[s.Dir()] != s
+	f.read[s.Dir()] = s
 	r, err := s.Recover(f.recovery(deep))
 	f.w.Counter("recovered_files").Add(len(r.Recovered))
 	f.w.Counter("damaged_files").Add(len(r.Damaged))
