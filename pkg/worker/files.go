@@ -135,9 +135,7 @@ func (f *Files) Tell(side *sidecar.Sidecar) {
 // the first time that it is given a spool that was opened, with a look into each
 // sidecar. foreign is how many files there are none of ours, and left alone.
 func (f *Files) Recover(s *spool.Spool) (foreign int, err error) {
-	deep := f.read[s.Dir()] != s
-	f.read[s.Dir()] = s
-	r, err := s.Recover(f.recovery(deep))
+	r, err := s.Recover(f.recovery(f.isNew(s)))
 	f.w.Counter("recovered_files").Add(len(r.Recovered))
 	f.w.Counter("damaged_files").Add(len(r.Damaged))
 	f.w.Counter("settled_leftovers").Add(r.Unfinished + r.Orphans + r.Finished)
@@ -152,6 +150,13 @@ func (f *Files) Recover(s *spool.Spool) (foreign int, err error) {
 		err = fmt.Errorf("recover spool: %w", err)
 	}
 	return len(r.Foreign), err
+}
+
+// isNew says, once, that a spool has been opened since it was asked for that folder.
+func (f *Files) isNew(s *spool.Spool) bool {
+	is := f.read[s.Dir()] != s
+	f.read[s.Dir()] = s
+	return is
 }
 
 // recovery is how a spool's recovery speaks in the worker's name.

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/perch-edge/perch/internal/sidecar"
+	"github.com/perch-edge/perch/internal/spool"
 )
 
 // A sidecar may tell more than a message has room for.
@@ -30,5 +31,24 @@ func TestFittingKeepsTheEnds(t *testing.T) {
 	}
 	if _, err := fitting(&sidecar.Sidecar{Name: string(make([]byte, 5000))}, 4096); err == nil {
 		t.Error("fitting(4096) of a name of 5000 bytes = nil; want an error")
+	}
+}
+
+// Each sidecar is read once when a spool is opened, and again when its disk has
+// been away.
+func TestSpoolsAreNewOnce(t *testing.T) {
+	f := &Files{read: map[string]*spool.Spool{}}
+	dirs := []string{t.TempDir(), t.TempDir()}
+	for range 2 { // the second time a disk that came back
+		for _, dir := range dirs {
+			s, err := spool.Open(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			if first, second := f.isNew(s), f.isNew(s); !first || second {
+				t.Errorf("isNew() = %v, then %v; want true, then false", first, second)
+			}
+		}
 	}
 }
