@@ -285,6 +285,9 @@ func (c *cleaner) plan() {
 		errs = append(errs, s)
 	}
 	c.lacking = errors.Join(errs...)
+	if soon := time.Now().Add(planEvery); len(plan.short) > 0 && c.scan.After(soon) {
+		c.scan = soon // something may have been sent of which no message tells us
+	}
 }
 
 // say tells of it in the worker's state.

@@ -46,6 +46,20 @@ type Config struct {
 	Deadline     topology.Duration `toml:"deadline" doc:"longest run of the network; after it the worker ends, to be started again"`
 }
 
+// Knows are the labels that objects can have, as far as can be told before the
+// model is loaded.
+func (c *Config) Knows() []string {
+	switch {
+	case len(c.Only) > 0:
+		return c.Only
+	case len(c.Labels) > 0:
+		return c.Labels
+	case c.Model == Simulated:
+		return []string{"target"}
+	}
+	return yolo.COCO()
+}
+
 // Simulated is the model of the simulated camera's target.
 const Simulated = "sim:"
 

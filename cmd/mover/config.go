@@ -60,6 +60,9 @@ func (c *Config) Wants() []msg.Kind {
 	return []msg.Kind{msg.KindFile}
 }
 
+// Seeks are the labels that the rule asks for.
+func (c *Config) Seeks() []string { return c.Keep.Compared("label") }
+
 // Cached says that files are taken from RAM.
 func (c *Config) Cached() worker.Cached { return worker.Empties }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"io"
 	"os"
+	"strconv"
 	"strings"
 	"unicode"
 
@@ -33,6 +34,9 @@ func (c *console) size() (columns, rows int) {
 		if ws, err := unix.IoctlGetWinsize(int(c.outTerm.Fd()), unix.TIOCGWINSZ); err == nil && ws.Col > 0 && ws.Row > 0 {
 			return int(ws.Col), int(ws.Row)
 		}
+	}
+	if n, err := strconv.Atoi(os.Getenv("COLUMNS")); err == nil && n >= 40 {
+		return n, 50
 	}
 	return maxColumns, 50
 }

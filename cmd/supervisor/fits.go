@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/perch-edge/perch/internal/nearest"
 	"github.com/perch-edge/perch/internal/private"
 	"github.com/perch-edge/perch/pkg/msg"
 	"github.com/perch-edge/perch/pkg/shm"
@@ -165,7 +166,26 @@ func (p *plan) checkFolders() (ps topology.Problems) {
 }
 
 // warnings are what a fleet can run with, and people should know.
-func (p *plan) warnings() topology.Problems { return append(p.absentStore(), p.fullCache()...) }
+func (p *plan) warnings() topology.Problems {
+	return slices.Concat(p.absentStore(), p.fullCache(), p.unknownLabels())
+}
+
+// unknownLabels warns of rules that ask for what no detector will ever see. A
+// model may have names of its own, of which nobody knows before it runs.
+func (p *plan) unknownLabels() (ps topology.Problems) {
+	for _, e := range p.top.Entries {
+		var known []string
+		for _, source := range e.Sources {
+			known = append(known, p.reports[source.Name].Knows...)
+		}
+		for _, label := range p.reports[e.Name].Seeks {
+			if len(known) > 0 && !slices.Contains(known, label) {
+				ps = append(ps, e.Table.Problem("keep", "its detectors have no label %q, unless a model brings it, so that nothing is kept for it%s", label, nearest.Hint(label, known)))
+			}
+		}
+	}
+	return ps
+}
 
 // fullCache warns of files that stay in RAM until it is full.
 func (p *plan) fullCache() (ps topology.Problems) {

@@ -50,6 +50,9 @@ func (c *upCmd) Run(ctx context.Context, to worker.Streams) error {
 		return err
 	}
 	screen.open(plan)
+	for _, w := range plan.warnings() {
+		f.log.Warn("topology", "problem", w.Error())
+	}
 	var unwell atomic.Bool
 	if c.For > 0 {
 		limited, cancel := context.WithCancel(ctx)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/perch-edge/perch/internal/sidecar"
@@ -64,7 +65,8 @@ func idIn(arg string) sidecar.ID {
 
 // notFound is the end for a file of which nothing is known.
 func (a *archive) notFound(id sidecar.ID) error {
-	err := fmt.Errorf("nothing is known of %s in %s%s", id, strings.Join(a.dirs, " and "), a.hint(id))
+	dirs := slices.DeleteFunc(slices.Clone(a.dirs), func(dir string) bool { return dir == "" })
+	err := fmt.Errorf("nothing is known of %s in %s%s", id, strings.Join(dirs, " and "), a.hint(id))
 	if len(a.closed) > 0 {
 		return worker.Temporary(fmt.Errorf("%w; not looked into: %w", err, errors.Join(a.closed...)))
 	}

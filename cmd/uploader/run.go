@@ -270,7 +270,7 @@ func (u *uploader) look() (turned bool) {
 	case waiting > 0:
 		u.w.Status("sending %d files to %s", waiting, u.cfg.To)
 	case u.rejected.Load() > 0:
-		u.w.Status("all is sent to %s, but %d files that it rejected", u.cfg.To, u.rejected.Load())
+		u.w.Status("%d files are rejected; all else is sent to %s", u.rejected.Load(), u.cfg.To)
 	default:
 		u.w.Status("all is sent to %s", u.cfg.To)
 	}

@@ -34,7 +34,8 @@ import (
 type Rule[E any] struct {
 	text    string
 	program *vm.Program
-	names   map[string]bool // that it uses
+	names   map[string]bool     // that it uses
+	texts   map[string][]string // that it compares a field with
 }
 
 // maxText bounds a rule's length in bytes.
@@ -60,9 +61,9 @@ func (r *Rule[E]) UnmarshalText(text []byte) error {
 	if err != nil {
 		return readable(err, nil, nil)
 	}
-	used := &identifiers{map[string]bool{}}
+	used := &identifiers{map[string]bool{}, map[string][]string{}}
 	ast.Walk(&tree.Node, used)
-	*r = Rule[E]{string(text), program, used.names}
+	*r = Rule[E]{string(text), program, used.names, used.texts}
 	return nil
 }
 
@@ -77,6 +78,10 @@ func (r Rule[E]) Is() bool { return r.program != nil }
 // Uses says whether the rule speaks of that name.
 func (r Rule[E]) Uses(name string) bool { return r.names[name] }
 
+// Compared lists the texts that the rule compares a field of a list's items with:
+// "person" in .label == "person", and in .label in ["person", "dog"].
+func (r Rule[E]) Compared(field string) []string { return r.texts[field] }
+
 // Match applies the rule. It must not be called where Is says that there is none.
 func (r Rule[E]) Match(env E) (bool, error) {
 	out, err := expr.Run(r.program, env)
@@ -90,13 +95,40 @@ func (r Rule[E]) Match(env E) (bool, error) {
 	return yes, nil
 }
 
-// identifiers gathers the names in a rule.
-type identifiers struct{ names map[string]bool }
+// identifiers gathers the names in a rule, and what fields are compared with.
+type identifiers struct {
+	names map[string]bool
+	texts map[string][]string
+}
 
 // Visit is called for each node of a rule.
 func (i *identifiers) Visit(node *ast.Node) {
-	if id, ok := (*node).(*ast.IdentifierNode); ok {
-		i.names[id.Value] = true
+	switch n := (*node).(type) {
+	case *ast.IdentifierNode:
+		i.names[n.Value] = true
+	case *ast.BinaryNode:
+		i.compare(n.Left, n.Right)
+		i.compare(n.Right, n.Left)
+	}
+}
+
+func (i *identifiers) compare(left, right ast.Node) {
+	member, ok := left.(*ast.MemberNode)
+	if !ok {
+		return
+	}
+	field, ok := member.Property.(*ast.StringNode)
+	if !ok {
+		return
+	}
+	texts := []ast.Node{right}
+	if list, ok := right.(*ast.ArrayNode); ok {
+		texts = list.Nodes
+	}
+	for _, t := range texts {
+		if text, ok := t.(*ast.StringNode); ok {
+			i.texts[field.Value] = append(i.texts[field.Value], text.Value)
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/perch-edge/perch/internal/sidecar"
 	"github.com/perch-edge/perch/pkg/msg"
@@ -106,5 +107,18 @@ func TestAge(t *testing.T) {
 		if diff := cmp.Diff(c.want, answer{age, known}); diff != "" {
 			t.Errorf("Age(%s) (-want +got):\n%s", name, diff)
 		}
+	}
+}
+
+func TestCompared(t *testing.T) {
+	r, err := Compile[scope](`class == "clips" && any(detections, .label == "person" || "cat" == .label) || count(detections, .label in ["dog", "cow"] && .score > 0.5) > 1`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"person", "cat", "dog", "cow"}, r.Compared("label"), cmpopts.SortSlices(strings.Compare)); diff != "" {
+		t.Errorf("Compared(label) (-want +got):\n%s", diff)
+	}
+	if got := r.Compared("score"); got != nil {
+		t.Errorf("Compared(score) = %v; want none", got)
 	}
 }

@@ -42,6 +42,8 @@ type Program[C any] struct {
 //	Pins() int                     how many frames of its source it holds at once
 //	Cached() Cached                what it does with files in RAM
 //	Wants() []msg.Kind             kinds of which it must have a source, as it is set
+//	Knows() []string               labels that its objects can have
+//	Seeks() []string               labels of its sources' objects that it asks for
 
 // Ring is the shared memory of one stream.
 type Ring struct {
@@ -63,6 +65,8 @@ type Report struct {
 	Pins      int               `json:"pins,omitempty"`
 	Cached    Cached            `json:"cached,omitempty"`
 	Wants     []msg.Kind        `json:"wants,omitempty"`
+	Knows     []string          `json:"knows,omitempty"`
+	Seeks     []string          `json:"seeks,omitempty"`
 	Problems  topology.Problems `json:"problems,omitempty"`
 }
 
@@ -268,6 +272,12 @@ func (p Program[C]) reportJSON(entry *topology.Entry, cfg C, err error, stdout, 
 		}
 		if c, ok := any(&cfg).(interface{ Wants() []msg.Kind }); ok {
 			r.Wants = c.Wants()
+		}
+		if c, ok := any(&cfg).(interface{ Knows() []string }); ok {
+			r.Knows = c.Knows()
+		}
+		if c, ok := any(&cfg).(interface{ Seeks() []string }); ok {
+			r.Seeks = c.Seeks()
 		}
 	}
 	if jsonErr := json.NewEncoder(stdout).Encode(r); jsonErr != nil {
