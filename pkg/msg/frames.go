@@ -90,11 +90,13 @@ func (b *Bus) Frames(from FrameSource) (*Frames, error) {
 		return nil, err
 	}
 	f := &Frames{bus: b, from: from, in: in, born: clock.Boot()}
-	for _, err := range []error{in.soc.SetSubscribe(f.doorbell()), in.soc.Connect(endpoint),
-		in.soc.SetSubscribe(helloPrefix + string(b.cfg.Name))} {
-		if err != nil {
-			return nil, errors.Join(fmt.Errorf("subscribe to frames of %s at %s: %w", from.Source, endpoint, err), in.close())
-		}
+	err = errors.Join(in.soc.SetSubscribe(f.doorbell()), in.soc.Connect(endpoint))
+	if err == nil {
+		f.attach() // before it says that it is there: a stream begins when all are
+		err = in.soc.SetSubscribe(helloPrefix + string(b.cfg.Name))
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("subscribe to frames of %s at %s: %w", from.Source, endpoint, err), f.close())
 	}
 	b.closeLater(f.close)
 	return f, nil

@@ -220,3 +220,27 @@ func TestRestSilencesDoorbells(t *testing.T) {
 	}
 	heard("\x01frame/porch/video")
 }
+
+// Who has said that it is there misses no frame after that, however late it asks
+// for the first.
+func TestReaderThatSaidHelloGetsTheFirstFrame(t *testing.T) {
+	run, dir := folders(t)
+	b, out := startFrames(t, run, dir)
+	defer b.Close()
+	reader := openBus(t, run, dir, "clips")
+	defer reader.Close()
+	frames := readFrames(t, reader, 1)
+	if missing := out.Gate([]string{"clips"}, 10*time.Second, nil); len(missing) > 0 {
+		t.Fatalf("Gate() = %v; want that all are there", missing)
+	}
+	for i := range 3 {
+		publishFrame(t, b, out, byte(i))
+	}
+	for i := range 3 {
+		if f := nextFrame(t, frames); f.Seq != Seq(i) {
+			t.Errorf("frame %d has number %d", i, f.Seq)
+		} else {
+			f.Release()
+		}
+	}
+}
