@@ -110,7 +110,7 @@ func (s *screen) end(f *fleet) {
 // places says where a fleet's files are, relative to here where that is shorter.
 func places(at Folders) string {
 	here, err := os.Getwd()
-	near := func(path string) string {
+	from := func(path string) string {
 		if rel, relErr := filepath.Rel(here, path); err == nil && relErr == nil && len(rel) < len(path) {
 			return rel
 		}
@@ -118,7 +118,7 @@ func places(at Folders) string {
 	}
 	return fmt.Sprintf("  readings  %[1]s/work/*.csv, and ready/ once their day is over\n"+
 		"  files     %[2]s/born/, and %[1]s/ready/ once they are kept; the newest picture is %[2]s/latest.jpg\n  logs      %[3]s/*.log\n",
-		near(at.Store), near(at.Cache), near(at.Logs))
+		from(at.Store), from(at.Cache), from(at.Logs))
 }
 
 // tips are what to try in a second terminal while the fleet runs.

@@ -173,3 +173,14 @@ thumbs scheduled: last run: failed with exit code 1: it broke
 		t.Errorf("table (-want +got):\n%s", diff)
 	}
 }
+
+func TestNear(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	for text, want := range map[string]string{"writing to " + dir + "/store": "writing to store", "at /x" + dir + "/y": "at /x" + dir + "/y",
+		"in " + dir + "er/store": "in " + dir + "er/store"} {
+		if got := near(text); got != want {
+			t.Errorf("near(%q) = %q; want %q", text, got, want)
+		}
+	}
+}

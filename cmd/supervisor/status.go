@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -156,9 +157,19 @@ func (w *Worker) up() string {
 // line is what there is to say of it.
 func (w *Worker) line() string {
 	if w.Trouble != "" {
-		return oneLine(w.Trouble)
+		return oneLine(near(w.Trouble))
 	}
-	return oneLine(w.Status)
+	return oneLine(near(w.Status))
+}
+
+// near names what lies below the current folder from there: a table has little
+// room.
+func near(text string) string {
+	here, err := os.Getwd()
+	if err != nil || here == "/" {
+		return text
+	}
+	return strings.ReplaceAll(text, " "+here+"/", " ")
 }
 
 func jobColumns() []column[Job] {
