@@ -108,6 +108,12 @@ func (g *Geometry) check(room int) error {
 	if g.Hz < 0 || g.Hz > 1e6 || math.IsNaN(g.Hz) {
 		return fmt.Errorf("hz %g: want 0 (not known) to 1000000", g.Hz)
 	}
+	if err := (pixel.Colour{Range: g.ColourRange, Matrix: g.ColourMatrix}).Check(); err != nil {
+		return err
+	}
+	if format == pixel.RGB24 && (g.ColourRange != "" || g.ColourMatrix != "") {
+		return errors.New("colour range or matrix: want none for rgb24")
+	}
 	tight, _, err := pixel.Layout(format, pixel.Size{Width: g.Width, Height: g.Height})
 	if err != nil {
 		return err

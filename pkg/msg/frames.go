@@ -38,7 +38,7 @@ func (f Frame) Image() (pixel.Image, error) {
 	if err != nil {
 		return pixel.Image{}, err
 	}
-	img := pixel.Image{Format: format, Size: pixel.Size{Width: f.Width, Height: f.Height}, Planes: f.Planes, Data: f.Bytes()}
+	img := pixel.Image{Format: format, Size: pixel.Size{Width: f.Width, Height: f.Height}, Planes: f.Planes, Data: f.Bytes(), Colour: f.Colour()}
 	return img, img.Check()
 }
 

@@ -159,6 +159,15 @@ type Geometry struct {
 	Height int           `json:"height"`
 	Planes []pixel.Plane `json:"planes"`
 	Hz     float64       `json:"hz"` // the rate that the stream is meant to have
+
+	ColourRange  pixel.Range  `json:"colour_range,omitempty"`
+	ColourMatrix pixel.Matrix `json:"colour_matrix,omitempty"`
+}
+
+// Colour is how the samples stand for colours: what the publisher says, and
+// pixel.DefaultColour where it does not.
+func (g *Geometry) Colour() pixel.Colour {
+	return pixel.Colour{Range: g.ColourRange, Matrix: g.ColourMatrix}.Or(pixel.DefaultColour(pixel.Format(g.Format)))
 }
 
 // FrameMessage is the descriptor of a frame: where its pixels are.

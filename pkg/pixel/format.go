@@ -14,7 +14,7 @@
 //
 // Y is brightness ("luma"), Cb and Cr are colour ("chroma", 128 is grey). One
 // chroma sample of yuv420 and nv12 stands for 2 x 2 pixels, one of yuyv for
-// 2 x 1. The range (16..235 or 0..255) is the source's: nothing here changes it.
+// 2 x 1. Which colours the samples stand for is in Colour: nothing here changes them.
 //
 // Sizes and planes may come from a message of another process, so that each is
 // checked before a byte is touched. Everything fails with an error that names

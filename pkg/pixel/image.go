@@ -69,6 +69,7 @@ type Image struct {
 	Size   Size
 	Planes []Plane
 	Data   []byte
+	Colour Colour // zero: not known, see Colour.Or
 }
 
 // NewImage is a view of data as a tightly packed frame; data may be longer than

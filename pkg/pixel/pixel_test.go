@@ -230,7 +230,7 @@ func FuzzPlane(f *testing.F) {
 		if i >= 0 && i < 3 {
 			planes[i] = Plane{offset, stride, rows}
 		}
-		img := Image{Format(format), Size{w, h}, planes, make([]byte, uint(n)%(1<<16))}
+		img := Image{Format: Format(format), Size: Size{w, h}, Planes: planes, Data: make([]byte, uint(n)%(1<<16))}
 		plane, err := img.Plane(i)
 		if err != nil {
 			return
