@@ -151,7 +151,7 @@ def check_geometry(g):
     want(height % 2 == 0 or form not in ("yuv420", "nv12"), "odd height")
     want(number(g.get("hz"), 0, 1000000), "hz")
     for key, allowed in (("colour_range", ("limited", "full")), ("colour_matrix", ("bt601", "bt709", "bt2020"))):
-        want(key not in g or form != "rgb24" and g[key] in allowed, key)
+        want(g.get(key) is None or form != "rgb24" and g[key] in allowed, key)
     want(type(planes) is list and len(planes) == len(FORMATS[form]), "planes")
     for plane, (pair, share) in zip(planes, FORMATS[form]):
         want(type(plane) is dict and all(whole(plane.get(k), 0, 2**30) for k in ("offset", "stride", "rows")), "plane")
