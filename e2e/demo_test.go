@@ -62,6 +62,7 @@ func shipped(t *testing.T, path string) string {
 
 // What "make demo SECONDS=8" does, with the topology that ships.
 func TestDemo(t *testing.T) {
+	t.Parallel()
 	box := shipped(t, "../deploy/demo.toml")
 	out, err := exec.Command(filepath.Join(bin, "supervisor"), "up", "--table", "--for", "8s", box).CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "stopped; nothing is left running") {
@@ -76,6 +77,7 @@ func TestDemo(t *testing.T) {
 
 // A video that ends: the camera is done and left alone, its reader stays.
 func TestEndOfAVideo(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, `
 [sensor.porch]
 program = "sensor-camera"

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/perch-edge/perch/internal/boxtest"
 )
 
 const chain = `
@@ -340,8 +342,8 @@ func TestRealSensor(t *testing.T) {
 		t.Fatal(err)
 	}
 	sensor := filepath.Join(filepath.Dir(path), "sensor-bme280")
-	if out, err := exec.Command("go", "build", "-o", sensor, "../sensor-bme280").CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
+	if err := os.Symlink(filepath.Join(boxtest.Built(t, "sensor-bme280"), "sensor-bme280"), sensor); err != nil {
+		t.Fatal(err)
 	}
 	b := newBox(t, `
 [sensor.air]
