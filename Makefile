@@ -16,9 +16,9 @@ build: setup ## all programs, into bin/
 	@$(GO) build -o bin/ ./cmd/...
 	@printf '%-10s %s\n' build "$$(ls bin | tr '\n' ' ')"
 
-# Tests wait for processes far more than they work: eight at a time in each of
-# three packages keep two cores busy. PERCH_SEED=N repeats a run's choice of faults.
-TESTFLAGS = -p 3 -parallel 8
+# Tests wait for processes more than they work: three packages at a time keep two
+# cores busy. PERCH_SEED=N repeats a run's choice of faults.
+TESTFLAGS = -p 3
 
 test: ## everything that must pass (about five minutes)
 	@./scripts/setup --test

@@ -136,6 +136,7 @@ every = "500ms"
 // A program in another language, written from docs/PROTOCOL.md, reads readings
 // and finds the frame's number in pixels that it never copied.
 func TestClientInPython(t *testing.T) {
+	t.Parallel()
 	const python = "/usr/bin/python3"
 	if err := exec.Command(python, "-c", "import zmq").Run(); err != nil {
 		t.Skipf("no python3 with zmq (apt-get install python3-zmq): %v", err)
@@ -186,6 +187,7 @@ func failure(err error) string {
 
 // What a user looks at after a run: files that open.
 func TestFilesOpen(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, demo)
 	f.start()
 	f.wait("three pictures and five rows", func(b box) bool {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -20,6 +21,7 @@ import (
 var bin string
 
 func TestMain(m *testing.M) {
+	os.Args = slices.Insert(os.Args, 1, "-test.parallel=4") // whole fleets, unless the command line says otherwise
 	code, err := buildAndRun(m)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
