@@ -110,7 +110,7 @@ func (f *fleet) launch() {
 	}
 	f.up = exec.Command(filepath.Join(bin, "supervisor"), "up", f.topology)
 	f.up.Stdout, f.up.Stderr = f.log, f.log
-	f.up.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	f.up.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL} // a test binary that panics leaves no fleet
 	if err := f.up.Start(); err != nil {
 		f.t.Fatal(err)
 	}
