@@ -220,6 +220,7 @@ func TestSecondSignalEndsTheProcess(t *testing.T) {
 	feed.State("the worker ready", func(s msg.State) bool { return s.Ready })
 	p.Signal(syscall.SIGTERM)
 	feed.State("the first signal heard", func(s msg.State) bool { return s.Status == "told to stop" })
+	<-time.After(2 * sameOrder)
 	p.Signal(syscall.SIGINT)
 	if code := p.Wait(); code != -1 {
 		t.Errorf("exit code after a second signal = %d; want an end by the signal", code)
