@@ -44,6 +44,10 @@ type fleet struct {
 	mu      sync.Mutex
 	changed chan struct{} // closed at the next change of a phase
 
+	discard atomic.Bool         // histories are not to be kept
+	unread  map[string][]string // by publisher, the workers that may not have saved all of its histories
+	ending  *Ending             // valid when over is closed; nil before all children have ended
+
 	files atomic.Pointer[Files] // as counted last; nil before
 	disk  atomic.Pointer[disk]  // as seen last
 
@@ -53,7 +57,7 @@ type fleet struct {
 // openFleet prepares all that children need. It fails when another supervisor
 // has the run folder (*lockfile.HeldError), and then leaves nothing open.
 func openFleet(p *plan, t timing, show func(entry)) (f *fleet, err error) {
-	f = &fleet{plan: p, timing: t, began: clock.Boot(), book: newLogbook(show),
+	f = &fleet{plan: p, timing: t, unread: readersOf(p.top), began: clock.Boot(), book: newLogbook(show),
 		kill: make(chan struct{}), up: make(chan struct{}), over: make(chan struct{}), changed: make(chan struct{})}
 	f.log = f.book.logger(slog.Level(p.top.Node.LogLevel))
 	f.later(f.book.close)
@@ -126,16 +130,20 @@ func (f *fleet) sweepEarlier() error {
 		f.log.Warn("swept what an earlier run left", "what", found.String())
 	}
 	f.later(func() error {
-		_, err := sweep(f.root, n.RunDir, n.ShmDir, nil)
+		var kept []Kept
+		if !f.discard.Load() {
+			kept = keptFor(n.ShmDir, f.unread)
+		}
+		_, err := sweep(f.root, n.RunDir, n.ShmDir, keeper(kept))
 		_ = os.Remove(n.ShmDir) // where it is empty: the next one to use it may be another user
-		return err
+		return errors.Join(err, recordKept(f.root, f.clock.BootID(), n.ShmDir, f.unread, kept))
 	})
 	return err
 }
 
 func (f *fleet) openLauncher() error {
 	n := f.plan.top.Node
-	notes, err := listenForNotes(n.RunDir)
+	notes, err := listenForNotes(n.RunDir, f.book.complain)
 	if err != nil {
 		return err
 	}
@@ -144,8 +152,9 @@ func (f *fleet) openLauncher() error {
 	f.later(group.remove)
 	threads := newSpawner()
 	f.later(threads.close)
-	f.launcher = &launcher{runDir: n.RunDir, watchdog: f.timing.Watchdog, spawner: threads, notifier: notes, cgroup: group,
-		record: newRecord(f.root, f.clock.BootID(), n.ShmDir, group), book: f.book}
+	f.launcher = &launcher{runDir: n.RunDir, watchdog: f.timing.Watchdog, spawner: threads, notifier: notes,
+		awake: newAwake(f.timing.Watchdog), cgroup: group,
+		record: newRecord(f.root, f.clock.BootID(), n.ShmDir, group, f.unread), book: f.book}
 	return nil
 }
 
@@ -229,9 +238,10 @@ func (f *fleet) run(ctx context.Context, killed <-chan struct{}, started func())
 	watching, unwatch := context.WithCancel(context.Background())
 	var children, watchers, requests sync.WaitGroup
 	asked, hangUp := context.WithCancel(context.Background())
-	requests.Go(func() { f.control.serve(asked, f.answer) })
+	requests.Go(func() { f.control.serve(asked, f.book.complain, f.answer) })
 	watchers.Go(func() { f.observer.listen(watching, f.log) })
 	watchers.Go(func() { f.publish(watching) })
+	watchers.Go(func() { f.launcher.awake.watch(watching) })
 	watchers.Go(func() { f.watchStore(watching) })
 	watchers.Go(func() {
 		select {
@@ -251,8 +261,9 @@ func (f *fleet) run(ctx context.Context, killed <-chan struct{}, started func())
 	children.Wait()
 	unwatch()
 	watchers.Wait()
+	f.conclude()
 	f.log.Info("stopped")
-	err := f.close()
+	err := errors.Join(f.ending.err(), f.close())
 	close(f.over)
 	hangUp()
 	requests.Wait()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"strings"
 	"sync"
@@ -38,6 +39,9 @@ type recorded struct {
 	ShmDir    string             `json:"shm_dir"`
 	Cgroup    string             `json:"cgroup,omitempty"`
 	Processes map[int]recordedAs `json:"processes"` // by id
+	// Unread lists, by publisher, the workers that may not have read and saved all
+	// that its histories hold.
+	Unread map[string][]string `json:"unread,omitempty"`
 }
 
 type recordedAs struct {
@@ -45,8 +49,9 @@ type recordedAs struct {
 	Started uint64 `json:"started"` // as in /proc/PID/stat
 }
 
-func newRecord(root *os.Root, bootID, shmDir string, g *cgroup) *record {
-	r := &record{root: root, recorded: recorded{BootID: bootID, ShmDir: shmDir, Processes: map[int]recordedAs{}}}
+func newRecord(root *os.Root, bootID, shmDir string, g *cgroup, unread map[string][]string) *record {
+	r := &record{root: root, recorded: recorded{BootID: bootID, ShmDir: shmDir, Processes: map[int]recordedAs{}, Unread: map[string][]string{}}}
+	maps.Copy(r.Unread, unread)
 	if g != nil {
 		r.Cgroup = g.path
 	}

@@ -55,6 +55,25 @@ func TestExitCodeOfAnError(t *testing.T) {
 	}
 }
 
+// The first line is what a supervisor shows: it is no word on having been told to stop.
+func TestReasonLeavesOutTheOrderToStop(t *testing.T) {
+	lost := errors.New("three rows are lost")
+	for _, tt := range []struct {
+		err  error
+		want string
+	}{
+		{lost, "three rows are lost"},
+		{errors.Join(context.Canceled, lost), "three rows are lost"},
+		{errors.Join(lost, fmt.Errorf("wait: %w", context.Canceled)), "three rows are lost"},
+		{errors.Join(errors.Join(context.Canceled, lost), errors.New("close: busy")), "three rows are lost\nclose: busy"},
+		{fmt.Errorf("write: %w: %w", lost, context.Canceled), "write: three rows are lost: context canceled"},
+	} {
+		if got := reason(tt.err); got != tt.want {
+			t.Errorf("reason(%v) = %q; want %q", tt.err, got, tt.want)
+		}
+	}
+}
+
 // notifications is a socket as systemd gives one.
 type notifications struct {
 	t    *testing.T

@@ -131,7 +131,7 @@ func (p Program[C]) main(args []string, stdout, stderr io.Writer) int {
 	}
 	code := ExitCode(err)
 	if code != ExitDone && !said(err) {
-		fmt.Fprintf(stderr, "%s: %v\n", p.Name, err)
+		fmt.Fprintf(stderr, "%s: %s\n", p.Name, reason(err))
 	}
 	return code
 }
