@@ -83,14 +83,14 @@ func (c *control) open() error {
 }
 
 // reopen makes the socket anew where it is not in its place any more.
-func (c *control) reopen() error {
+func (c *control) reopen() (again bool, err error) {
 	if now, err := idOf(c.path); err == nil && now == c.file {
-		return nil
+		return false, nil
 	}
 	if err := os.Remove(c.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("listen for requests: %w", err)
+		return false, fmt.Errorf("listen for requests: %w", err)
 	}
-	return c.open()
+	return true, c.open()
 }
 
 // close takes no more callers; those who are there are still answered.

@@ -27,7 +27,18 @@ func (c *downCmd) Run(ctx context.Context, to worker.Streams) error {
 		return err
 	}
 	answer, err := c.ask(ctx, request{Verb: "down", Discard: c.Discard}, c.Timeout)
-	if absent := (*notRunningError)(nil); errors.As(err, &absent) {
+	absent := (*notRunningError)(nil)
+	for until := time.Now().Add(mostAdrift * guardEvery); errors.As(err, &absent) && len(supervisorsOf(c.RunDir)) > 0 && time.Now().Before(until); {
+		time.Sleep(guardEvery / 10) //nolint:forbidigo // it looks each second whether its socket is still there
+		answer, err = c.ask(ctx, request{Verb: "down", Discard: c.Discard}, c.Timeout)
+	}
+	if errors.As(err, &absent) {
+		for _, pid := range supervisorsOf(c.RunDir) {
+			fmt.Fprintf(to.Err, "supervisor: process %d does not answer in %s: it is told to stop by a signal\n", pid, c.RunDir)
+			if err := endSupervisor(ctx, pid, c.Timeout); err != nil {
+				return err
+			}
+		}
 		return c.sweep(to.Out)
 	}
 	if err != nil {

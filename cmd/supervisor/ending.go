@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -214,14 +213,4 @@ func keptText(shmDir string, kept []Kept) string {
 	}
 	return fmt.Sprintf("%s are kept in %s for %s (%s of RAM): the next supervisor up reads them, supervisor down --discard removes them",
 		strings.Join(parts, ", "), shmDir, strings.Join(slices.Sorted(maps.Keys(readers)), ", "), size(bytes))
-}
-
-// ownRun says whether a folder is still the one that was opened under its path.
-func ownRun(root *os.Root, path string) bool {
-	there, err := os.Lstat(path)
-	if err != nil {
-		return false
-	}
-	own, err := fs.Stat(root.FS(), ".")
-	return err == nil && os.SameFile(there, own)
 }

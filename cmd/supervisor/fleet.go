@@ -28,7 +28,8 @@ type fleet struct {
 	book     *logbook
 	logs     *logPlace
 	log      *slog.Logger
-	root     *os.Root // the run folder
+	root     *os.Root       // the run folder; once the fleet runs, guard's
+	held     *lockfile.Lock // of the run folder, likewise
 	launcher *launcher
 	bus      *msg.Bus
 	observer *observer
@@ -43,6 +44,7 @@ type fleet struct {
 
 	mu      sync.Mutex
 	changed chan struct{} // closed at the next change of a phase
+	fatal   error         // why the fleet had to be stopped
 
 	discard atomic.Bool         // histories are not to be kept
 	unread  map[string][]string // by publisher, the workers that may not have saved all of its histories
@@ -96,12 +98,20 @@ func (f *fleet) lock() error {
 		return fmt.Errorf("open run folder: %w", err)
 	}
 	f.root = root
-	f.later(root.Close)
-	lock, err := lockfile.Acquire(root, lockName)
+	f.later(func() error { return f.root.Close() })
+	f.held, err = lockfile.Acquire(root, lockName)
 	if err != nil {
 		return fmt.Errorf("a supervisor runs in %s already: %w", dir, err)
 	}
-	f.later(lock.Release)
+	f.later(func() error {
+		if !f.held.Current() {
+			return f.held.Drop()
+		}
+		return f.held.Release()
+	})
+	if others := supervisorsOf(dir); len(others) > 0 {
+		return errLeftBehind(dir, others[0])
+	}
 	f.clock, err = clock.System()
 	return err
 }
@@ -130,6 +140,9 @@ func (f *fleet) sweepEarlier() error {
 		f.log.Warn("swept what an earlier run left", "what", found.String())
 	}
 	f.later(func() error {
+		if another(f.abandoned()) {
+			return nil
+		}
 		var kept []Kept
 		if !f.discard.Load() {
 			kept = keptFor(n.ShmDir, f.unread)
@@ -242,6 +255,7 @@ func (f *fleet) run(ctx context.Context, killed <-chan struct{}, started func())
 	watchers.Go(func() { f.observer.listen(watching, f.log) })
 	watchers.Go(func() { f.publish(watching) })
 	watchers.Go(func() { f.launcher.awake.watch(watching) })
+	watchers.Go(func() { f.guard(watching) })
 	watchers.Go(func() { f.watchStore(watching) })
 	watchers.Go(func() {
 		select {
@@ -263,7 +277,7 @@ func (f *fleet) run(ctx context.Context, killed <-chan struct{}, started func())
 	watchers.Wait()
 	f.conclude()
 	f.log.Info("stopped")
-	err := errors.Join(f.ending.err(), f.close())
+	err := errors.Join(f.abandoned(), f.ending.err(), f.close())
 	close(f.over)
 	hangUp()
 	requests.Wait()

@@ -71,14 +71,14 @@ func (n *notifier) open() error {
 }
 
 // reopen makes the socket anew where it is not in its place any more.
-func (n *notifier) reopen() error {
+func (n *notifier) reopen() (again bool, err error) {
 	if now, err := idOf(n.path); err == nil && now == n.file {
-		return nil
+		return false, nil
 	}
 	if err := os.Remove(n.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("listen for readiness: %w", err)
+		return false, fmt.Errorf("listen for readiness: %w", err)
 	}
-	return n.open()
+	return true, n.open()
 }
 
 // close ends listening. The file is removed where it is still the notifier's.

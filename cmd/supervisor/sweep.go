@@ -29,8 +29,8 @@ const (
 // record is what was started, kept in the run folder for who has to sweep
 // after a supervisor that was killed.
 type record struct {
-	root *os.Root
 	mu   sync.Mutex
+	root *os.Root // nil once it is another supervisor's
 	recorded
 }
 
@@ -76,8 +76,28 @@ func (r *record) remove(pid int) error {
 	return r.write()
 }
 
+// move keeps the record in another folder from now on.
+func (r *record) move(root *os.Root) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.root = root
+}
+
+// leave writes no more.
+func (r *record) leave() { r.move(nil) }
+
+// keep writes it as it is.
+func (r *record) keep() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.write()
+}
+
 // write replaces the file: half a record would be none.
 func (r *record) write() error {
+	if r.root == nil {
+		return nil
+	}
 	text, err := json.Marshal(r.recorded)
 	if err != nil {
 		return err

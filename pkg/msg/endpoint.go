@@ -51,6 +51,8 @@ type endpoint struct {
 // bind a live ipc endpoint, and silently steal it.
 func (b *Bus) bind(address string, hwm int) (*endpoint, error) {
 	path := strings.TrimPrefix(address, "ipc://")
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	lock, err := lockfile.Acquire(b.run, filepath.Base(path)+".lock")
 	if err != nil {
 		return nil, fmt.Errorf("publish on %s: another worker of that name is running: %w", address, err)
@@ -65,11 +67,21 @@ func (b *Bus) bind(address string, hwm int) (*endpoint, error) {
 			return nil, errors.Join(fmt.Errorf("publish on %s: %w", address, err), soc.Close(), lock.Release())
 		}
 	}
-	b.closeLater(e.close)
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.bound = append(b.bound, bound{filepath.Base(path), lock})
+	file := filepath.Base(path)
+	info, err := b.run.Lstat(file)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("publish on %s: %w", address, err), soc.Close(), lock.Release())
+	}
+	b.open = append(b.open, e.close)
+	b.bound = append(b.bound, &bound{e, file, info, lock})
 	return e, nil
+}
+
+// rebind makes the socket's file anew. Connections that stand go on.
+func (e *endpoint) rebind() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.soc.Bind("ipc://" + e.path)
 }
 
 // send publishes; it never waits. A subscriber whose queue is full misses the

@@ -41,7 +41,7 @@ func (w *Worker) reportSoon() {
 }
 
 func (w *Worker) report() {
-	w.logTrouble()
+	w.TroubleWith("endpoints", w.bus.Mend())
 	_ = w.manager.retry() // else at the next report
 	s := w.state()
 	if err := w.states.Publish(w.clock.Now(), s); err != nil {
