@@ -8,11 +8,9 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 
 	"github.com/alecthomas/kong"
 
@@ -123,7 +121,7 @@ func (p Program[C]) main(args []string, stdout, stderr io.Writer) int {
 		return p.answerCheck(f, entry, cfg, err, stdout, stderr)
 	}
 	if err == nil {
-		ctx, stop := signals()
+		ctx, stop := stopSignals()
 		defer stop()
 		if v := p.verb(call.Command()); v != nil {
 			err = p.answer(ctx, v, f, top, entry, cfg, stdout, stderr)
@@ -133,7 +131,7 @@ func (p Program[C]) main(args []string, stdout, stderr io.Writer) int {
 	}
 	code := ExitCode(err)
 	if code != ExitDone && !said(err) {
-		fmt.Fprintf(stderr, "%s: %v\n", p.Name, err)
+		fmt.Fprintf(stderr, "%s: %s\n", p.Name, reason(err))
 	}
 	return code
 }
@@ -285,12 +283,4 @@ func (p Program[C]) reportJSON(entry *topology.Entry, cfg C, err error, stdout, 
 		return ExitFailed
 	}
 	return ExitCode(err)
-}
-
-// signals is a context that the first SIGINT or SIGTERM cancels; after that
-// the signals end the process as usual.
-func signals() (context.Context, context.CancelFunc) {
-	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	context.AfterFunc(ctx, cancel)
-	return ctx, cancel
 }
