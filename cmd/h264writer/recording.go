@@ -26,17 +26,18 @@ type recording struct {
 
 	compacting sync.Mutex // one at a time; before mu
 
-	mu      sync.Mutex
-	head    head
-	frames  []sentFrame           // sent to ffmpeg, and not in a segment that is decided about; ascending
-	sent    msg.Seq               // the end of the frames that were sent
-	pending *decision             // made and not yet carried out
-	closed  map[int]time.Duration // segments that ffmpeg has closed, and when each begins
-	ended   bool                  // ffmpeg has
-	why     string                // it left a segment unfinished, for people; empty when it did not
-	journal *journal
-	synced  int          // the segments before this one are synced for good
-	failed  map[int]bool // segments whose sync failed: see journal.doubtful
+	mu          sync.Mutex
+	head        head
+	frames      []sentFrame           // sent to ffmpeg, and not in a segment that is decided about; ascending
+	sent        msg.Seq               // the end of the frames that were sent
+	pending     *decision             // made and not yet carried out
+	closed      map[int]time.Duration // segments that ffmpeg has closed, and when each begins
+	ended       bool                  // ffmpeg has
+	why         string                // it left a segment unfinished, for people; empty when it did not
+	journal     *journal
+	mostJournal int64
+	synced      int          // the segments before this one are synced for good
+	failed      map[int]bool // segments whose sync failed: see journal.doubtful
 }
 
 // head is what holds for all frames of a recording, and how far it is filed.
@@ -123,7 +124,7 @@ func newRecording(work *os.Root, name string, h head) (_ *recording, err error) 
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("make recording: %w", err), work.Remove(name))
 	}
-	r := &recording{name: name, root: root, head: h, sent: h.First, closed: map[int]time.Duration{}, journal: &journal{root: root}}
+	r := &recording{name: name, root: root, head: h, sent: h.First, closed: map[int]time.Duration{}, journal: &journal{root: root}, mostJournal: mostJournal}
 	if err = r.compact(); err == nil {
 		err = syncFolder(work)
 	}
@@ -140,7 +141,7 @@ func openRecording(work *os.Root, name string) (_ *recording, damage, err error)
 	if err != nil {
 		return nil, nil, fmt.Errorf("open recording: %w", err)
 	}
-	r := &recording{name: name, root: root, closed: map[int]time.Duration{}, ended: true, why: "the writer was ended"}
+	r := &recording{name: name, root: root, closed: map[int]time.Duration{}, ended: true, why: "the writer was ended", mostJournal: mostJournal}
 	if r.journal, damage, err = openJournal(root, r.apply); err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("open recording: %w", err), root.Close())
 	}
@@ -294,14 +295,14 @@ func (r *recording) syncJournal() error {
 	}
 }
 
-// compactFrom is how large a journal gets before it is written anew.
-const compactFrom = 128 << 10
+// mostJournal is how large a journal gets before it is written anew.
+const mostJournal = 128 << 10
 
 // wantsCompact says that the journal has grown, or cannot be made durable.
 func (r *recording) wantsCompact() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.journal.doubtful || r.journal.file == nil || r.journal.size > compactFrom
+	return r.journal.doubtful || r.journal.file == nil || r.journal.size > r.mostJournal
 }
 
 // compact writes the journal anew, with what still matters: it takes as much
