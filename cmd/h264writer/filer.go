@@ -491,18 +491,26 @@ func (a *filer) describe(r *recording, f *os.File, m film, e ending) (*decision,
 	if first.Synced {
 		created = first.Time.Time
 	}
-	header, err := headerOf(f, m, created)
+	header, indexed, err := headerOf(f, m, created)
 	if errors.Is(err, errNoFilm) {
 		a.log.Debug("a segment stays without an index", "err", err)
 	} else if err != nil {
 		return nil, err
+	}
+	bytes := int64(0)
+	if indexed {
+		st, err := f.Stat()
+		if err != nil {
+			return nil, fmt.Errorf("index segment: %w", err)
+		}
+		bytes = st.Size()
 	}
 	after, frames := before.account(in, end)
 	frames.Repeated = strange
 	side := a.files.Describe(a.files.NewID(first), mp4, "video/mp4", h.Source, first, last, uint64(len(m.shown)))
 	side.Frames = frames
 	side.History = []sidecar.Event{a.files.Event(string(spool.Born), reason)}
-	return &decision{Index: e.index, ID: side.ID, Before: before, After: after, Side: side, Header: header, Recovered: e.cut != ""}, nil
+	return &decision{Index: e.index, ID: side.ID, Before: before, After: after, Side: side, Header: header, Bytes: bytes, Recovered: e.cut != ""}, nil
 }
 
 func (h *head) moment(f sentFrame) sidecar.Moment {
@@ -560,6 +568,10 @@ func (a *filer) complete(d *decision) error {
 	if len(d.Header) > 0 {
 		_, err = file.WriteAt(d.Header, 0)
 		a.step("header")
+	}
+	if err == nil && d.Bytes > 0 {
+		err = a.spool.Insist(func() error { _, err := file.WriteAt(lastBox(), d.Bytes); return err })
+		a.step("last box")
 	}
 	if err == nil {
 		err = a.spool.Complete(file, spool.Born, d.Side)

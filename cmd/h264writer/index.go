@@ -15,10 +15,16 @@ import (
 // the moov box, and they take its place when the segment is filed:
 //
 //	as ffmpeg writes it:  ftyp  moov { mvhd trak mvex { trex } udta { the comment } }  moof mdat …
-//	as it is filed:       ftyp  moov { mvhd trak mvex { mehd trex } }  free  sidx      moof mdat …
+//	as it is filed:       ftyp  moov { mvhd trak mvex { mehd trex } }  free  sidx      moof mdat …  free
 //
 // No byte behind them moves. The new header stands in the journal before it is
 // written, so that a crash in between is mended by writing it again.
+//
+// An entry of the index leads to a key frame, since phones drop what comes before
+// one: it has several fragments. ffmpeg's own reader, which is in browsers and in
+// most players, takes an index that reaches to the end of the file for a list of
+// all fragments, and skips some of them after a seek (tried with 5.1). The empty
+// box at the end keeps it from that: it then looks for the fragments itself.
 
 // roomArgs have ffmpeg leave the room for the index of a segment.
 func roomArgs(segment time.Duration) []string {
@@ -34,30 +40,33 @@ const (
 	spareEntries = 16
 )
 
+// lastBox is the empty box at the end of a file that has an index.
+func lastBox() []byte { return appendBox(nil, "free", nil) }
+
 // headerOf is a file's header with its time of creation, if that is known, its
 // duration, and an index of its fragments, where there is room. It is exactly as
 // long as the one that is there.
-func headerOf(f io.ReaderAt, m film, created time.Time) ([]byte, error) {
+func headerOf(f io.ReaderAt, m film, created time.Time) (header []byte, indexed bool, err error) {
 	if m.header <= m.moov || m.header-m.moov > maxBox || len(m.fragments) == 0 {
-		return nil, fmt.Errorf("%w: no header to put an index in", errNoFilm)
+		return nil, false, fmt.Errorf("%w: no header to put an index in", errNoFilm)
 	}
 	old := make([]byte, m.header)
 	if _, err := f.ReadAt(old, 0); err != nil {
-		return nil, fmt.Errorf("read header: %w", err)
+		return nil, false, fmt.Errorf("read header: %w", err)
 	}
 	moov, err := rebuilt(old[m.moov+8:], m, created)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	head := appendBox(append([]byte(nil), old[:m.moov]...), "moov", moov)
 	room := len(old) - len(head)
 	index := sidx(m, room)
 	if fill := room - len(index); fill != 0 && fill < 8 {
-		return nil, fmt.Errorf("%w: a header with %d bytes of room", errNoFilm, room)
+		return nil, false, fmt.Errorf("%w: a header with %d bytes of room", errNoFilm, room)
 	} else if fill > 0 {
 		head = appendBox(head, "free", make([]byte, fill-8))
 	}
-	return append(head, index...), nil
+	return append(head, index...), len(index) > 0, nil
 }
 
 func appendBox(b []byte, kind string, body []byte) []byte {

@@ -71,6 +71,7 @@ type decision struct {
 	After  position         `json:"after"`
 	Side   *sidecar.Sidecar `json:"side,omitempty"`   // none: the segment goes to quarantine
 	Header []byte           `json:"header,omitempty"` // takes the place of the segment's first bytes
+	Bytes  int64            `json:"bytes,omitempty"`  // of the segment, where lastBox is to follow them
 
 	Recovered bool `json:"recovered,omitempty"` // the segment may not be all that it was to be
 }

@@ -21,7 +21,7 @@ func run(ctx context.Context, w *worker.Worker, cfg Config) (err error) {
 		return err
 	}
 	r := &recorder{w: w, cfg: cfg, filer: a, encoders: encoders,
-		retry: &backoff.Backoff{First: 200 * time.Millisecond, Most: maxPause, Healthy: time.Minute}}
+		retry: newRetry()}
 	r.recordedEpoch, r.recordedEnd = a.recorded()
 	a.start(ctx)
 	// The last segment is closed when we are told to stop, too.
@@ -56,6 +56,10 @@ type recorder struct {
 
 // maxPause is how long recording pauses at most before ffmpeg is started again.
 const maxPause = 5 * time.Second
+
+func newRetry() *backoff.Backoff {
+	return &backoff.Backoff{First: 200 * time.Millisecond, Most: maxPause, Healthy: time.Minute}
+}
 
 // status says what the worker does.
 func (r *recorder) status() {
