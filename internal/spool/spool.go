@@ -277,7 +277,7 @@ func (s *Spool) secure(f *os.File, side *sidecar.Sidecar) (durable *os.File, err
 			return nil, fmt.Errorf("sync: %w", err)
 		}
 		return f, nil
-	case sum != side.SHA256:
+	case sum != "" && sum != side.SHA256:
 		return nil, fmt.Errorf("%w: its bytes changed when it could not be synced", ErrDamaged)
 	}
 	part := unfinishedCopy(side.ID)
@@ -295,6 +295,10 @@ func (s *Spool) secure(f *os.File, side *sidecar.Sidecar) (durable *os.File, err
 	s.doubts.Delete(side.Name)
 	return c, nil
 }
+
+// Distrust says that a sync of a file in work/ failed elsewhere: Complete then
+// copies it, since the kernel reports such a failure once.
+func (s *Spool) Distrust(name string) { s.doubts.Store(name, "") }
 
 // SyncFolder makes the names in a state durable, for who relies on a file in
 // work/ that Create made.
