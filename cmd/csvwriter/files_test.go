@@ -56,11 +56,11 @@ func TestFilesOfTwoStreamsByteForByte(t *testing.T) {
 			}
 			epoch := s.pub.Epoch().String()
 			want := map[string]bool{
-				"time,seq,epoch,boot_ns,synced,temperature_c,humidity_pct\n" +
-					"2026-03-01T12:00:00.000000005Z,0," + epoch + ",3600000000000,true,21.5,55\n" +
-					"2026-03-01T12:00:00.000000005Z,1," + epoch + ",3600000000000,true,,55.25\n": true,
-				"time,seq,epoch,boot_ns,synced,voltage_v\n" +
-					"2026-03-01T12:00:00.000000005Z,0," + epoch + ",3600000000000,false,12.6\n": true,
+				"time,seq,epoch,boot_ns,synced,temperature_c,humidity_pct,bad\n" +
+					"2026-03-01T12:00:00.000000005Z,0," + epoch + ",3600000000000,true,21.5,55,\n" +
+					"2026-03-01T12:00:00.000000005Z,1," + epoch + ",3600000000000,true,,55.25,temperature_c=it is -300\n": true,
+				"time,seq,epoch,boot_ns,synced,voltage_v,bad\n" +
+					"2026-03-01T12:00:00.000000005Z,0," + epoch + ",3600000000000,false,12.6,\n": true,
 			}
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("files (-want +got):\n%s", diff)
