@@ -88,7 +88,7 @@ func openBook(w *worker.Worker, cfg Config) (*book, error) {
 		dir = n.StoreDir
 	}
 	b := &book{w: w, cfg: cfg, store: spool.NewStore(dir, n.MountOf(dir), spool.Work, spool.Ready), blind: true, meter: openMeter(w),
-		marks: map[msg.Topic]mark{}, bound: map[msg.Topic]bool{}, started: time.Now(), days: map[msg.Topic]*day{}, endAt: atOnce(), idle: time.Now().Add(idleEvery)}
+		marks: map[msg.Topic]mark{}, bound: map[msg.Topic]bool{}, started: time.Now(), checkAt: atOnce(), days: map[msg.Topic]*day{}, endAt: atOnce(), idle: time.Now().Add(idleEvery)}
 	var err error
 	if b.files, err = w.PublishFiles(); err == nil {
 		err = b.openStore()
@@ -289,16 +289,15 @@ func (b *book) checkJournal() error {
 // kernel marks the pages clean either way (fsync(2)). So the next try writes
 // the rows since the last good one again, to a new file.
 func (b *book) secure(d *day, all bool) (_ *day, err error) {
-	if d.damage == "" {
-		if d.damage, err = b.inspect(d); err != nil {
-			return nil, err
-		}
-	}
 	switch {
-	case d.damage != "":
-		d, err = b.salvage(d)
-	case d.doubted:
+	case d.damage != "": // of an earlier run
+	case d.doubted: // its contents say nothing
 		d, err = b.startOver(d)
+	default:
+		d.damage, err = b.inspect(d)
+	}
+	if err == nil && d.damage != "" {
+		d, err = b.salvage(d)
 	}
 	if err != nil {
 		return nil, err
