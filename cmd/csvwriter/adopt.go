@@ -41,9 +41,6 @@ func (b *book) adoptStrays(known bool) error {
 	for _, d := range b.ending {
 		ours[d.name()] = true
 	}
-	for _, old := range b.aside {
-		ours[old.day.name()] = true
-	}
 	for _, name := range names {
 		if ours[name] {
 			continue
@@ -62,6 +59,8 @@ func (b *book) adopt(name string) error {
 	switch path.Ext(name) {
 	case damagedExt:
 		return b.spool.SetAside(name)
+	case salvageExt: // those whose file is gone have been given its name
+		return b.spool.Remove(name)
 	case ".csv":
 	default:
 		return nil
@@ -268,8 +267,7 @@ func (b *book) isOf(a *day, r *msg.Reading) bool {
 	same := false
 	err := b.in.Replay(r.Topic(), last.Epoch, last.Seq, last.Seq, func(m msg.Message) {
 		if got, err := m.Reading(); err == nil {
-			line := appendRow(nil, &got)
-			same = a.rows.has(last, sumOf(line)) || a.Format < badFormat && a.rows.has(last, sumOf(downgraded(line)))
+			same = a.rows.has(last, sumOf(appendRow(nil, &got, a.Format)))
 		}
 	})
 	if err != nil || same {
@@ -282,14 +280,6 @@ func (b *book) isOf(a *day, r *msg.Reading) bool {
 		}
 	}
 	return alike == 1 && last.Epoch == r.Epoch && r.Seq > last.Seq
-}
-
-// downgraded is a line without its cell bad, as plainFormat had it.
-func downgraded(line []byte) []byte {
-	if text, ok := bytes.CutSuffix(line, []byte(",\n")); ok {
-		return append(slices.Clone(text), '\n')
-	}
-	return line
 }
 
 // settleAdopted gives up waiting for readings of the streams that files without a

@@ -102,7 +102,7 @@ func date(t time.Time) string { return t.UTC().Format("2006-01-02") }
 
 func (d *day) append(r *msg.Reading) {
 	before := len(d.waiting)
-	d.waiting = appendRow(d.waiting, r)
+	d.waiting = appendRow(d.waiting, r, d.Format)
 	d.rows.add(msg.Cursor{Epoch: r.Epoch, Seq: r.Seq}, sumOf(d.waiting[before:]))
 	if d.end = sidecar.MomentOf(&r.Header); d.rows.len() == 1 {
 		d.start = d.end

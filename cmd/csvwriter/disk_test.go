@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -171,12 +170,13 @@ func TestFailedSyncThatCostBytes(t *testing.T) {
 	s.publish(at(t, "2026-03-01T12:00:00Z", time.Hour), 7)
 	waitRows(t, backing, 1)
 	path := openFile(t, backing)
-	over := false // the day: what is synced from then on is the whole file
+	over, done := false, false // the day: what is synced from then on is the whole file
 	faults.Watch(func(call string) {
 		over = over || strings.HasPrefix(call, "create work/") && strings.HasSuffix(call, ".csv")
-		if !over || call != "sync work/"+filepath.Base(path) {
+		if !over || done || call != "sync work/"+filepath.Base(path) {
 			return
 		}
+		done = true
 		faults.FailSyncs(1, filepath.Base(path), true)
 		text, err := os.ReadFile(path)
 		if err == nil {

@@ -123,13 +123,8 @@ func (b *book) closeAll() {
 			d.file.Close() // what is not synced is held, or lost with the disk
 		}
 	}
-	for _, old := range b.aside {
-		if old.day.file != nil {
-			old.day.file.Close()
-		}
-	}
 	b.spool, b.days, b.ending, b.endErr, b.stale = nil, map[msg.Topic]*day{}, nil, nil, false
-	b.adopted, b.aside, b.making = nil, nil, ""
+	b.adopted = nil
 }
 
 // takeUp goes on with what is on a disk: the one that had gone, or another.

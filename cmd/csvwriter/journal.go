@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"strings"
 
 	"github.com/perch-edge/perch/internal/sidecar"
 	"github.com/perch-edge/perch/internal/spool"
@@ -15,13 +16,11 @@ import (
 
 // journal is what csvwriter knows of its files across its own death, and the
 // files themselves do not tell: which one each stream is written to, and which
-// ones are being completed, replaced or put away.
+// ones are being completed.
 type journal struct {
 	Version int     `json:"v"`
 	Open    []draft `json:"open"`
 	Ending  []draft `json:"ending,omitempty"`
-	Making  string  `json:"making,omitempty"` // a file that takes another's place, not yet whole
-	Aside   []draft `json:"aside,omitempty"`  // files whose place another has taken
 	Program string  `json:"program"`
 }
 
@@ -36,15 +35,12 @@ func (b *book) freshenJournal() error {
 	if !b.stale {
 		return nil
 	}
-	j := journal{Version: 1, Program: "csvwriter " + version.String(), Making: b.making}
+	j := journal{Version: 1, Program: "csvwriter " + version.String()}
 	for _, d := range b.days {
 		j.Open = append(j.Open, d.draft)
 	}
 	for _, d := range b.ending {
 		j.Ending = append(j.Ending, d.draft)
-	}
-	for _, old := range b.aside {
-		j.Aside = append(j.Aside, old.day.draft)
 	}
 	text, err := json.Marshal(j)
 	if err == nil {
@@ -89,7 +85,7 @@ func (j *journal) check() error {
 	if j.Version != 1 {
 		return fmt.Errorf("version %d: want 1", j.Version)
 	}
-	for _, d := range slices.Concat(j.Open, j.Ending, j.Aside) {
+	for _, d := range slices.Concat(j.Open, j.Ending) {
 		if err := d.ID.Check(); err != nil {
 			return err
 		}
@@ -109,14 +105,8 @@ func (b *book) restore() error {
 	if err != nil {
 		return err
 	}
-	if j.Making != "" {
-		b.making, b.stale = j.Making, true
-		if err := b.removeMade(); err != nil {
-			return err
-		}
-	}
-	for _, d := range j.Aside {
-		b.aside, b.stale = append(b.aside, &damaged{day: &day{draft: d}}), true
+	if err := b.finishSalvage(); err != nil {
+		return err
 	}
 	for _, d := range j.Ending {
 		b.ending = append(b.ending, &day{draft: d})
@@ -127,6 +117,25 @@ func (b *book) restore() error {
 		}
 	}
 	return b.adoptStrays(known)
+}
+
+// finishSalvage gives a new file the name that it was made for, where nothing has
+// it: an earlier run was killed in between, and the old file was removed.
+func (b *book) finishSalvage() error {
+	names, err := b.spool.List(spool.Work, b.w.Name())
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		to, ok := strings.CutSuffix(name, salvageExt)
+		if !ok || slices.Contains(names, to+".csv") {
+			continue
+		}
+		if err := b.spool.Replace(name, to+".csv"); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // reopen goes on with a file after its last whole row. Should the file be gone,

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"math"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -55,7 +54,7 @@ func columnsOf(head string) (columns []string, format int, ok bool) {
 }
 
 // appendRow appends a reading as one line.
-func appendRow(b []byte, r *msg.Reading) []byte {
+func appendRow(b []byte, r *msg.Reading, format int) []byte {
 	b = append(b, r.Time.String()...)
 	b = strconv.AppendUint(append(b, ','), uint64(r.Seq), 10)
 	b = append(append(b, ','), r.Epoch.String()...)
@@ -66,7 +65,10 @@ func appendRow(b []byte, r *msg.Reading) []byte {
 			b = strconv.AppendFloat(b, v, 'f', -1, 64)
 		}
 	}
-	return append(appendBad(append(b, ','), r), '\n')
+	if format >= badFormat {
+		b = appendBad(append(b, ','), r)
+	}
+	return append(b, '\n')
 }
 
 // appendBad appends the cell of the column bad, "column=reason; column=reason" in
@@ -100,14 +102,6 @@ func printable(r rune) rune {
 		return ' '
 	}
 	return r
-}
-
-// upgraded is a line of an earlier format as it is written now.
-func upgraded(line []byte, format int) []byte {
-	if format >= badFormat {
-		return line
-	}
-	return append(slices.Clone(line[:len(line)-1]), ",\n"...)
 }
 
 var errTorn = errors.New("not a whole row")

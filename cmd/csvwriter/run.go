@@ -54,11 +54,10 @@ type book struct {
 	held   []*day // rows that have no file yet, of each stream the oldest first
 	ending []*day
 	endErr error // why they are not complete
-	stale  bool  // the journal does not say what days, ending, making and aside do
+	stale  bool  // the journal does not say what days and ending do
 
-	making  string     // the file that takes a damaged one's place, not yet whole
-	aside   []*damaged // files that have been replaced
-	orphans []*day     // files that were removed together with their folder
+	salvages map[msg.Topic]pace
+	orphans  []*day // files that were removed together with their folder
 
 	adopted   []*day             // files in ending whose journal is lost
 	bound     map[msg.Topic]bool // streams that were compared with them
@@ -88,7 +87,7 @@ func openBook(w *worker.Worker, cfg Config) (*book, error) {
 		dir = n.StoreDir
 	}
 	b := &book{w: w, cfg: cfg, store: spool.NewStore(dir, n.MountOf(dir), spool.Work, spool.Ready), blind: true, meter: openMeter(w),
-		marks: map[msg.Topic]mark{}, bound: map[msg.Topic]bool{}, started: time.Now(), checkAt: atOnce(), days: map[msg.Topic]*day{}, endAt: atOnce(), idle: time.Now().Add(idleEvery)}
+		marks: map[msg.Topic]mark{}, bound: map[msg.Topic]bool{}, salvages: map[msg.Topic]pace{}, started: time.Now(), checkAt: atOnce(), days: map[msg.Topic]*day{}, endAt: atOnce(), idle: time.Now().Add(idleEvery)}
 	var err error
 	if b.files, err = w.PublishFiles(); err == nil {
 		err = b.openStore()
@@ -181,7 +180,7 @@ func (b *book) due() time.Time {
 			next = d.synced.Add(time.Second)
 		}
 	}
-	if len(b.orphans)+len(b.aside) > 0 {
+	if len(b.orphans) > 0 {
 		return atOnce()
 	}
 	if len(b.days) > 0 && b.checkAt.Before(next) {
@@ -265,7 +264,7 @@ func (b *book) work(all bool) error {
 			_, failed[topic] = b.secure(d, all)
 		}
 	}
-	return errors.Join(append(slices.Collect(maps.Values(failed)), lost, b.putAside())...)
+	return errors.Join(append(slices.Collect(maps.Values(failed)), lost)...)
 }
 
 // checkJournal has the journal written again where somebody has removed it.

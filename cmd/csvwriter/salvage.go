@@ -16,29 +16,35 @@ import (
 )
 
 // salvage replaces a file that somebody removed, renamed, replaced or changed by
-// a new one, in this order: the rows that the open file still has, those that the
-// publisher's history still has, and those in RAM. What neither has is lost, and
-// counted. It returns the new file; where that fails it is tried again.
+// a new one of the same name: the rows that the open file still has, those that
+// the publisher's history still has, and those in RAM. What neither has is lost,
+// and counted. It returns the new file; where that fails it is tried again.
 //
-// The journal names the new file before there is one, and the old one until it
-// is put away: so a kill at any moment repeats no row.
+// The new file is whole and durable before it takes the name, and what is wrong
+// with the old one is kept before that. So a kill at any moment loses no row that
+// has a file, and repeats none.
 func (b *book) salvage(d *day) (*day, error) {
 	b.noteDamage(d)
+	now := time.Now()
+	if s := b.salvages[d.Topic]; now.Before(s.next) {
+		return nil, fmt.Errorf("%s: %s; it happens again and again: rows wait in RAM for %.0f s", d.name(), d.damage, s.next.Sub(now).Seconds()+1)
+	}
 	if err := b.spool.MakeStates(spool.Work, spool.Ready); err != nil {
 		return nil, fmt.Errorf("salvage %s: %w", d.name(), err)
 	}
-	if b.making != "" { // an earlier try could not even remove it
-		if err := b.removeMade(); err != nil {
-			return nil, fmt.Errorf("salvage %s: %w", d.name(), err)
+	fresh, old, err := b.rewrite(d)
+	if err == nil {
+		if err = b.replace(old); err != nil {
+			err = errors.Join(err, fresh.file.Close())
 		}
 	}
-	next := d.draft
-	next.ID, next.Format = b.files.NewID(d.First), newFormat
-	b.making, b.stale = next.name(), true
-	fresh, old, err := b.rewrite(d, next)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("salvage %s: %w", d.name(), err), b.removeMade())
+		return nil, fmt.Errorf("salvage %s: %w", d.name(), errors.Join(err, b.removeUnfinished(d)))
 	}
+	if d.file != nil {
+		d.file.Close()
+	}
+	b.salvages[d.Topic] = b.salvages[d.Topic].again(now)
 	open := b.days[d.Topic]
 	switch i := slices.Index(b.ending, d); {
 	case i >= 0:
@@ -51,10 +57,45 @@ func (b *book) salvage(d *day) (*day, error) {
 		}
 		b.ending, b.endAt = append(b.ending, fresh), atOnce()
 	}
-	b.making, b.stale = "", true
-	b.aside = append(b.aside, old)
+	if i := slices.Index(b.adopted, d); i >= 0 {
+		b.adopted[i] = fresh
+	}
+	b.stale = true // the note
 	b.report(old)
 	return fresh, nil
+}
+
+// pace slows down where a file is damaged again and again: each time it is
+// written anew as a whole.
+type pace struct {
+	last, next time.Time
+	n          int
+}
+
+const (
+	// paceFrom is how many times in a row there is no wait.
+	paceFrom = 3
+	// paceMost is the longest wait.
+	paceMost = time.Minute
+)
+
+func (p pace) again(now time.Time) pace {
+	if p.n++; now.Sub(p.last) > 2*paceMost {
+		p.n = 1
+	}
+	p.last, p.next = now, now
+	if p.n >= paceFrom {
+		p.next = now.Add(min(paceMost, time.Second<<min(p.n-paceFrom, 10)))
+	}
+	return p
+}
+
+// removeUnfinished removes a new file that could not take its name.
+func (b *book) removeUnfinished(d *day) error {
+	if err := b.spool.Remove(d.salvageName()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // salvageOrphans salvages the files that were removed with their folder: they
@@ -69,7 +110,7 @@ func (b *book) salvageOrphans() error {
 	return errors.Join(errs...)
 }
 
-// damaged is a file that another has replaced, until what is left of it is put away.
+// damaged is a file that another takes the place of.
 type damaged struct {
 	day      *day
 	parts    []extent // what is not what was written
@@ -107,20 +148,8 @@ func (b *book) notice(err error) {
 	b.noticed = time.Now()
 }
 
-// removeMade removes a file that could not be written whole. The next try makes another.
-func (b *book) removeMade() error {
-	err := b.spool.Remove(b.making)
-	if errors.Is(err, fs.ErrNotExist) {
-		err = nil
-	}
-	if err == nil {
-		b.making, b.stale = "", true
-	}
-	return err
-}
-
 // rewrite writes what can be had of a file to a new one.
-func (b *book) rewrite(d *day, next draft) (*day, *damaged, error) {
+func (b *book) rewrite(d *day) (*day, *damaged, error) {
 	old := &damaged{day: d}
 	lines, err := b.collect(d, old)
 	if err != nil {
@@ -130,13 +159,14 @@ func (b *book) rewrite(d *day, next draft) (*day, *damaged, error) {
 	if old.lost.len() > 0 {
 		old.note += " (seq " + old.lost.text() + ")"
 	}
-	if err := b.freshenJournal(); err != nil {
+	if err := b.removeUnfinished(d); err != nil { // of an earlier try
 		return nil, nil, err
 	}
-	f, err := b.spool.Create(next.name())
+	f, err := b.spool.Create(d.salvageName())
 	if err != nil {
 		return nil, nil, err
 	}
+	next := d.draft
 	next.Notes = append(slices.Clone(d.Notes), old.note)
 	fresh := &day{draft: next, file: f, sum: sha256.New(), synced: time.Now()}
 	if err := b.fill(fresh, lines); err != nil {
@@ -266,7 +296,7 @@ func (b *book) refill(d *day, missing *rowLog) (map[msg.Cursor][]byte, error) {
 	for _, r := range missing.spans {
 		err := b.in.Replay(d.Topic, r.epoch, r.first, r.first+msg.Seq(r.n-1), func(m msg.Message) {
 			if got, err := m.Reading(); err == nil && slices.Equal(got.Columns, d.Columns) {
-				again[msg.Cursor{Epoch: got.Epoch, Seq: got.Seq}] = appendRow(nil, &got)
+				again[msg.Cursor{Epoch: got.Epoch, Seq: got.Seq}] = appendRow(nil, &got, d.Format)
 			}
 		})
 		if err != nil {
@@ -298,7 +328,6 @@ func (b *book) fill(d *day, lines []lineRef) error {
 			if _, err := l.from.file.ReadAt(text, l.off); err != nil {
 				return err
 			}
-			text = upgraded(text, l.from.Format)
 		}
 		if err := put(text); err != nil {
 			return err
@@ -327,59 +356,46 @@ func (b *book) fill(d *day, lines []lineRef) error {
 	return nil
 }
 
-// putAside clears up what is left of damaged files: of one that still has its
-// name the damaged part goes to quarantine/, and so does what has taken the name.
-func (b *book) putAside() error {
-	if len(b.aside) == 0 {
-		return nil
-	}
-	if err := b.freshenJournal(); err != nil {
-		return err
-	}
-	for len(b.aside) > 0 {
-		if err := b.putAsideOne(b.aside[0]); err != nil {
-			return fmt.Errorf("put aside %s: %w", b.aside[0].day.name(), err)
-		}
-		if f := b.aside[0].day.file; f != nil {
-			f.Close()
-		}
-		b.aside, b.stale = b.aside[1:], true
-	}
-	return b.freshenJournal()
-}
-
-func (b *book) putAsideOne(old *damaged) error {
+// replace gives the new file the name of the damaged one. The damaged part of that,
+// or what has taken its name, goes to quarantine/ before.
+func (b *book) replace(old *damaged) error {
 	d := old.day
 	named, err := b.spool.Stat(spool.Work, d.name())
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		err = nil
+	case err != nil:
+	case !d.is(named):
+		b.w.Counter("quarantined_files").Add(1)
+		b.w.Log.Warn("what has taken a file's name is moved to quarantine/", "file", d.name(), "as", d.damagedName())
+		err = b.spool.SetAsideAs(d.name(), d.damagedName())
+	case len(old.parts) > 0:
+		err = b.keepParts(old)
 	}
 	if err != nil {
 		return err
 	}
-	ours := false
-	if d.file != nil {
-		opened, err := d.file.Stat()
-		ours = err == nil && os.SameFile(named, opened)
+	return b.spool.Replace(d.salvageName(), d.name())
+}
+
+// is says whether a file is the one that is open.
+func (d *day) is(named fs.FileInfo) bool {
+	if d.file == nil {
+		return false
 	}
-	switch {
-	case !ours:
-		b.w.Counter("quarantined_files").Add(1)
-		b.w.Log.Warn("what has taken a file's name is moved to quarantine/", "file", d.name())
-		return b.spool.SetAsideAs(d.name(), d.damagedName())
-	case len(old.parts) > 0:
-		if err := b.keepParts(old); err != nil {
-			return err
-		}
-	}
-	return b.spool.Remove(d.name())
+	opened, err := d.file.Stat()
+	return err == nil && os.SameFile(named, opened)
 }
 
 func (d *draft) damagedName() string { return string(d.ID) + damagedExt }
 
+func (d *draft) salvageName() string { return string(d.ID) + salvageExt }
+
 const (
 	// damagedExt names what is left of a file that was damaged.
 	damagedExt = ".damaged"
+	// salvageExt names a file that is to take a damaged one's name.
+	salvageExt = ".salvage"
 	// maxParts is how much of it is kept.
 	maxParts = 1 << 20
 )

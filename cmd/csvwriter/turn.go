@@ -103,7 +103,7 @@ func (b *book) endAll() error {
 		}
 		b.ending, b.stale = slices.DeleteFunc(b.ending, func(e *day) bool { return e == d }), true
 	}
-	return errors.Join(append(errs, b.putAside(), b.freshenJournal())...)
+	return errors.Join(append(errs, b.freshenJournal())...)
 }
 
 // end completes a file and tells the bus. It goes on wherever an earlier try,

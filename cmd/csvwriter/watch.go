@@ -98,7 +98,7 @@ func (b *book) compare(d *day, st *unix.Stat_t) (damage string, err error) {
 	if n := int64(len(d.watch.tail)); n > 0 {
 		got := make([]byte, n)
 		if _, err := d.file.ReadAt(got, d.size-n); err != nil || !bytes.Equal(got, d.watch.tail) {
-			return "its last rows were changed", nil
+			return "its contents were changed", nil
 		}
 	}
 	if !touched || d.sum == nil || now.Before(d.watch.verifyAt) {

@@ -73,3 +73,20 @@ func (s *Spool) SetAsideAs(from, name string) error {
 	s.doubts.Delete(from)
 	return nil
 }
+
+// Replace gives a file in work/ the name of another there, whatever stands at it,
+// and makes that durable. A kill leaves the one or the other.
+func (s *Spool) Replace(from, name string) error {
+	err := errors.Join(checkName(from), checkName(name))
+	if err == nil {
+		err = s.root.Rename(path.Join(string(Work), from), path.Join(string(Work), name))
+	}
+	if err == nil {
+		err = s.sync(string(Work))
+	}
+	if err != nil {
+		return fmt.Errorf("replace %s: %w", name, err)
+	}
+	s.doubts.Delete(name)
+	return nil
+}
