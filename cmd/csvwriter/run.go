@@ -32,7 +32,10 @@ func run(ctx context.Context, w *worker.Worker, cfg Config) (err error) {
 			b.keep()
 		}
 		if err != nil {
-			return errors.Join(err, b.settle())
+			if left := b.settle(); left != nil {
+				err = errors.Join(err, left, b.keepUnsaved())
+			}
+			return err
 		}
 	}
 }
@@ -63,6 +66,8 @@ type book struct {
 	bound     map[msg.Topic]bool // streams that were compared with them
 	bindUntil time.Time
 
+	unsaved bool // rows of an earlier run are in cache_dir
+
 	started time.Time
 	noticed time.Time // when a damaged file was last reported
 	checkAt time.Time // when the open files are compared with what was written
@@ -90,6 +95,7 @@ func openBook(w *worker.Worker, cfg Config) (*book, error) {
 		marks: map[msg.Topic]mark{}, bound: map[msg.Topic]bool{}, salvages: map[msg.Topic]pace{}, started: time.Now(), checkAt: atOnce(), days: map[msg.Topic]*day{}, endAt: atOnce(), idle: time.Now().Add(idleEvery)}
 	var err error
 	if b.files, err = w.PublishFiles(); err == nil {
+		b.takeUnsaved()
 		err = b.openStore()
 	}
 	if errors.Is(err, spool.ErrNotMounted) {
@@ -198,7 +204,7 @@ func (b *book) keep() {
 	b.checkAt = now.Add(checkEvery)
 	err := b.work(false)
 	if err == nil {
-		err = b.checkJournal()
+		err = errors.Join(b.checkJournal(), b.dropUnsaved())
 	}
 	if now.Sub(b.noticed) > noticeFor {
 		b.w.TroubleWith("file", nil)

@@ -183,13 +183,22 @@ func (b *book) rewrite(d *day) (*day, *damaged, error) {
 	return fresh, old, nil
 }
 
-// row is a line that a new file takes over, or where it is in the old one.
+// lineRef is a line that a new file takes over, or where it is in the old one.
 type lineRef struct {
 	cursor msg.Cursor
 	text   []byte // nil: it is in the old file
 	off    int64
 	bytes  int
 	from   *day
+}
+
+func (l *lineRef) line() ([]byte, error) {
+	if l.text != nil {
+		return l.text, nil
+	}
+	text := make([]byte, l.bytes)
+	_, err := l.from.file.ReadAt(text, l.off)
+	return text, err
 }
 
 // collect finds the lines of a damaged file that are what was written, and from
@@ -322,12 +331,9 @@ func (b *book) fill(d *day, lines []lineRef) error {
 		return err
 	}
 	for i, l := range lines {
-		text := l.text
-		if text == nil {
-			text = make([]byte, l.bytes)
-			if _, err := l.from.file.ReadAt(text, l.off); err != nil {
-				return err
-			}
+		text, err := l.line()
+		if err != nil {
+			return err
 		}
 		if err := put(text); err != nil {
 			return err
