@@ -229,9 +229,11 @@ func (s *Spool) Discard(name string, to State) error {
 }
 
 // Complete moves a finished file from work/ to a state, with its sidecar, whose
-// bytes and hash it fills in. The file stays open for the caller to close. It
-// fails with fs.ErrExist where the state has that file. Where it fails it can
-// be called again, with the file opened anew if it is still in work/.
+// bytes and hash it fills in. Where the sidecar has a hash already, of what was
+// written, a file with another one fails with ErrDamaged. The file stays open for
+// the caller to close. It fails with fs.ErrExist where the state has that file.
+// Where it fails it can be called again, with the file opened anew if it is still
+// in work/.
 func (s *Spool) Complete(f *os.File, to State, side *sidecar.Sidecar) error {
 	if err := s.complete(f, to, side); err != nil {
 		return fmt.Errorf("complete %s: %w", side.Name, err)
@@ -249,12 +251,17 @@ func (s *Spool) complete(f *os.File, to State, side *sidecar.Sidecar) error {
 	if errors.Is(err, fs.ErrNotExist) && s.isOnly(f, path.Join(string(to), side.Name)) == nil {
 		return s.sync(string(to)) // which is what failed the last time
 	}
-	if err == nil {
-		side.Bytes, side.SHA256, err = hash(f, func() {})
+	if err != nil {
+		return err
+	}
+	bytes, sum, err := hash(f, func() {})
+	if err == nil && side.SHA256 != "" && side.SHA256 != sum {
+		err = fmt.Errorf("%w: it has %d bytes with sha256 %s, and %s was written", ErrDamaged, bytes, sum, side.SHA256)
 	}
 	if err != nil {
 		return err
 	}
+	side.Bytes, side.SHA256 = bytes, sum
 	durable, err := s.secure(f, side)
 	if err != nil {
 		return err

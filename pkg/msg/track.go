@@ -101,8 +101,10 @@ func (t *track) lose(before uint64) {
 }
 
 // fetch copies one message out of the history.
-func (t *track) fetch(seq uint64) (Message, error) {
-	lease, err := t.ring.At(seq)
+func (t *track) fetch(seq uint64) (Message, error) { return fetch(t.ring, t.topic, t.epoch, seq) }
+
+func fetch(ring *shm.Reader, topic Topic, epoch Epoch, seq uint64) (Message, error) {
+	lease, err := ring.At(seq)
 	if err != nil {
 		return Message{}, err
 	}
@@ -111,9 +113,9 @@ func (t *track) fetch(seq uint64) (Message, error) {
 	if header > uint64(len(text)) {
 		return Message{}, fmt.Errorf("%w: kept header of %d in %d bytes", ErrMalformed, header, len(text))
 	}
-	m, err := Decode([][]byte{[]byte(t.topic), text[:header]})
-	if err == nil && (m.Epoch != t.epoch || uint64(m.Seq) != seq) {
-		return Message{}, fmt.Errorf("%w: %s in the history of %s as number %d", ErrMalformed, m.ID(), t.epoch, seq)
+	m, err := Decode([][]byte{[]byte(topic), text[:header]})
+	if err == nil && (m.Epoch != epoch || uint64(m.Seq) != seq) {
+		return Message{}, fmt.Errorf("%w: %s in the history of %s as number %d", ErrMalformed, m.ID(), epoch, seq)
 	}
 	if err == nil {
 		err = m.check()
