@@ -252,7 +252,7 @@ func (c *checkCmd) Run(ctx context.Context, to worker.Streams) error {
 		a.Budget, a.Warnings = &plan.budget, plan.warnings()
 		for _, e := range plan.top.Entries {
 			if r, ok := plan.reports[e.Name]; ok {
-				r.Problems = nil
+				r.Problems, r.Warnings = nil, nil // they are above
 				a.Entries = append(a.Entries, r)
 			}
 		}
