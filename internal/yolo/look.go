@@ -22,7 +22,7 @@ func Probe(in Input, dst []float32) {
 	for i := range dst {
 		dst[i] = grey * in.Scale
 	}
-	squares := [4][3]float32{{255, 0, 255}, {0, 255, 0}, {255, 255, 0}, {0, 0, 255}}
+	squares := [4][3]float32{{0, 0, 255}, {0, 255, 0}, {255, 255, 0}, {255, 0, 255}}
 	side := min(w, h) / 8
 	for i, colour := range squares {
 		x0, y0 := (1+2*(i%2))*w/4-side/2, (1+2*(i/2))*h/4-side/2
