@@ -40,7 +40,7 @@ func (c *upCmd) Run(ctx context.Context, to worker.Streams) error {
 	}
 	ctx, killed, done := interrupts(ctx, c.Detached)
 	defer done()
-	plan, err := inspect(ctx, c.Topology)
+	plan, err := inspect(ctx, c.Topology, true)
 	if err != nil {
 		return err
 	}
