@@ -103,6 +103,7 @@ func (c *camera) draw(number uint64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	img.Colour = scene.Colour()
 	return c.jpeg.Encode(img, 90)
 }
 

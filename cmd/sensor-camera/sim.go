@@ -88,6 +88,7 @@ func (s *sim) encode(slot []byte) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	img.Colour = scene.Colour()
 	picture, err := s.jpeg.Encode(img, simQuality)
 	if err != nil {
 		return 0, err

@@ -25,7 +25,7 @@ func TestColourText(t *testing.T) {
 
 func TestColourOr(t *testing.T) {
 	for _, c := range []struct {
-		format       Format
+		format      Format
 		given, want Colour
 	}{
 		{YUV420, Colour{}, Colour{Limited, BT601}},
