@@ -96,6 +96,9 @@ func scaled(s StreamConfig, size pixel.Size) []string {
 	if s.Format == pixel.RGB24 || to.Matrix != s.Colour.Matrix { // named without need it costs a copy of each picture
 		scale += fmt.Sprintf(":in_color_matrix=%s:out_color_matrix=%s", ffmpeg.MatrixName(s.Colour.Matrix), ffmpeg.MatrixName(to.Matrix))
 	}
+	if s.Format == pixel.RGB24 { // else RGB of scaled pictures is up to three levels too dark
+		scale += ":flags=bicubic+full_chroma_int"
+	}
 	return []string{scale, "format=" + name}
 }
 
