@@ -213,7 +213,7 @@ func openRTSP(ctx context.Context, w *worker.Worker, cfg Config) (input, settled
 	if err != nil {
 		return nil, settled{}, topology.Problems{w.Entry().Table.Problem("stream."+name+".size", "not set, and the camera's own will not do: %v", err)}
 	}
-	frames.setColour(s.Colour.Or(usualColour(size)))
+	frames.setColour(s.Colour.Or(pixel.VideoColour(size)))
 	return newChild(w, cfg, ffmpeg.FFmpeg(in, output(s, size, cfg.filters())...), frames), frames, nil
 }
 

@@ -14,16 +14,7 @@ import (
 // colourOf is what decoded pictures of a video are taken for: what the key
 // colour says, then what the video says, then what players assume.
 func colourOf(v ffmpeg.Video, key pixel.Colour) pixel.Colour {
-	return key.Or(v.Colour).Or(usualColour(v.Size))
-}
-
-// usualColour is what players take a video for that does not say: limited range,
-// and BT.709 from 1280x720 up, upright or not.
-func usualColour(s pixel.Size) pixel.Colour {
-	if max(s.Width, s.Height) >= 1280 || min(s.Width, s.Height) >= 720 {
-		return pixel.Colour{Range: pixel.Limited, Matrix: pixel.BT709}
-	}
-	return pixel.Colour{Range: pixel.Limited, Matrix: pixel.BT601}
+	return key.Or(v.Colour).Or(pixel.VideoColour(v.Size))
 }
 
 // commandColour is what the frames of a command are taken for that cannot be
@@ -46,7 +37,7 @@ func commandColour(argv []string, s StreamConfig) pixel.Colour {
 	})
 	words := strings.Fields(strings.NewReplacer("=", " ", "'", " ", `"`, " ").Replace(strings.Join(argv, " ")))
 	if codec := after(words, "--codec"); rpicam && codec != "yuv420" && codec != "mjpeg" {
-		c = c.Or(usualColour(s.Size))
+		c = c.Or(pixel.VideoColour(s.Size))
 	} else if rpicam || slices.ContainsFunc(words, func(w string) bool { return strings.HasPrefix(w, "yuvj4") }) {
 		c = c.Or(pixel.Colour{Range: pixel.Full})
 	}

@@ -258,17 +258,6 @@ func TestCommandColour(t *testing.T) {
 	}
 }
 
-func TestUsualColour(t *testing.T) {
-	for size, want := range map[string]string{"640x480": "bt601", "720x576": "bt601", "1024x576": "bt601", "1280x720": "bt709", "720x1280": "bt709",
-		"960x720": "bt709", "1280x64": "bt709", "1920x1080": "bt709"} {
-		s, err := pixel.ParseSize(size)
-		must(t, err)
-		if got := usualColour(s); got.String() != want {
-			t.Errorf("usualColour(%s) = %q; want %q", size, got, want)
-		}
-	}
-}
-
 // The header of frames has the colour of each kind of source.
 func TestFramesSayTheirColour(t *testing.T) {
 	size := pixel.Size{Width: 64, Height: 64}
