@@ -53,9 +53,12 @@ func colourArgs(encoder string, g msg.Geometry) []string {
 	if g.Width%2 != 0 || g.Height%2 != 0 { // H.264 in 4:2:0 has no odd sides
 		filters = append(filters, "crop=trunc(iw/2)*2:trunc(ih/2)*2:0:0")
 	}
-	if g.Format == string(pixel.RGB24) {
+	switch pixel.Format(g.Format) {
+	case pixel.RGB24:
 		filters = append(filters, fmt.Sprintf("scale=out_range=%s:out_color_matrix=%s", samples, ffmpeg.MatrixName(c.Matrix)))
-	} else {
+	case pixel.MJPEG: // full range to ffmpeg, whatever the frames say: their samples stay as they are
+		filters = append(filters, "scale=in_range=pc:out_range=pc")
+	default:
 		filters = append(filters, fmt.Sprintf("scale=in_range=%s:out_range=%[1]s", samples))
 	}
 	filters = append(filters, "format=yuv420p", fmt.Sprintf("setparams=range=%s:colorspace=%s:color_primaries=%s:color_trc=%s",

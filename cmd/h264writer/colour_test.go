@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"image"
-	"image/color"
 	"image/jpeg"
 	"math"
 	"os"
@@ -30,11 +29,10 @@ func barsIn(t *testing.T, f pixel.Format, s pixel.Size, c pixel.Colour) []byte {
 	t.Helper()
 	bar := func(x int) [3]int { return bars()[x*len(bars())/s.Width] }
 	if f == pixel.MJPEG {
-		img, out := image.NewRGBA(image.Rect(0, 0, s.Width, s.Height)), bytes.Buffer{}
-		for i := range s.Width * s.Height {
-			v := bar(i % s.Width)
-			img.Set(i%s.Width, i/s.Width, color.RGBA{uint8(v[0]), uint8(v[1]), uint8(v[2]), 255})
-		}
+		w, h, out := s.Width, s.Height, bytes.Buffer{}
+		data := barsIn(t, pixel.YUV420, s, c)
+		img := &image.YCbCr{Y: data[:w*h], Cb: data[w*h:][:w*h/4], Cr: data[w*h+w*h/4:], YStride: w, CStride: w / 2,
+			SubsampleRatio: image.YCbCrSubsampleRatio420, Rect: image.Rect(0, 0, w, h)}
 		if err := jpeg.Encode(&out, img, &jpeg.Options{Quality: 95}); err != nil {
 			t.Fatal(err)
 		}
@@ -140,6 +138,7 @@ func TestVideosShowTheScene(t *testing.T) {
 		{pixel.RGB24, pixel.Size{Width: 257, Height: 63}, pixel.Colour{}, "tv,smpte170m,bt709,bt709"},
 		{pixel.RGB24, pixel.Size{Width: 1280, Height: 64}, pixel.Colour{}, "tv,bt709,bt709,bt709"},
 		{pixel.MJPEG, pixel.Size{Width: 256, Height: 64}, pixel.Colour{}, "pc,smpte170m,bt709,bt709"},
+		{pixel.MJPEG, pixel.Size{Width: 256, Height: 64}, limited(pixel.BT709), "tv,bt709,bt709,bt709"}, // of a camera that breaks JFIF's rule
 	} {
 		t.Run(fmt.Sprint(tt.format, tt.size, tt.colour), func(t *testing.T) {
 			t.Parallel()

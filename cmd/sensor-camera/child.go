@@ -157,7 +157,7 @@ func openFile(w *worker.Worker, cfg Config) (input, settled, error) {
 		return nil, settled{}, err
 	}
 	s.Colour = colourOf(cfg.video, s.Colour)
-	frames.setColour(s.Colour)
+	frames.setColour(frameColour(s.Format, s.Colour))
 	in := ffmpeg.File(cfg.Input.Rest)
 	even := cfg.video.Steady && (s.CaptureHz == 0 || s.CaptureHz >= cfg.video.Hz)
 	if !even {
@@ -213,7 +213,7 @@ func openRTSP(ctx context.Context, w *worker.Worker, cfg Config) (input, settled
 	if err != nil {
 		return nil, settled{}, topology.Problems{w.Entry().Table.Problem("stream."+name+".size", "not set, and the camera's own will not do: %v", err)}
 	}
-	frames.setColour(s.Colour.Or(pixel.VideoColour(size)))
+	frames.setColour(frameColour(s.Format, s.Colour.Or(pixel.VideoColour(size))))
 	return newChild(w, cfg, ffmpeg.FFmpeg(in, output(s, size, cfg.filters())...), frames), frames, nil
 }
 

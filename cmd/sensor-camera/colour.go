@@ -52,13 +52,15 @@ func after(words []string, option string) string {
 	return ""
 }
 
-// setColour notes what the frames' samples stand for. RGB needs no such note,
-// and JPEG pictures are full-range BT.601 (JFIF 1.02).
+// setColour notes what the frames' samples stand for; RGB needs no such note.
 func (s *settled) setColour(c pixel.Colour) {
-	c = frameColour(pixel.Format(s.Format), c)
-	s.ColourRange, s.ColourMatrix = c.Range, c.Matrix
+	if s.Format != string(pixel.RGB24) {
+		s.ColourRange, s.ColourMatrix = c.Range, c.Matrix
+	}
 }
 
+// frameColour is what ffmpeg is to make of pictures of that colour: the same, and
+// of JPEG what JFIF 1.02 wants.
 func frameColour(f pixel.Format, c pixel.Colour) pixel.Colour {
 	if f == pixel.RGB24 || f == pixel.MJPEG {
 		return pixel.DefaultColour(f)
@@ -102,8 +104,6 @@ func (c *Config) checkColour(s StreamConfig) error {
 		return errors.New("the simulated scene has colours of its own; leave it out")
 	case s.Format == pixel.RGB24:
 		return errors.New("rgb24 has no YCbCr; leave it out")
-	case s.Format == pixel.MJPEG && s.Colour != pixel.DefaultColour(pixel.MJPEG):
-		return errors.New("JPEG pictures are bt601-full to every viewer; leave it out")
 	}
 	return nil
 }

@@ -188,7 +188,7 @@ func TestFramesShowTheSceneOfAFile(t *testing.T) {
 				f, s := streams[i].Format, streams[i].Size
 				frames, err := settle(f, s, 5, "")
 				must(t, err)
-				frames.setColour(streams[i].Colour)
+				frames.setColour(frameColour(f, streams[i].Colour))
 				want := tt.want
 				if f == pixel.RGB24 || f == pixel.MJPEG {
 					want = pixel.DefaultColour(f)
@@ -265,12 +265,18 @@ func TestFramesSayTheirColour(t *testing.T) {
 		"-vf", "setparams=colorspace=bt709", "-colorspace", "bt709", "-c:v", "libx264", "-qp", "0")
 	raw := filepath.Join(t.TempDir(), "raw")
 	must(t, os.WriteFile(raw, make([]byte, 64*64*3/2*3), 0o600))
+	jpegs := filepath.Join(t.TempDir(), "jpegs")
+	picture, err := draw(pixel.MJPEG, pixel.Size{Width: 320, Height: 240}, 1)
+	must(t, err)
+	must(t, os.WriteFile(jpegs, bytes.Repeat(picture, 3), 0o600))
 	for name, tt := range map[string]struct{ input, stream, want string }{
 		"sim":      {`"sim:"`, `size = "64x64"`, scene.Colour().String()},
 		"sim rgb":  {`"sim:"`, "size = \"64x64\"\nformat = \"rgb24\"", ""},
 		"file":     {fmt.Sprintf("%q", "file:"+full), "", "bt709-full"},
 		"override": {fmt.Sprintf("%q", "file:"+full), `colour = "bt601"`, "bt601"},
 		"jpeg":     {fmt.Sprintf("%q", "file:"+full), `format = "mjpeg"`, "bt601-full"},
+		"pale":     {fmt.Sprintf("%q", "exec:cat "+jpegs), "size = \"320x240\"\nformat = \"mjpeg\"\ncolour = \"bt601\"", "bt601"},
+		"pictures": {fmt.Sprintf("%q", "exec:cat "+jpegs), "size = \"320x240\"\nformat = \"mjpeg\"", "bt601-full"},
 		"command":  {fmt.Sprintf("%q", "exec:cat "+raw), "size = \"64x64\"\ncolour = \"bt709\"", "bt709"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -308,8 +314,7 @@ func TestColourKeyRefused(t *testing.T) {
 	for _, tt := range []struct{ scheme, format, colour, want string }{
 		{"sim", "yuv420", "bt709", "the simulated scene has colours of its own"},
 		{"exec", "rgb24", "bt709", "rgb24 has no YCbCr"},
-		{"v4l2", "mjpeg", "bt709-full", "JPEG pictures are bt601-full"},
-		{"exec", "mjpeg", "bt601-full", ""},
+		{"v4l2", "mjpeg", "bt601", ""}, // a camera that breaks JFIF's rule
 		{"exec", "yuv420", "bt2020-full", ""},
 		{"file", "rgb24", "bt709", ""}, // of the file
 		{"rtsp", "mjpeg", "bt709", ""},

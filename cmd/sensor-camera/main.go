@@ -37,7 +37,7 @@
 //	v4l2:          what the driver reports: colorspace, ycbcr_enc, quantization
 //	exec:          rpicam-vid and libcamera-vid: full-range BT.601 for yuv420 and mjpeg; ffmpeg's
 //	               yuvj420p: full range; any other command: limited-range BT.601
-//	mjpeg          full-range BT.601, as JFIF has it
+//	mjpeg          full-range BT.601, as JFIF has it; few cameras break that rule
 //	sim:           full-range BT.601
 //
 // The stream's key colour overrides that. Pictures too pale (black is dark grey) come
