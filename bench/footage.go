@@ -112,5 +112,7 @@ func firstFrame(path string, s pixel.Size) (pixel.Image, error) {
 	if _, err := io.ReadFull(in, data); err != nil {
 		return pixel.Image{}, fmt.Errorf("read footage: %w", err)
 	}
-	return pixel.NewImage(pixel.YUV420, s, data)
+	img, err := pixel.NewImage(pixel.YUV420, s, data)
+	img.Colour = pixel.DefaultColour(pixel.MJPEG) // so that nobody converts them: C and image/jpeg do not either
+	return img, err
 }

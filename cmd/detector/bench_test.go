@@ -32,7 +32,7 @@ func BenchmarkLook(b *testing.B) {
 			var pre, run, post time.Duration
 			for b.Loop() {
 				begun := time.Now()
-				if err := d.network.take(pixel.YUV420, img); err != nil {
+				if err := d.network.take(img); err != nil {
 					b.Fatal(err)
 				}
 				taken := time.Now()

@@ -36,7 +36,6 @@ type Config struct {
 	MinHeight int                `toml:"min_height" doc:"least height of a box, in pixels of the frame"`
 	Mask      yolo.Mask          `toml:"mask" doc:"areas where nothing counts: polygons of corners [x, y], fractions of the frame"`
 	MaxHz     float64            `toml:"max_hz" doc:"frames a second to look at, at most"`
-	Colour    Colour             `toml:"colour" doc:"of raw frames: bt601, bt601-full, bt709, bt709-full; auto is bt601, and bt601-full for mjpeg"`
 
 	Gate         Gate              `toml:"gate" doc:"motion: look only when something has moved; none: always"`
 	AtLeastEvery topology.Duration `toml:"at_least_every" doc:"gate: look after that time also when nothing has moved"`
@@ -51,6 +50,11 @@ type Config struct {
 	Deadline     topology.Duration `toml:"deadline" doc:"longest run of the network; after it the worker ends, to be started again"`
 
 	found []string // labels of the model, once Check has loaded it
+}
+
+// Moved says where keys of former versions are now.
+func (c *Config) Moved() map[string]string {
+	return map[string]string{"colour": "the camera's frames carry their colour: set it in [sensor.NAME.stream.STREAM], where it is not known"}
 }
 
 // Knows are the labels that objects can have, as far as can be told before the
@@ -80,7 +84,7 @@ const (
 
 // DefaultConfig has no model: which objects matter is for the user to say.
 func DefaultConfig() Config {
-	return Config{Family: yolo.Auto, Scale: "auto", Order: "auto", Place: "auto", MinScore: 0.3, NMS: 0.45, MaxHz: 5, Colour: "auto",
+	return Config{Family: yolo.Auto, Scale: "auto", Order: "auto", Place: "auto", MinScore: 0.3, NMS: 0.45, MaxHz: 5,
 		Gate: GateNone, AtLeastEvery: topology.Duration(5 * time.Second), GateLevels: 12, GateArea: 0.002,
 		Without: Fail, Threads: 1, Optimisation: onnx.All, Provider: onnx.CPU, Deadline: topology.Duration(10 * time.Second)}
 }
@@ -121,9 +125,6 @@ func (c *Config) Validate() error {
 	}
 	if d := c.Deadline.D(); d < 100*time.Millisecond || d > time.Hour {
 		refuse("deadline", `want "100ms" to "1h"`)
-	}
-	if _, err := c.Colour.of(pixel.YUV420); err != nil {
-		refuse("colour", "%w", err)
 	}
 	return errors.Join(errs...)
 }
@@ -289,25 +290,6 @@ func oneOf(to *string, text []byte, words ...string) error {
 	}
 	*to = string(text)
 	return nil
-}
-
-// Colour says how raw frames' samples stand for colours.
-type Colour string
-
-func (c Colour) of(f pixel.Format) (yolo.Colour, error) {
-	switch c {
-	case "auto":
-		return yolo.Colour{Full: f == pixel.MJPEG}, nil
-	case "bt601":
-		return yolo.Colour{}, nil
-	case "bt601-full":
-		return yolo.Colour{Full: true}, nil
-	case "bt709":
-		return yolo.Colour{BT709: true}, nil
-	case "bt709-full":
-		return yolo.Colour{Full: true, BT709: true}, nil
-	}
-	return yolo.Colour{}, errors.New("want auto, bt601, bt601-full, bt709 or bt709-full")
 }
 
 // Gate is what must be so for the model to look.

@@ -28,13 +28,13 @@ type network struct {
 	decoder *yolo.Decoder
 	box     *yolo.Letterbox
 	of      view // what the letterbox was made for
-	colour  Colour
 }
 
 // view is what frames look like.
 type view struct {
-	format pixel.Format // as it comes from the camera
+	format pixel.Format
 	size   pixel.Size
+	colour pixel.Colour
 }
 
 // openNetwork loads the runtime and the model, and runs it once.
@@ -63,7 +63,7 @@ func load(ctx context.Context, cfg Config) (*network, error) {
 	if err != nil {
 		return nil, &libraryError{err}
 	}
-	n := &network{colour: cfg.Colour}
+	n := &network{}
 	if n.runtime, err = onnx.Load(path); err != nil {
 		return nil, &libraryError{err}
 	}
@@ -187,13 +187,9 @@ func (n *network) choose(cfg Config) (err error) {
 
 // take brings a frame into the network's input. img is what the camera gave or,
 // of an mjpeg camera, what was decoded of it.
-func (n *network) take(from pixel.Format, img pixel.Image) error {
-	if of := (view{from, img.Size}); n.box == nil || n.of != of {
-		colour, err := n.colour.of(from)
-		if err != nil {
-			return err
-		}
-		n.box, err = yolo.NewLetterbox(img.Format, img.Size, colour, n.in, n.tensor)
+func (n *network) take(img pixel.Image) (err error) {
+	if of := (view{img.Format, img.Size, img.Colour}); n.box == nil || n.of != of {
+		n.box, err = yolo.NewLetterbox(img.Format, img.Size, img.Colour, n.in, n.tensor)
 		if err != nil {
 			return err
 		}

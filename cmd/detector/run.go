@@ -210,7 +210,7 @@ func (d *detector) take(frame msg.Frame) (still bool, err error) {
 			return still, err
 		}
 	}
-	return false, d.network.take(pixel.Format(frame.Format), img)
+	return false, d.network.take(img)
 }
 
 // image is the frame as a picture: in place, or decoded once.
@@ -233,7 +233,9 @@ func (d *detector) image(frame msg.Frame) (img pixel.Image, err error) {
 		}
 		d.limit, d.decoded = size, make([]byte, n)
 	}
-	return d.jpeg.Decode(frame.Bytes(), d.decoded)
+	img, err = d.jpeg.Decode(frame.Bytes(), d.decoded)
+	img.Colour = frame.Colour() // JFIF's, unless the camera is known for another
+	return img, err
 }
 
 // named are objects as they are told: places to a tenth of a pixel, scores to four digits.

@@ -117,6 +117,53 @@ func TestGateIsInTheMessage(t *testing.T) {
 	eye.Stop()
 }
 
+// The network sees the colours that a frame says it has.
+func TestTheFramesColourCounts(t *testing.T) {
+	cfg := DefaultConfig()
+	cfg.Model, cfg.Library = Simulated, onnxtest.Library(t)
+	d := eyes(t, cfg)
+	data := make([]byte, vga().Width*vga().Height*3/2)
+	luma := vga().Width * vga().Height
+	img, err := pixel.NewImage(pixel.YUV420, vga(), data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		colour    pixel.Colour
+		y, cb, cr byte // of red
+	}{
+		{pixel.Colour{}, 81, 90, 240},
+		{pixel.Colour{Range: pixel.Limited, Matrix: pixel.BT601}, 81, 90, 240},
+		{pixel.Colour{Range: pixel.Limited, Matrix: pixel.BT709}, 63, 102, 240},
+		{pixel.Colour{Range: pixel.Full, Matrix: pixel.BT709}, 54, 99, 255},
+		{pixel.Colour{Range: pixel.Limited, Matrix: pixel.BT2020}, 74, 97, 240},
+	} {
+		for i := range data {
+			switch {
+			case i < luma:
+				data[i] = tt.y
+			case i < luma+luma/4:
+				data[i] = tt.cb
+			default:
+				data[i] = tt.cr
+			}
+		}
+		img.Colour = tt.colour
+		if err := d.network.take(img); err != nil {
+			t.Fatal(err)
+		}
+		in, n := d.network.layout.Input(), len(d.network.session.Input())/3
+		at := in.Size.Height/2*in.Size.Width + in.Size.Width/2
+		got := [3]float32{d.network.session.Input()[at], d.network.session.Input()[n+at], d.network.session.Input()[2*n+at]}
+		if in.BGR {
+			got[0], got[2] = got[2], got[0]
+		}
+		if got[0] < 252*in.Scale || got[1] > 3*in.Scale || got[2] > 3*in.Scale {
+			t.Errorf("red of %q is R, G, B = %v to the network; want 255, 0, 0 by %g", tt.colour, got, in.Scale)
+		}
+	}
+}
+
 func TestDamagedPicturesAreCounted(t *testing.T) {
 	onnxtest.Library(t)
 	b := boxtest.New(t, detectorEntry("model = \"sim:\"\nmax_hz = 1000"))
@@ -154,6 +201,7 @@ func jpegOf(t *testing.T, frame uint64) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
+	img.Colour = scene.Colour()
 	e, err := turbojpeg.NewEncoder()
 	if err != nil {
 		t.Fatal(err)
@@ -332,7 +380,7 @@ func TestFramesOfAnotherKind(t *testing.T) {
 		}
 		r, _ := scene.Target(120, kind.s)
 		want := [4]float64{float64(r.Min.X), float64(r.Min.Y), float64(r.Max.X), float64(r.Max.Y)}
-		if got := d.in(t, kind.f, img); len(got) != 1 || single(got[0].Box).IoU(single(want)) < 0.85 {
+		if got := d.in(t, img); len(got) != 1 || single(got[0].Box).IoU(single(want)) < 0.85 {
 			t.Errorf("%s %s: found %v; want a target at %v", kind.f, kind.s, got, want)
 		}
 	}

@@ -151,14 +151,12 @@ func (c Config) encode(encoder string, g msg.Geometry, pattern string) []string 
 		panic("h264writer: extra arguments passed Validate: " + err.Error())
 	}
 	args = append(args, extra...)
-	if g.Width%2 != 0 || g.Height%2 != 0 { // H.264 in 4:2:0 has no odd sides
-		args = append(args, "-vf", "crop=trunc(iw/2)*2:trunc(ih/2)*2:0:0")
-	}
+	args = append(args, colourArgs(encoder, g)...)
 	seconds := func(d time.Duration) string { return strconv.FormatFloat(d.Seconds(), 'f', -1, 64) }
-	return append(args, "-pix_fmt", "yuv420p", "-g", "100000", "-force_key_frames", keyFrames(c.Segment.D()),
+	return append(args, "-g", "100000", "-force_key_frames", keyFrames(c.Segment.D()),
 		"-f", "segment", "-segment_format", "mp4", "-segment_time", seconds(c.Segment.D()), "-segment_time_delta", seconds(borderSlack),
 		"-reset_timestamps", "1", "-segment_list", "pipe:1", "-segment_list_type", "csv", "-segment_format_options",
-		fmt.Sprintf("movflags=+frag_keyframe+empty_moov+default_base_moof:frag_duration=%d:flush_packets=1", c.fragment(g.Hz).Microseconds()), "file:"+pattern)
+		fmt.Sprintf("movflags=+frag_keyframe+empty_moov+default_base_moof+write_colr:frag_duration=%d:flush_packets=1", c.fragment(g.Hz).Microseconds()), "file:"+pattern)
 }
 
 // fragment is how long ffmpeg is to make fragments, so that a crash costs no

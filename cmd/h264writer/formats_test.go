@@ -252,10 +252,12 @@ func TestEncodeArguments(t *testing.T) {
 	cfg.Segment, cfg.Extra = 25e9, []string{"profile=high", "maxrate=2M"}
 	got := strings.Join(cfg.encode(x264, msg.Geometry{Format: string(pixel.RGB24), Width: 63, Height: 48, Hz: 30}, "/x/%06d.mp4"), " ")
 	want := "-map 0:v:0 -fps_mode passthrough -enc_time_base 1:90000 -c:v libx264 -preset superfast -tune zerolatency -threads 2 -crf 23 " +
-		"-profile:v high -maxrate:v 2M -vf crop=trunc(iw/2)*2:trunc(ih/2)*2:0:0 -pix_fmt yuv420p -g 100000 " +
+		"-profile:v high -maxrate:v 2M -vf crop=trunc(iw/2)*2:trunc(ih/2)*2:0:0,scale=out_range=tv:out_color_matrix=bt601,format=yuv420p," +
+		"setparams=range=tv:colorspace=smpte170m:color_primaries=bt709:color_trc=bt709 " +
+		"-color_range tv -colorspace smpte170m -color_primaries bt709 -color_trc bt709 -g 100000 " +
 		"-force_key_frames expr:if(isnan(prev_forced_t),1,gt(floor(t*3/25+1e-5),floor(prev_forced_t*3/25+1e-5))) " +
 		"-f segment -segment_format mp4 -segment_time 25 -segment_time_delta 0.0005 -reset_timestamps 1 -segment_list pipe:1 -segment_list_type csv " +
-		"-segment_format_options movflags=+frag_keyframe+empty_moov+default_base_moof:frag_duration=466666:flush_packets=1 file:/x/%06d.mp4"
+		"-segment_format_options movflags=+frag_keyframe+empty_moov+default_base_moof+write_colr:frag_duration=466666:flush_packets=1 file:/x/%06d.mp4"
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("encode (-want +got):\n%s", diff)
 	}

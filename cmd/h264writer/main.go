@@ -12,6 +12,10 @@
 // is nothing. A segment begins with a key frame, at the first frame of each
 // whole multiple of segment since the first frame of a run of ffmpeg.
 //
+// Videos have the range and the matrix of the frames, and say so in the stream
+// (VUI) and in the file (colr); rgb24 becomes limited-range BT.709 from 1280x720
+// up, and BT.601 below. See colour.go for why full range is kept.
+//
 // A segment is complete exactly when ffmpeg says that it closed it. Its sidecar
 // has the first and the last frame (time, boot_ns, seq), and which frames
 // between the last segment and the end of this one are not in it (missing): this

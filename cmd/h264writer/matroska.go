@@ -20,7 +20,7 @@ import (
 //
 //	EBML header, Segment of unknown size {
 //	  Info { TimestampScale = 1000 ns }
-//	  Tracks { one video track: V_UNCOMPRESSED or V_MJPEG }
+//	  Tracks { one video track: V_UNCOMPRESSED or V_MJPEG, and its colours }
 //	  for each frame: Cluster { Timestamp in microseconds, SimpleBlock { the frame's bytes } }
 //	}
 //
@@ -52,6 +52,9 @@ const (
 	idPixelWidth         = 0xB0
 	idPixelHeight        = 0xBA
 	idUncompressedFourCC = 0x2EB524
+	idColour             = 0x55B0
+	idMatrixCoefficients = 0x55B1
+	idRange              = 0x55B9
 	idCluster            = 0x1F43B675
 	idTimestamp          = 0xE7
 	idSimpleBlock        = 0xA3
@@ -111,6 +114,10 @@ func streamHead(g msg.Geometry) ([]byte, error) {
 	video := number(number(nil, idPixelWidth, uint64(g.Width)), idPixelHeight, uint64(g.Height))
 	if fourCC != "" {
 		video = element(video, idUncompressedFourCC, []byte(fourCC))
+	}
+	if c := g.Colour(); c.Matrix != "" {
+		colour := number(number(nil, idMatrixCoefficients, codes(c).matrix), idRange, map[pixel.Range]uint64{pixel.Limited: 1, pixel.Full: 2}[c.Range])
+		video = element(video, idColour, colour)
 	}
 	track := number(number(nil, idTrackNumber, 1), idTrackUID, 1)
 	track = number(number(track, idTrackType, 1), idFlagLacing, 0) // video, one frame a block

@@ -5,7 +5,9 @@
 //
 // At each tick it takes the newest frame there is, and none in between, so it
 // costs what one picture costs. The pixels are compressed where the camera put
-// them; an mjpeg camera's picture is taken as it is. How old the frame was at
+// them; those of limited range or of another matrix than BT.601 are converted to
+// what JPEG has, so that the picture shows the scene's colours. An mjpeg camera's
+// picture is taken as it is, unless its frames say that it breaks JPEG's rule. How old the frame was at
 // the tick is in the state (frame_age_ms). Pictures are born in RAM; a mover
 // brings those that matter to disk. latest.jpg is there for people and is
 // replaced with each picture.

@@ -58,6 +58,10 @@ type camera struct {
 }
 
 func newCamera(bus *msg.Bus, format pixel.Format) (*camera, error) {
+	return colouredCamera(bus, format, scene.Colour())
+}
+
+func colouredCamera(bus *msg.Bus, format pixel.Format, colour pixel.Colour) (*camera, error) {
 	drawn := format
 	if format == pixel.MJPEG {
 		drawn = pixel.YUV420
@@ -75,6 +79,9 @@ func newCamera(bus *msg.Bus, format pixel.Format) (*camera, error) {
 		return nil, err
 	}
 	g := msg.Geometry{Format: string(format), Width: size.Width, Height: size.Height, Hz: 30}
+	if format != pixel.RGB24 {
+		g.ColourRange, g.ColourMatrix = colour.Range, colour.Matrix
+	}
 	if format != pixel.MJPEG {
 		if g.Planes, _, err = pixel.Layout(format, size); err != nil {
 			return nil, err
@@ -103,6 +110,7 @@ func (c *camera) draw(number uint64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	img.Colour = scene.Colour()
 	return c.jpeg.Encode(img, 90)
 }
 

@@ -8,6 +8,7 @@ import (
 	"github.com/perch-edge/perch/internal/exif"
 	"github.com/perch-edge/perch/internal/sidecar"
 	"github.com/perch-edge/perch/internal/spool"
+	"github.com/perch-edge/perch/internal/turbojpeg"
 	"github.com/perch-edge/perch/internal/version"
 	"github.com/perch-edge/perch/pkg/msg"
 	"github.com/perch-edge/perch/pkg/pixel"
@@ -37,8 +38,8 @@ func (a *album) add(frame msg.Frame) error {
 // compress returns the picture with its Exif segment, in memory of the album's own.
 func (a *album) compress(frame msg.Frame) ([]byte, error) {
 	jpeg := frame.Bytes()
-	if frame.Format != string(pixel.MJPEG) {
-		img, err := frame.Image()
+	if frame.Format != string(pixel.MJPEG) || frame.Colour() != pixel.DefaultColour(pixel.MJPEG) {
+		img, err := a.image(frame)
 		if err != nil {
 			return nil, err
 		}
@@ -50,6 +51,30 @@ func (a *album) compress(frame msg.Frame) ([]byte, error) {
 	err := exif.Write(out, jpeg, a.exif(frame))
 	a.picture = out.Bytes()
 	return a.picture, err
+}
+
+// image is the frame where it lies; a picture whose colours are not those that a
+// viewer takes it for is decoded first.
+func (a *album) image(frame msg.Frame) (img pixel.Image, err error) {
+	if frame.Format != string(pixel.MJPEG) {
+		return frame.Image()
+	}
+	size := pixel.Size{Width: frame.Width, Height: frame.Height}
+	_, n, err := pixel.Layout(pixel.YUV420, size)
+	if err != nil {
+		return img, err
+	}
+	decoder, err := turbojpeg.NewDecoder(size) // once in a while: it costs less than the decoding
+	if err != nil {
+		return img, err
+	}
+	defer func() { err = errors.Join(err, decoder.Close()) }()
+	if len(a.decoded) < n {
+		a.decoded = make([]byte, n)
+	}
+	img, err = decoder.Decode(frame.Bytes(), a.decoded)
+	img.Colour = frame.Colour()
+	return img, err
 }
 
 func (a *album) exif(f msg.Frame) exif.Info {

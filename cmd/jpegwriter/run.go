@@ -109,6 +109,7 @@ type album struct {
 	encoder *turbojpeg.Encoder
 	topic   msg.Topic
 	picture []byte // reused
+	decoded []byte // reused
 	ended   bool   // the stream: then to see no frame is no trouble
 }
 

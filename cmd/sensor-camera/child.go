@@ -156,6 +156,8 @@ func openFile(w *worker.Worker, cfg Config) (input, settled, error) {
 	if err != nil {
 		return nil, settled{}, err
 	}
+	s.Colour = colourOf(cfg.video, s.Colour)
+	frames.setColour(frameColour(s.Format, s.Colour))
 	in := ffmpeg.File(cfg.Input.Rest)
 	even := cfg.video.Steady && (s.CaptureHz == 0 || s.CaptureHz >= cfg.video.Hz)
 	if !even {
@@ -183,6 +185,7 @@ func openExec(w *worker.Worker, cfg Config) (input, settled, error) {
 	if err != nil {
 		return nil, settled{}, err
 	}
+	frames.setColour(commandColour(cfg.argv(), s))
 	return newChild(w, cfg, ffmpeg.Command{Argv: cfg.argv()}, frames), frames, nil
 }
 
@@ -201,6 +204,7 @@ func openRTSP(ctx context.Context, w *worker.Worker, cfg Config) (input, settled
 			return nil, settled{}, err
 		}
 		size = cfg.turn(video.Size)
+		s.Colour = colourOf(video, s.Colour)
 		if hz == 0 || (video.Hz > 0 && video.Hz < hz) {
 			hz = video.Hz
 		}
@@ -209,6 +213,7 @@ func openRTSP(ctx context.Context, w *worker.Worker, cfg Config) (input, settled
 	if err != nil {
 		return nil, settled{}, topology.Problems{w.Entry().Table.Problem("stream."+name+".size", "not set, and the camera's own will not do: %v", err)}
 	}
+	frames.setColour(frameColour(s.Format, s.Colour.Or(pixel.VideoColour(size))))
 	return newChild(w, cfg, ffmpeg.FFmpeg(in, output(s, size, cfg.filters())...), frames), frames, nil
 }
 
@@ -258,22 +263,20 @@ func newRetry() *backoff.Backoff {
 
 // output is how ffmpeg is to write a stream's frames to its standard output:
 // each as it was decoded, none repeated or left out but by capture_hz, and then
-// filtered. capture_hz takes the first frame of each 1/capture_hz seconds of the
+// filtered, and scaled with their colours kept. capture_hz takes the first frame of each 1/capture_hz seconds of the
 // video's own time; a thousandth is added against fractions that are no binary
 // numbers.
 func output(s StreamConfig, size pixel.Size, filters []string) []string {
-	args := []string{"-map", "0:v:0", "-fps_mode", "passthrough", "-s", size.String()}
+	args := []string{"-map", "0:v:0", "-fps_mode", "passthrough"}
 	if s.CaptureHz > 0 {
 		slot := func(t string) string {
 			return "floor(" + t + "*" + strconv.FormatFloat(s.CaptureHz, 'f', -1, 64) + "+0.001)"
 		}
 		filters = slices.Insert(filters, 0, "select='isnan(t)+isnan(prev_t)+gt("+slot("t")+","+slot("prev_t")+")'")
 	}
-	if len(filters) > 0 {
-		args = append(args, "-vf", strings.Join(filters, ","))
+	args = append(args, "-vf", strings.Join(append(filters, scaled(s, size)...), ","))
+	if s.Format == pixel.MJPEG { // 2 is best, 31 smallest
+		return append(args, "-c:v", "mjpeg", "-q:v", "3", "-f", "mjpeg", "pipe:1")
 	}
-	if s.Format == pixel.MJPEG { // full range, as JPEG has it; 2 is best, 31 smallest
-		return append(args, "-c:v", "mjpeg", "-q:v", "3", "-pix_fmt", "yuvj420p", "-f", "mjpeg", "pipe:1")
-	}
-	return append(args, "-pix_fmt", s.Format.FFmpeg(), "-f", "rawvideo", "pipe:1")
+	return append(args, "-f", "rawvideo", "pipe:1")
 }

@@ -34,6 +34,7 @@ type StreamConfig struct {
 	CaptureHz float64      `toml:"capture_hz" doc:"frames a second at most; 0 is the source's own rate, and 30 for sim:"`
 	Size      pixel.Size   `toml:"size" doc:"WIDTHxHEIGHT in pixels; may be left out for file: and rtsp:"`
 	Format    pixel.Format `toml:"format" doc:"yuv420, nv12, yuyv, rgb24 or mjpeg"`
+	Colour    pixel.Colour `toml:"colour" doc:"how YCbCr stands for colours: bt601, bt709 or bt2020, -full behind it for samples of 0..255; auto is what the source says"`
 	Slots     int          `toml:"slots" doc:"frames in shared memory: each reader holds some, 2 are the writer's"`
 }
 
@@ -160,6 +161,9 @@ func (c *Config) checkStream(path string, s StreamConfig) error {
 		refuse("capture_hz", "want 0 (the source's own) to %d", maxHz)
 	case own > 0 && s.CaptureHz > own*1.001:
 		refuse("capture_hz", "the file has %.6g frames a second, and none are made up; want 0 to that", own)
+	}
+	if err := c.checkColour(s); err != nil {
+		refuse("colour", "%w", err)
 	}
 	if s.Slots < 3 || s.Slots > maxSlots {
 		refuse("slots", "want 3 to %d", maxSlots)

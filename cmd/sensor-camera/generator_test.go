@@ -136,6 +136,7 @@ func draw(format pixel.Format, size pixel.Size, number uint64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	img.Colour = scene.Colour()
 	return enc.Encode(img, 90)
 }
 

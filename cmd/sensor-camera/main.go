@@ -25,6 +25,31 @@
 // padding and with nothing between them. Of mjpeg, pictures are told apart by
 // their markers, refused when they are broken or of another size, and counted.
 //
+// # Colours
+//
+// A frame in YCbCr says which values its samples take and how they were computed
+// from RGB (colour_range and colour_matrix of its header), and every reader goes
+// by it: pictures, videos and detections have the scene's colours. Nothing is
+// converted that need not be. What is known of the source decides:
+//
+//	file:, rtsp:   what the video says; one that does not: limited range (16..235), and
+//	               BT.709 from 1280x720 up, BT.601 below, as players have it
+//	v4l2:          what the driver reports: colorspace, ycbcr_enc, quantization
+//	exec:          rpicam-vid and libcamera-vid: full-range BT.601 for yuv420 and mjpeg; ffmpeg's
+//	               yuvj420p: full range; any other command: limited-range BT.601
+//	mjpeg          full-range BT.601, as JFIF has it; few cameras break that rule
+//	sim:           full-range BT.601
+//
+// The stream's key colour overrides that. Pictures too pale (black is dark grey) come
+// from a source of limited range that is taken for full; too hard, the other way
+// round; reds and greens slightly off, from the wrong matrix:
+//
+//	[sensor.porch.stream.video]
+//	colour = "bt709"             # limited range; "bt709-full" is full range
+//
+// "tap list" shows what frames say. RGB is taken for sRGB: transfer functions of HDR
+// (PQ, HLG) are not applied.
+//
 // # Controls
 //
 // exposure, gain, white_balance, rotation and the table controls set a V4L2

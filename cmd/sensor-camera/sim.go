@@ -36,6 +36,7 @@ func openSim(w *worker.Worker, cfg Config) (input, settled, error) {
 	if err != nil {
 		return nil, settled{}, err
 	}
+	frames.setColour(scene.Colour())
 	in := &sim{w: w, hz: s.CaptureHz, size: s.Size}
 	drawn := s.Format
 	if s.Format == pixel.MJPEG {
@@ -88,6 +89,7 @@ func (s *sim) encode(slot []byte) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	img.Colour = scene.Colour()
 	picture, err := s.jpeg.Encode(img, simQuality)
 	if err != nil {
 		return 0, err

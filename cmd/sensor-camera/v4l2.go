@@ -48,6 +48,7 @@ func openV4L2(ctx context.Context, w *worker.Worker, cfg Config) (input, settled
 	if err != nil {
 		return nil, settled{}, errors.Join(err, cam.Close())
 	}
+	frames.setColour(s.Colour.Or(info.Colour).Or(pixel.DefaultColour(s.Format)))
 	if s.CaptureHz > hz*1.001 {
 		w.Log.Warn("the camera is slower than asked", "capture_hz", s.CaptureHz, "camera_hz", hz)
 	}

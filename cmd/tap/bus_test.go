@@ -40,7 +40,8 @@ func openCamera(dir string, name msg.Source, stream msg.Stream, hz float64) (*ca
 		c.states, err = c.pub.States("state")
 	}
 	if err == nil {
-		g := msg.Geometry{Format: string(pixel.YUV420), Width: size.Width, Height: size.Height, Planes: planes, Hz: hz}
+		g := msg.Geometry{Format: string(pixel.YUV420), Width: size.Width, Height: size.Height, Planes: planes, Hz: hz,
+			ColourRange: pixel.Full, ColourMatrix: pixel.BT709}
 		c.frames, err = c.pub.Frames(stream, g, 4, bytes)
 	}
 	return c, err

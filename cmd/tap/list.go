@@ -100,6 +100,7 @@ type stream struct {
 	Format    string     `json:"format,omitempty"`
 	Width     int        `json:"width,omitempty"`
 	Height    int        `json:"height,omitempty"`
+	Colour    string     `json:"colour,omitempty"` // as a sensor's key "colour" has it
 	Readers   []reader   `json:"readers"`
 }
 
@@ -230,6 +231,7 @@ func (s *stream) fromRing(now msg.StreamInfo) {
 	s.Epoch, s.Messages, s.Live, s.Dropped, s.Slots, s.SlotBytes = r.Epoch, r.Published, r.Alive && !r.Closed, r.Dropped, r.Slots, r.SlotBytes
 	if g := now.Geometry; g != nil {
 		s.NominalHz, s.Format, s.Width, s.Height = g.Hz, g.Format, g.Width, g.Height
+		s.Colour = g.Colour().String()
 	}
 	for _, one := range r.Readers {
 		shown := reader{Name: one.Name, PID: one.PID, Pins: one.Pins}

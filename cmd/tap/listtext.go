@@ -74,7 +74,7 @@ func (p *publisher) state() string {
 func (s *stream) what() string {
 	var words []string
 	if s.Format != "" {
-		words = append(words, fmt.Sprintf("%dx%d %s", s.Width, s.Height, s.Format))
+		words = append(words, strings.TrimSuffix(fmt.Sprintf("%dx%d %s %s", s.Width, s.Height, s.Format, s.Colour), " "))
 		if s.NominalHz > 0 {
 			words = append(words, fmt.Sprintf("meant %g Hz", s.NominalHz))
 		}

@@ -22,6 +22,9 @@ type Config struct {
 	// format in the buffer, and half as many for each line of YU12's colour
 	// planes: what a driver does whose hardware writes aligned lines.
 	LinePadding int
+	// Colorspace, YCbCrEnc and Quantization are what the driver answers in these
+	// fields; without any, those of a webcam.
+	Colorspace, YCbCrEnc, Quantization uint32
 	// Controls are what can be set of it; see Webcam. Plugged in again it has
 	// forgotten what they were set to.
 	Controls []Control

@@ -162,6 +162,12 @@ func (c *camera) putFormat(a arg) syscall.Errno {
 	} else {
 		a.put32(pixColorspace, colorspaceJPEG)
 	}
+	a.put32(pixPriv, privMagic)
+	a.put32(pixYcbcrEnc, c.cfg.YCbCrEnc)
+	a.put32(pixQuantization, c.cfg.Quantization)
+	if c.cfg.Colorspace != 0 {
+		a.put32(pixColorspace, c.cfg.Colorspace)
+	}
 	return 0
 }
 

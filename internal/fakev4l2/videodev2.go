@@ -102,8 +102,12 @@ const (
 	pixBytesperline = 24
 	pixSizeimage    = 28
 	pixColorspace   = 32
+	pixPriv         = 36
+	pixYcbcrEnc     = 44
+	pixQuantization = 48
 
 	fieldNone      = 1
+	privMagic      = 0xfeedcafe // the fields behind priv are valid
 	colorspaceJPEG = 7
 	colorspaceSRGB = 8
 )

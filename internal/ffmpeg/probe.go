@@ -22,6 +22,7 @@ type Video struct {
 	Steady   bool          // they are evenly spaced, as far as the container tells
 	Frames   int           // 0 is not known: the container does not say
 	Duration time.Duration // 0 is not known
+	Colour   pixel.Colour  // of decoded YCbCr, as far as the input says
 }
 
 // maxAnswer is far more than ffprobe says of one stream.
@@ -31,7 +32,7 @@ const maxAnswer = 1 << 20
 // when the input cannot be read, has no video, and when ctx ends first.
 func Probe(ctx context.Context, in Input) (Video, error) {
 	argv := append([]string{"ffprobe", "-hide_banner", "-loglevel", "error", "-of", "json", "-select_streams", "v:0", "-show_entries",
-		"stream=codec_name,width,height,avg_frame_rate,r_frame_rate,nb_frames,duration:stream_side_data=rotation:format=duration"}, in.args...)
+		"stream=codec_name,width,height,pix_fmt,color_range,color_space,avg_frame_rate,r_frame_rate,nb_frames,duration:stream_side_data=rotation:format=duration"}, in.args...)
 	p, err := Start(ctx, Command{Argv: argv, Stdout: true, Hide: in.hide})
 	if err != nil {
 		return Video{}, fmt.Errorf("probe %s: %w", in, err)
@@ -58,6 +59,9 @@ func parseProbe(answer []byte) (Video, error) {
 			Codec    string `json:"codec_name"`
 			Width    int    `json:"width"`
 			Height   int    `json:"height"`
+			PixFmt   string `json:"pix_fmt"`
+			Range    string `json:"color_range"`
+			Space    string `json:"color_space"`
 			Average  string `json:"avg_frame_rate"`
 			Rate     string `json:"r_frame_rate"`
 			Frames   string `json:"nb_frames"`
@@ -77,7 +81,8 @@ func parseProbe(answer []byte) (Video, error) {
 		return Video{}, errors.New("no video in it")
 	}
 	s := a.Streams[0]
-	v := Video{Codec: s.Codec, Size: pixel.Size{Width: s.Width, Height: s.Height}, Hz: rate(s.Average), Duration: seconds(s.Duration)}
+	v := Video{Codec: s.Codec, Size: pixel.Size{Width: s.Width, Height: s.Height}, Hz: rate(s.Average), Duration: seconds(s.Duration),
+		Colour: colourOf(s.PixFmt, s.Range, s.Space)}
 	for _, d := range s.SideData {
 		if math.Mod(math.Abs(d.Rotation), 180) == 90 { // ffmpeg turns it when it decodes
 			v.Size.Width, v.Size.Height = v.Size.Height, v.Size.Width

@@ -83,7 +83,10 @@ const (
 // MinSide is the least width and height of a scene in pixels.
 const MinSide = 64
 
-// yuv is a colour: Y, Cb, Cr, each 0 to 255, full range BT.601 (JFIF 1.02).
+// Colour is how the samples of a scene in YCbCr stand for colours.
+func Colour() pixel.Colour { return pixel.Colour{Range: pixel.Full, Matrix: pixel.BT601} }
+
+// yuv is a colour: Y, Cb, Cr, each 0 to 255, as Colour says.
 type yuv struct{ y, cb, cr int }
 
 func black() yuv   { return yuv{16, 128, 128} }

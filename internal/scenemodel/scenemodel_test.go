@@ -61,7 +61,7 @@ func TestFindsTheTarget(t *testing.T) {
 		for _, text := range []string{"640x480", "1280x720", "1920x1080", "480x640", "320x320"} {
 			size, _ := pixel.ParseSize(text)
 			eye := &eye{t: t, session: s, layout: layout, decoder: decoder}
-			eye.open(format, size, yolo.Colour{Full: text == "640x480"})
+			eye.open(format, size, map[bool]pixel.Colour{true: scene.Colour()}[text == "640x480"])
 			for frame := uint64(0); frame < scene.Cycle; frame += 7 {
 				eye.check(frame)
 			}
@@ -79,7 +79,7 @@ type eye struct {
 	img     pixel.Image
 }
 
-func (e *eye) open(f pixel.Format, s pixel.Size, c yolo.Colour) {
+func (e *eye) open(f pixel.Format, s pixel.Size, c pixel.Colour) {
 	var err error
 	if e.scene, err = scene.New(f, s); err == nil {
 		e.img, err = pixel.NewImage(f, s, make([]byte, e.scene.Bytes()))

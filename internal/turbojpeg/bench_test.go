@@ -22,6 +22,19 @@ func BenchmarkEncode720p(b *testing.B) {
 			}
 		})
 	}
+	for _, f := range []pixel.Format{pixel.YUV420, pixel.NV12, pixel.YUYV} {
+		for _, colour := range []pixel.Colour{{Range: pixel.Limited, Matrix: pixel.BT601}, {Range: pixel.Limited, Matrix: pixel.BT709}} {
+			b.Run("turbojpeg-"+string(f)+"-"+colour.String(), func(b *testing.B) {
+				e, img := encoder(b), textured(b, f, s)
+				img.Colour = colour
+				for b.Loop() {
+					if _, err := e.Encode(img, 85); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		}
+	}
 	b.Run("image-jpeg", func(b *testing.B) {
 		img := textured(b, pixel.YUV420, s)
 		std := &image.YCbCr{
@@ -36,6 +49,19 @@ func BenchmarkEncode720p(b *testing.B) {
 			}
 		}
 	})
+}
+
+func BenchmarkConvert720p(b *testing.B) {
+	img := textured(b, pixel.YUV420, pixel.Size{Width: 1280, Height: 720})
+	for _, colour := range []pixel.Colour{{Range: pixel.Limited, Matrix: pixel.BT601}, {Range: pixel.Limited, Matrix: pixel.BT709}} {
+		b.Run(colour.String(), func(b *testing.B) {
+			e := encoder(b)
+			img.Colour = colour
+			for b.Loop() {
+				e.planes(img)
+			}
+		})
+	}
 }
 
 // textured is smooth with a little noise, as of a sensor, so that there is

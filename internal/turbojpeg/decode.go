@@ -62,8 +62,8 @@ func (d *Decoder) Header(jpeg []byte) (Header, error) {
 // Decode decodes a picture into dst as a tightly packed yuv420 frame, and returns
 // that view of dst. Luma and 4:2:0 chroma go straight into dst. Chroma of 4:2:2,
 // 4:4:0 and 4:4:4 is brought to 4:2:0 by the mean of the two or four samples that
-// one of 4:2:0 stands for, rounded half up; grey gets chroma 128. The range of
-// the samples is not changed: JPEG is full range as a rule.
+// one of 4:2:0 stands for, rounded half up; grey gets chroma 128. The samples are
+// not converted: the frame's colour is JFIF's, full-range BT.601.
 //
 // It fails where Header does, when a side is odd or out of pixel's bounds, when
 // dst is too short, and when the picture is corrupted or cut short; then dst
@@ -77,6 +77,7 @@ func (d *Decoder) Decode(jpeg, dst []byte) (pixel.Image, error) {
 	if err != nil {
 		return pixel.Image{}, fmt.Errorf("decode picture: %w", err)
 	}
+	img.Colour = jfif()
 	if err := d.decode(jpeg, head, img); err != nil {
 		return pixel.Image{}, fmt.Errorf("decode picture of %s, %d bytes: corrupted: %w", head.Size, len(jpeg), errors.Join(err, d.h.restart()))
 	}

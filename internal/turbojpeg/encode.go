@@ -11,7 +11,7 @@ import (
 type Encoder struct {
 	h       handle
 	out     []byte // the last picture
-	scratch []byte // planes of nv12 and yuyv frames
+	scratch []byte // planes of nv12 and yuyv frames, and of converted ones
 }
 
 // NewEncoder starts an encoder. It fails only when the library has no memory.
@@ -27,7 +27,8 @@ func NewEncoder() (*Encoder, error) {
 func (e *Encoder) Close() error { return e.h.close() }
 
 // Encode compresses a frame at quality 1 (smallest) to 100 (best) to a baseline
-// JPEG: 4:2:0, or 4:2:2 for yuyv. The result is the encoder's own memory, valid
+// JPEG: 4:2:0, or 4:2:2 for yuyv. Samples of limited range or of another matrix
+// than BT.601 (img.Colour) are converted first. The result is the encoder's own memory, valid
 // until the next Encode. A frame of format mjpeg is refused: it is a picture already.
 func (e *Encoder) Encode(img pixel.Image, quality int) ([]byte, error) {
 	if e.h.tj == nil {
@@ -48,31 +49,64 @@ func (e *Encoder) Encode(img pixel.Image, quality int) ([]byte, error) {
 
 // compress has an Image that passed Check, whose planes are therefore all there.
 func (e *Encoder) compress(img pixel.Image, quality int) (int, error) {
+	sub := S420
+	if img.Format == pixel.YUYV {
+		sub = S422
+	}
+	e.out = grow(e.out, worstBytes(img.Size, sub))
+	switch img.Format {
+	case pixel.RGB24:
+		rows, _ := img.Plane(0)
+		return e.h.compressRGB(rows, img.Size, quality, e.out)
+	case pixel.MJPEG:
+		return 0, errors.New("want a raw format: this is a picture already")
+	}
+	if err := img.Colour.Check(); err != nil {
+		return 0, err
+	}
+	return e.h.compressYUV(e.planes(img), img.Size, sub, quality, e.out)
+}
+
+// planes are the three planes that the library wants, with the colours that a
+// viewer expects: those of the frame itself where it has them.
+func (e *Encoder) planes(img pixel.Image) planar {
+	colour := img.Colour.Or(pixel.DefaultColour(img.Format))
+	same := colour == jfif()
 	var p planar
 	for i := range img.Planes {
 		p[i], _ = img.Plane(i)
 	}
-	sub := S420
-	switch img.Format {
-	case pixel.NV12:
-		p[1], p[2] = e.splitChroma(p[1])
-	case pixel.YUYV:
-		p, sub = e.splitAll(p[0]), S422
-	case pixel.MJPEG:
-		return 0, errors.New("want a raw format: this is a picture already")
+	switch {
+	case img.Format == pixel.YUYV:
+		p = e.splitAll(p[0])
+		if !same {
+			convert(p, p, colour, 1)
+		}
+	case img.Format == pixel.NV12 && same:
+		p[1], p[2] = e.splitChroma(p[1], nil)
+	case img.Format == pixel.NV12:
+		luma := rows(p[0].Width, p[0].Count)
+		p[1], p[2] = e.splitChroma(p[1], &luma)
+		convert(planar{luma, p[1], p[2]}, p, colour, 2)
+		p[0] = luma
+	case !same:
+		dst := planar{rows(p[0].Width, p[0].Count), rows(p[1].Width, p[1].Count), rows(p[2].Width, p[2].Count)}
+		e.scratch = take(e.scratch, &dst[0], &dst[1], &dst[2])
+		convert(dst, p, colour, 2)
+		p = dst
 	}
-	e.out = grow(e.out, worstBytes(img.Size, sub))
-	if img.Format == pixel.RGB24 {
-		return e.h.compressRGB(p[0], img.Size, quality, e.out)
-	}
-	return e.h.compressYUV(p, img.Size, sub, quality, e.out)
+	return p
 }
 
-// splitChroma sorts the chroma of nv12 into two planes.
-func (e *Encoder) splitChroma(packed pixel.Rows) (cb, cr pixel.Rows) {
+// splitChroma sorts the chroma of nv12 into two planes. Where luma is given, it
+// gets memory too.
+func (e *Encoder) splitChroma(packed pixel.Rows, luma *pixel.Rows) (cb, cr pixel.Rows) {
 	cb = rows(packed.Width/2, packed.Count)
 	cr = cb
-	e.scratch = take(e.scratch, &cb, &cr)
+	if luma == nil {
+		luma = new(pixel.Rows)
+	}
+	e.scratch = take(e.scratch, luma, &cb, &cr)
 	for y := range packed.Count {
 		src, u, v := packed.Row(y), cb.Row(y), cr.Row(y)
 		for i := range u {

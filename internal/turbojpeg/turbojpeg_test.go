@@ -23,6 +23,9 @@ func smooth(t testing.TB, f pixel.Format, s pixel.Size) pixel.Image {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if f != pixel.RGB24 {
+		img.Colour = jfif()
+	}
 	for i := range img.Planes {
 		rows, _ := img.Plane(i)
 		for y := range rows.Count {
@@ -145,7 +148,7 @@ func TestEncodePaddedRows(t *testing.T) {
 	e := encoder(t)
 	for _, f := range []pixel.Format{pixel.YUV420, pixel.NV12, pixel.YUYV, pixel.RGB24} {
 		tight := smooth(t, f, s)
-		padded := pixel.Image{Format: f, Size: s}
+		padded := pixel.Image{Format: f, Size: s, Colour: tight.Colour}
 		for i := range tight.Planes {
 			rows, _ := tight.Plane(i)
 			p := pixel.Plane{Offset: len(padded.Data) + 3, Stride: rows.Width + 11 + i, Rows: rows.Count}

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/perch-edge/perch/internal/clock"
+	"github.com/perch-edge/perch/pkg/pixel"
 )
 
 // Errors that a caller may want to act on.
@@ -95,6 +96,7 @@ type Info struct {
 	FPS               float64 // 0 where the driver does not say
 	FrameBytes        int     // the length dst needs: the frame itself for a raw format, the largest for MJPG
 	Buffers           int
+	Colour            pixel.Colour // of YCbCr, as the driver describes it
 }
 
 // Frame describes what Next has copied.
@@ -176,7 +178,7 @@ func (c *Camera) start(ctx context.Context, cfg Config) error {
 	c.info = Info{
 		Path: resolve(cfg.Path), Driver: driver.Driver, Card: driver.Card, Bus: driver.BusInfo,
 		Width: cfg.Width, Height: cfg.Height, FourCC: cfg.FourCC, FPS: fps,
-		FrameBytes: c.layout.frameBytes, Buffers: len(c.dev.buffers),
+		FrameBytes: c.layout.frameBytes, Buffers: len(c.dev.buffers), Colour: colourOf(pix),
 	}
 	return nil
 }

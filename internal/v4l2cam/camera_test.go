@@ -11,10 +11,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vladimirvivien/go4vl/v4l2"
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
 	"github.com/perch-edge/perch/internal/fakev4l2"
+	"github.com/perch-edge/perch/pkg/pixel"
 )
 
 // TestMain also sees to it that no test leaves a goroutine.
@@ -123,13 +125,16 @@ func checkStamp(t *testing.T, before, stamp time.Duration) {
 }
 
 func TestInfoIsWhatTheDriverSet(t *testing.T) {
-	dev := plugIn(t, small)
+	fake := small
+	fake.YCbCrEnc, fake.Quantization = v4l2.YCbCrEncoding709, v4l2.QuantizationFullRange
+	dev := plugIn(t, fake)
 	cfg := wanted(dev.ByID(), small)
 	cfg.FPS, cfg.Buffers = 29.97, 6
 	got := openCamera(t, cfg).Info()
 	want := Info{
 		Path: dev.Path(), Driver: "fakev4l2", Card: "perch fake camera", Bus: "platform:fakev4l2-000",
 		Width: 64, Height: 48, FourCC: "YUYV", FPS: 29.97, FrameBytes: 2 * 64 * 48, Buffers: 6,
+		Colour: pixel.Colour{Range: pixel.Full, Matrix: pixel.BT709},
 	}
 	if got != want {
 		t.Errorf("Info() = %+v; want %+v", got, want)

@@ -32,13 +32,6 @@ func (in Input) String() string {
 	return fmt.Sprintf("%s %s %s %s", in.Size, order, values, place)
 }
 
-// Colour is how YCbCr samples stand for colours. The zero value is BT.601 of
-// limited range (16..235), as video has it that does not say.
-type Colour struct {
-	Full  bool // 0..255, as JPEG has it
-	BT709 bool // of high-definition television
-}
-
 const (
 	grey     = 114
 	fraction = 8  // bits of a weight
@@ -115,10 +108,11 @@ func share(list []tap, m int) {
 	}
 }
 
-// NewLetterbox prepares for frames of that format and size. dst, of three planes
+// NewLetterbox prepares for frames of that format, size and colour; what is not
+// known of the colour is pixel.DefaultColour's. dst, of three planes
 // of the input's size, is filled with grey. It fails for mjpeg, for sizes that
 // pixel.Layout refuses, and when dst has another length.
-func NewLetterbox(f pixel.Format, s pixel.Size, c Colour, in Input, dst []float32) (*Letterbox, error) {
+func NewLetterbox(f pixel.Format, s pixel.Size, c pixel.Colour, in Input, dst []float32) (*Letterbox, error) {
 	planes, _, err := pixel.Layout(f, s)
 	if err != nil {
 		return nil, fmt.Errorf("prepare letterbox: %w", err)
@@ -127,7 +121,7 @@ func NewLetterbox(f pixel.Format, s pixel.Size, c Colour, in Input, dst []float3
 	if len(planes) == 0 || len(dst) != 3*n {
 		return nil, fmt.Errorf("prepare letterbox: %s into %d values: want a raw format, and %d values for %s", f, len(dst), 3*n, in.Size)
 	}
-	l := &Letterbox{format: f, size: s, in: in, matrix: newMatrix(c), dst: [3][]float32{dst[:n], dst[n : 2*n], dst[2*n:]}}
+	l := &Letterbox{format: f, size: s, in: in, matrix: newMatrix(c.Or(pixel.DefaultColour(f))), dst: [3][]float32{dst[:n], dst[n : 2*n], dst[2*n:]}}
 	if in.BGR {
 		l.dst[0], l.dst[2] = l.dst[2], l.dst[0]
 	}
@@ -258,8 +252,8 @@ func (l *Letterbox) copyRow(in []int32, dst []float32) {
 	}
 }
 
-// matrix converts YCbCr to RGB, in 1/8192ths: ITU-R BT.601 and BT.709, section
-// "digital representation"; full range as JFIF 1.02, page 3.
+// matrix converts YCbCr to RGB, in 1/8192ths: ITU-R BT.601, BT.709 and
+// BT.2020, sections "digital representation"; full range as JFIF 1.02, page 3.
 //
 // JPEG decoders round the sum to the nearest level. What decodes video rounds each
 // product down before it adds them: so does swscale's conversion for x86 (pmulhw of
@@ -275,14 +269,11 @@ type matrix struct {
 	half                  int32 // what is added to the sum
 }
 
-func newMatrix(c Colour) matrix {
-	kr, kb := 0.299, 0.114
-	if c.BT709 {
-		kr, kb = 0.2126, 0.0722
-	}
+func newMatrix(c pixel.Colour) matrix {
+	kr, kb := c.Matrix.Weights()
 	luma, chroma, zero := 255.0/219, 255.0/224, int32(16)
 	keep, half := int32(-1)<<product, int32(0)
-	if c.Full {
+	if c.Range == pixel.Full {
 		luma, chroma, zero = 1, 1, 0
 		keep, half = -1, 1<<(product-1)
 	}

@@ -41,7 +41,7 @@ func noise(t testing.TB, f pixel.Format, s pixel.Size) pixel.Image {
 	return img
 }
 
-func fill(t testing.TB, img pixel.Image, c Colour, in Input) []float32 {
+func fill(t testing.TB, img pixel.Image, c pixel.Colour, in Input) []float32 {
 	t.Helper()
 	dst := make([]float32, 3*in.Size.Width*in.Size.Height)
 	l, err := NewLetterbox(img.Format, img.Size, c, in, dst)
@@ -93,8 +93,8 @@ func TestFillIsTheFormula(t *testing.T) {
 	for _, f := range rawFormats() {
 		for _, text := range []string{"96x64", "64x64", "400x200", "16x240", "1280x720", "18x16"} {
 			img := noise(t, f, size(text))
-			got := fill(t, img, Colour{Full: true}, in)
-			l, _ := NewLetterbox(f, img.Size, Colour{}, in, make([]float32, len(got)))
+			got := fill(t, img, pixel.Colour{Range: pixel.Full}, in)
+			l, _ := NewLetterbox(f, img.Size, pixel.Colour{}, in, make([]float32, len(got)))
 			worst := 0.0
 			for y := range l.area.Height {
 				for x := range l.area.Width {
@@ -133,17 +133,17 @@ func flat(t testing.TB, y, cb, cr byte) pixel.Image {
 func TestColours(t *testing.T) {
 	for _, tt := range []struct {
 		y, cb, cr byte
-		c         Colour
+		c         pixel.Colour
 		r, g, b   float32
 	}{
-		{255, 128, 128, Colour{Full: true}, 255, 255, 255},
-		{0, 128, 128, Colour{Full: true}, 0, 0, 0},
-		{76, 85, 255, Colour{Full: true}, 254, 0, 0}, // red of JFIF
-		{54, 99, 255, Colour{Full: true, BT709: true}, 254, 0, 0},
-		{235, 128, 128, Colour{}, 255, 254, 255},
-		{16, 128, 128, Colour{}, 0, 0, 0},
-		{81, 90, 240, Colour{}, 254, 0, 0}, // red of video
-		{63, 102, 240, Colour{BT709: true}, 255, 0, 0},
+		{255, 128, 128, pixel.Colour{Range: pixel.Full}, 255, 255, 255},
+		{0, 128, 128, pixel.Colour{Range: pixel.Full}, 0, 0, 0},
+		{76, 85, 255, pixel.Colour{Range: pixel.Full}, 254, 0, 0}, // red of JFIF
+		{54, 99, 255, pixel.Colour{Range: pixel.Full, Matrix: pixel.BT709}, 254, 0, 0},
+		{235, 128, 128, pixel.Colour{}, 255, 254, 255},
+		{16, 128, 128, pixel.Colour{}, 0, 0, 0},
+		{81, 90, 240, pixel.Colour{}, 254, 0, 0}, // red of video
+		{63, 102, 240, pixel.Colour{Matrix: pixel.BT709}, 255, 0, 0},
 	} {
 		got := fill(t, flat(t, tt.y, tt.cb, tt.cr), tt.c, Input{Size: size("32x32"), Scale: 1})
 		for i, want := range []float32{tt.r, tt.g, tt.b} {
@@ -165,7 +165,7 @@ func TestVideoIsConvertedAsFFmpegDoes(t *testing.T) {
 	}
 	s := size("64x64")
 	img := noise(t, pixel.YUV420, s)
-	for matrix, c := range map[string]Colour{"bt601": {}, "bt709": {BT709: true}} {
+	for matrix, c := range map[string]pixel.Colour{"bt601": {}, "bt709": {Matrix: pixel.BT709}} {
 		cmd := exec.Command(ffmpeg, "-v", "error", "-f", "rawvideo", "-pix_fmt", "yuv420p", "-s", s.String(), "-i", "pipe:0",
 			"-vf", "scale=in_color_matrix="+matrix, "-pix_fmt", "rgb24", "-f", "rawvideo", "pipe:1")
 		cmd.Stdin = bytes.NewReader(img.Data)
@@ -194,12 +194,12 @@ func TestFamiliesWantDifferentInputs(t *testing.T) {
 	img := flat(t, 76, 85, 255) // red
 	n := 64 * 64
 	x := (&Layout{Family: YOLOX, Size: size("64x64")}).Input()
-	got := fill(t, img, Colour{Full: true}, x)
+	got := fill(t, img, pixel.Colour{Range: pixel.Full}, x)
 	if blue, red, below := got[0], got[2*n], got[2*n+40*64]; blue != 0 || red < 250 || below != grey {
 		t.Errorf("yolox: blue %g, red %g, below the picture %g; want 0, 254, %d", blue, red, below, grey)
 	}
 	v8 := (&Layout{Family: YOLOv8, Size: size("64x64")}).Input()
-	got = fill(t, img, Colour{Full: true}, v8)
+	got = fill(t, img, pixel.Colour{Range: pixel.Full}, v8)
 	if above, red, blue := got[0], got[32*64], got[2*n+32*64]; above != float32(grey)*v8.Scale || red < 0.98 || red > 1 || blue != 0 {
 		t.Errorf("yolov8: above the picture %g, red %g, blue %g; want %g, 1, 0", above, red, blue, float32(grey)*v8.Scale)
 	}
@@ -208,7 +208,7 @@ func TestFamiliesWantDifferentInputs(t *testing.T) {
 func TestFillRefuses(t *testing.T) {
 	in := Input{Size: size("32x32"), Scale: 1}
 	dst := make([]float32, 3*32*32)
-	l, err := NewLetterbox(pixel.YUV420, size("64x32"), Colour{}, in, dst)
+	l, err := NewLetterbox(pixel.YUV420, size("64x32"), pixel.Colour{}, in, dst)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -220,18 +220,18 @@ func TestFillRefuses(t *testing.T) {
 		}
 	}
 	for _, f := range []pixel.Format{pixel.MJPEG, "gif"} {
-		if _, err := NewLetterbox(f, size("64x32"), Colour{}, in, dst); err == nil {
+		if _, err := NewLetterbox(f, size("64x32"), pixel.Colour{}, in, dst); err == nil {
 			t.Errorf("NewLetterbox(%s) = nil; want an error", f)
 		}
 	}
-	if _, err := NewLetterbox(pixel.YUV420, size("64x32"), Colour{}, in, dst[1:]); err == nil {
+	if _, err := NewLetterbox(pixel.YUV420, size("64x32"), pixel.Colour{}, in, dst[1:]); err == nil {
 		t.Error("NewLetterbox(a short tensor) = nil; want an error")
 	}
 }
 
 func TestFillAllocatesNothing(t *testing.T) {
 	img := noise(t, pixel.YUV420, size("640x480"))
-	l, err := NewLetterbox(img.Format, img.Size, Colour{}, Input{Size: size("416x416")}, make([]float32, 3*416*416))
+	l, err := NewLetterbox(img.Format, img.Size, pixel.Colour{}, Input{Size: size("416x416")}, make([]float32, 3*416*416))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -249,7 +249,7 @@ func BenchmarkFill(b *testing.B) {
 		for _, text := range []string{"640x480", "1280x720", "1920x1080"} {
 			b.Run(string(f)+"/"+text, func(b *testing.B) {
 				img := noise(b, f, size(text))
-				l, err := NewLetterbox(f, img.Size, Colour{}, Input{Size: size("416x416"), BGR: true, Scale: 1}, make([]float32, 3*416*416))
+				l, err := NewLetterbox(f, img.Size, pixel.Colour{}, Input{Size: size("416x416"), BGR: true, Scale: 1}, make([]float32, 3*416*416))
 				if err != nil {
 					b.Fatal(err)
 				}

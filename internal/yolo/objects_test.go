@@ -79,7 +79,7 @@ func layouts(t *testing.T) []Layout {
 func decode(t *testing.T, l Layout, f Filter, frame pixel.Size, out []float32) []Object {
 	t.Helper()
 	in := l.Input()
-	box, err := NewLetterbox(pixel.YUV420, frame, Colour{}, in, make([]float32, 3*in.Size.Width*in.Size.Height))
+	box, err := NewLetterbox(pixel.YUV420, frame, pixel.Colour{}, in, make([]float32, 3*in.Size.Width*in.Size.Height))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,7 +125,7 @@ func TestBoxesComeBack(t *testing.T) {
 		for _, text := range []string{"640x480", "480x640", "1920x1080", "64x64", "16384x16"} {
 			frame, _ := pixel.ParseSize(text)
 			in := l.Input()
-			box, err := NewLetterbox(pixel.RGB24, frame, Colour{}, in, make([]float32, 3*in.Size.Width*in.Size.Height))
+			box, err := NewLetterbox(pixel.RGB24, frame, pixel.Colour{}, in, make([]float32, 3*in.Size.Width*in.Size.Height))
 			if err != nil {
 				t.Fatal(err)
 			}

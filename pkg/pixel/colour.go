@@ -46,6 +46,15 @@ func DefaultColour(f Format) Colour {
 	return Colour{Limited, BT601}
 }
 
+// VideoColour is what players take a video for that does not say: limited range,
+// and BT.709 from 1280x720 up, upright or not.
+func VideoColour(s Size) Colour {
+	if max(s.Width, s.Height) >= 1280 || min(s.Width, s.Height) >= 720 {
+		return Colour{Limited, BT709}
+	}
+	return Colour{Limited, BT601}
+}
+
 // Or replaces what is not known by what def says.
 func (c Colour) Or(def Colour) Colour {
 	if c.Range == "" {

@@ -25,7 +25,7 @@ func TestColourText(t *testing.T) {
 
 func TestColourOr(t *testing.T) {
 	for _, c := range []struct {
-		format       Format
+		format      Format
 		given, want Colour
 	}{
 		{YUV420, Colour{}, Colour{Limited, BT601}},
@@ -36,6 +36,16 @@ func TestColourOr(t *testing.T) {
 	} {
 		if got := c.given.Or(DefaultColour(c.format)); got != c.want {
 			t.Errorf("%v.Or(DefaultColour(%s)) = %v; want %v", c.given, c.format, got, c.want)
+		}
+	}
+}
+
+func TestVideoColour(t *testing.T) {
+	for text, want := range map[string]Matrix{"640x480": BT601, "720x576": BT601, "1024x576": BT601, "576x1024": BT601, "1280x720": BT709,
+		"720x1280": BT709, "960x720": BT709, "1280x64": BT709, "1920x1080": BT709} {
+		s, err := ParseSize(text)
+		if got := VideoColour(s); err != nil || got != (Colour{Limited, want}) {
+			t.Errorf("VideoColour(%s) = %v, %v; want %s", text, got, err, want)
 		}
 	}
 }

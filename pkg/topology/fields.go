@@ -1,6 +1,7 @@
 package topology
 
 import (
+	"encoding"
 	"fmt"
 	"iter"
 	"reflect"
@@ -123,6 +124,11 @@ func isUnset(v reflect.Value) bool {
 }
 
 func tomlValue(v reflect.Value) string {
+	if text, ok := v.Interface().(encoding.TextMarshaler); ok {
+		if as, err := text.MarshalText(); err == nil {
+			return fmt.Sprintf("%q", as)
+		}
+	}
 	if text, ok := v.Interface().(fmt.Stringer); ok {
 		return fmt.Sprintf("%q", text.String())
 	}

@@ -277,6 +277,15 @@ func (t *Table) deep(key string) *Table {
 
 func lastWord(key string) string { return key[strings.LastIndexByte(key, '.')+1:] }
 
+// moved is where a key stands now that a struct had once (its method Moved says
+// so); otherwise hint.
+func moved(v reflect.Value, key, hint string) string {
+	if s, ok := v.Addr().Interface().(interface{ Moved() map[string]string }); ok && s.Moved()[key] != "" {
+		return "; " + s.Moved()[key]
+	}
+	return hint
+}
+
 func (t *Table) bindStruct(v reflect.Value, except []string) (ps Problems) {
 	fields := map[string]reflect.Value{}
 	var known []string
@@ -290,7 +299,7 @@ func (t *Table) bindStruct(v reflect.Value, except []string) (ps Problems) {
 		}
 		field, ok := fields[key]
 		if !ok {
-			ps = append(ps, t.Problem(key, "unknown key%s", nearest.Hint(key, append(known, except...))))
+			ps = append(ps, t.Problem(key, "unknown key%s", moved(v, key, nearest.Hint(key, append(known, except...)))))
 			continue
 		}
 		ps = append(ps, t.bindValue(key, field)...)
