@@ -7,9 +7,14 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/perch-edge/perch/pkg/msg"
 	"github.com/perch-edge/perch/pkg/pixel"
@@ -116,17 +121,16 @@ func TestFileAsMJPEG(t *testing.T) {
 	r.ended(20)
 }
 
-// Of 50 frames a second 20 are chosen: those that are the first in their
-// twentieth of a second.
+// Of 50 frames a second 20 are chosen: those nearest to when they are due, as
+// of a device.
 func TestFileAtALowerRate(t *testing.T) {
 	t.Parallel()
 	path := clip(t, 2)
 	all := decoded(t, path, pixel.YUV420, 96*64*3/2)
 	var want [][sha256.Size]byte
-	slot := -1.
 	for i, sum := range all {
-		if now := math.Floor(float64(i)*20/50 + 1e-9); now > slot {
-			slot, want = now, append(want, sum)
+		if slices.Contains([]int{0, 2, 5, 7}, i%10) {
+			want = append(want, sum)
 		}
 	}
 	if len(want) != 40 {
@@ -204,31 +208,266 @@ func TestFileCutShort(t *testing.T) {
 	}
 }
 
-// The times of a file's pictures are those in the file, however they come.
-func TestEvenly(t *testing.T) {
+// times are when ffprobe says that a file's frames are to be shown.
+func times(t *testing.T, path string) (list []time.Duration) {
+	t.Helper()
+	for _, line := range strings.Fields(string(tool(t, "ffprobe", "-v", "error", "-select_streams", "V:0", "-show_entries", "frame=best_effort_timestamp_time", "-of", "csv=p=0", path))) {
+		seconds, err := strconv.ParseFloat(strings.Trim(line, ","), 64)
+		must(t, err)
+		list = append(list, time.Duration(seconds*1e9))
+	}
+	return list
+}
+
+// wantTimes reads the whole stream: its frames have those times, counted from
+// the first.
+func wantTimes(t *testing.T, r *reader, want []time.Duration) {
+	t.Helper()
+	var first time.Duration
+	for i, at := range want {
+		f := r.next()
+		if i == 0 {
+			first = f.Stamp.Boot
+		}
+		if d := f.Stamp.Boot - first - (at - want[0]); d < -time.Millisecond || d > time.Millisecond {
+			t.Errorf("frame %d has the time %v; want %v, as in the file", i, f.Stamp.Boot-first, at-want[0])
+		}
+		f.Release()
+	}
+	r.ended(uint64(len(want)))
+}
+
+// unsteady is ffmpeg's filter for 30 frames at 30 a second, 5 at 5 a second, 15
+// at 30 a second, nothing for 1.5 s, and 10 at 30 a second.
+const unsteady = "setpts='if(lt(N,30),N/30,if(lt(N,35),1+(N-30)/5,if(lt(N,50),2+(N-35)/30,4+(N-50)/30)))/TB'"
+
+// The frames of a file have the times that they have in it, whatever its
+// header says of its rate. Encoders with several threads and B-frames let the
+// decoder hold frames back: those before a pause must not come after it.
+// capture_hz is a maximum: more than the average is right.
+func TestFileTimes(t *testing.T) {
+	for name, codec := range map[string][]string{
+		"a.mkv":  {"-c:v", "libx264", "-bf", "3"},
+		"a.mp4":  {"-c:v", "libx264", "-bf", "3"},
+		"a.webm": {"-c:v", "libvpx", "-deadline", "realtime"},
+		"a.ts":   {"-c:v", "libx264", "-bf", "2"},
+		"a.avi":  {"-c:v", "mjpeg"},
+		"a.flv":  {"-c:v", "flv1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			path := filepath.Join(t.TempDir(), name)
+			args := []string{"-v", "error", "-f", "lavfi", "-i", "testsrc2=s=96x64:r=30:d=2,settb=1/90000," + unsteady, "-fps_mode", "passthrough", "-pix_fmt", "yuv420p", "-g", "20"}
+			tool(t, "ffmpeg", slices.Concat(args, codec, []string{path})...)
+			want := times(t, path)
+			if d := want[len(want)-1] - want[0]; len(want) != 60 || d < 4250*time.Millisecond || d > 4350*time.Millisecond {
+				t.Fatalf("%s has %d frames in %v; want 60 in 4.3 s", path, len(want), d)
+			}
+			b := newBox(t, fmt.Sprintf("input = %q\n[sensor.porch.stream.video]\nslots = 100\ncapture_hz = 60", "file:"+path))
+			r := b.frames()
+			b.start()
+			wantTimes(t, r, want)
+		})
+	}
+}
+
+// Timestamps that no clock gives: twice the same, one back, a jump back to the
+// beginning, a jump ahead by a day. The frames follow each other all the same.
+func TestFileWithBrokenTimestamps(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "broken.nut")
+	pts := []int{1000, 1040, 1080, 1080, 1120, 1115, 1160, 0, 70, 110, 90_000_000, 90_000_040, 90_000_080}
+	want := []int{1000, 1040, 1080, 1081, 1120, 1121, 1160, 1200, 1270, 1310, 1350, 1390, 1430}
+	// NUT's writer refuses what goes back: the packets' timestamps are broken behind it.
+	expr := "0"
+	for n, ms := range pts {
+		expr += fmt.Sprintf("+eq(N,%d)*%d", n, ms)
+	}
+	tool(t, "ffmpeg", "-v", "error", "-f", "lavfi", "-i", fmt.Sprintf("testsrc2=s=96x64:r=25:d=%g", 0.04*float64(len(pts))), "-pix_fmt", "yuv420p", path)
+	filter := fileOutput(StreamConfig{Format: pixel.YUV420}, pixel.Size{Width: 96, Height: 64}, nil, 40*time.Millisecond)
+	for i := range filter {
+		if filter[i] == "-vf" {
+			filter[i+1] = "settb=1/1000,setpts='" + expr + "'," + filter[i+1]
+		}
+	}
+	filter[len(filter)-1] = filepath.Join(t.TempDir(), "repaired.nut")
+	tool(t, "ffmpeg", slices.Concat([]string{"-v", "error", "-i", path}, filter)...)
+	var got []int
+	for _, at := range times(t, filter[len(filter)-1]) {
+		got = append(got, int(at.Milliseconds()))
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("timestamps in ms (-want +got):\n%s", diff)
+	}
+}
+
+// The chooser that runs in ffmpeg is pacer.
+func TestThinOutIsPacer(t *testing.T) {
+	for _, test := range []struct{ source, wanted float64 }{{30, 30}, {29.97, 30}, {60, 30}, {45, 30}, {50, 20}, {30, 1}, {30, 0.5}, {5, 30}, {30.03, 30}} {
+		t.Run(fmt.Sprintf("%g of %g", test.wanted, test.source), func(t *testing.T) {
+			t.Parallel()
+			// Milliseconds, as Matroska has them.
+			source := fmt.Sprintf("color=s=16x16:r=%g:d=4,settb=1/1000,%s,showinfo", test.source, thinOut(test.wanted))
+			out := tool(t, "ffmpeg", "-v", "error", "-f", "lavfi", "-i", source, "-fps_mode", "passthrough", "-enc_time_base", "1:1000", "-f", "framecrc", "-")
+			var got, want []int
+			for _, line := range strings.Split(strings.TrimSpace(string(out)), "\n") {
+				if !strings.HasPrefix(line, "#") {
+					ms, err := strconv.Atoi(strings.TrimSpace(strings.Split(line, ",")[2]))
+					must(t, err)
+					got = append(got, ms)
+				}
+			}
+			p := pacer{hz: test.wanted}
+			for n := 0; float64(n) < 4*test.source-1e-6; n++ {
+				ms := math.Round(float64(n) / test.source * 1000)
+				if p.take(time.Hour + time.Duration(ms)*time.Millisecond) {
+					want = append(want, int(ms))
+				}
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("frames at, in ms (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// A file that ffmpeg cannot rewind begins anew all the same, and its time goes on.
+func TestFileLoopsWithoutRewinding(t *testing.T) {
+	for _, name := range []string{"a.ts", "a.264", "a.mpg"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			path := filepath.Join(t.TempDir(), name)
+			tool(t, "ffmpeg", "-v", "error", "-f", "lavfi", "-i", "testsrc2=s=96x64:r=25:d=0.4", "-pix_fmt", "yuv420p", path)
+			b := newBox(t, fmt.Sprintf("input = %q\nloop = true\n[sensor.porch.stream.video]\nslots = 100", "file:"+path))
+			r := b.frames()
+			b.start()
+			var first, last time.Duration
+			for n := range 30 {
+				f := r.next()
+				if n == 0 {
+					first = f.Stamp.Boot
+				}
+				last = f.Stamp.Boot
+				f.Release()
+			}
+			if d := last - first; d < 29*39*time.Millisecond { // more where this machine is slow
+				t.Errorf("30 frames in %v; want 25 a second at most", d)
+			}
+		})
+	}
+}
+
+// A still picture is one frame; with loop it is shown again, at capture_hz.
+func TestStillPicture(t *testing.T) {
+	for _, name := range []string{"one.jpg", "one.png", "one.gif", "one.webp", "one.mp4", "one.mkv"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			path := filepath.Join(t.TempDir(), name)
+			tool(t, "ffmpeg", "-v", "error", "-f", "lavfi", "-i", "testsrc2=s=96x64:r=25:d=0.04", "-frames:v", "1", path)
+			want := decoded(t, path, pixel.YUV420, 96*64*3/2)
+			if len(want) != 1 {
+				t.Fatalf("ffmpeg makes %d frames; want 1", len(want))
+			}
+			once := newBox(t, fmt.Sprintf("input = %q\n[sensor.porch.stream.video]", "file:"+path))
+			r := once.frames()
+			once.start()
+			wantFrames(t, r, want)
+
+			again := newBox(t, fmt.Sprintf("input = %q\nloop = true\n[sensor.porch.stream.video]\ncapture_hz = 10", "file:"+path))
+			r = again.frames()
+			again.start()
+			var last time.Duration
+			for n := range 8 {
+				f := r.next()
+				if sha256.Sum256(f.Bytes()) != want[0] {
+					t.Errorf("frame %d is not the picture", n)
+				}
+				if d := f.Stamp.Boot - last; n > 0 && d < 99*time.Millisecond {
+					t.Errorf("frame %d came %v after the last; want 100ms", n, d)
+				}
+				last = f.Stamp.Boot
+				f.Release()
+			}
+		})
+	}
+}
+
+// A film's cover is no film.
+func TestCoverPicture(t *testing.T) {
+	t.Parallel()
+	film, cover := clip(t, 0.2), filepath.Join(t.TempDir(), "cover.jpg")
+	tool(t, "ffmpeg", "-v", "error", "-f", "lavfi", "-i", "color=red:s=320x240:d=0.04", "-frames:v", "1", cover)
+	path := filepath.Join(t.TempDir(), "covered.mp4")
+	tool(t, "ffmpeg", "-v", "error", "-i", film, "-i", cover, "-map", "1", "-map", "0", "-c", "copy", "-disposition:v:0", "attached_pic", path)
+	b := newBox(t, fmt.Sprintf("input = %q\n[sensor.porch.stream.video]\nslots = 100", "file:"+path))
+	r := b.frames()
+	b.start()
+	wantFrames(t, r, decoded(t, film, pixel.YUV420, 96*64*3/2))
+}
+
+// Frames of a file whose pixels are not square have the shape that it is shown
+// in, also turned.
+func TestAnamorphicFile(t *testing.T) {
+	for aspect, want := range map[string]pixel.Size{"16/15": {Width: 128, Height: 90}, "8/9": {Width: 106, Height: 90}} {
+		for _, rotation := range []int{0, 90} {
+			t.Run(fmt.Sprintf("%s turned by %d", aspect, rotation), func(t *testing.T) {
+				t.Parallel()
+				path := filepath.Join(t.TempDir(), "a.mp4")
+				tool(t, "ffmpeg", "-v", "error", "-f", "lavfi", "-i", "testsrc2=s=120x90:r=25:d=0.2,setsar="+aspect, "-pix_fmt", "yuv420p", path)
+				want := want
+				if rotation == 90 {
+					want.Width, want.Height = want.Height, want.Width
+				}
+				b := newBox(t, fmt.Sprintf("input = %q\nrotation = %d\n[sensor.porch.stream.video]", "file:"+path, rotation))
+				r := b.frames()
+				b.start()
+				f := r.next()
+				defer f.Release()
+				if got := (pixel.Size{Width: f.Width, Height: f.Height}); got != want {
+					t.Errorf("frames are %v; want %v", got, want)
+				}
+			})
+		}
+	}
+}
+
+// The times of a file's frames are those in the file, however they come.
+func TestTimeline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := evenly{hz: 15}
+		line := timeline{nominal: 40 * time.Millisecond}
 		begun := time.Now()
 		now := func() msg.Stamp { return msg.Stamp{Wall: time.Now(), Boot: time.Hour + time.Since(begun)} }
-		take := func(late time.Duration) time.Duration {
-			time.Sleep(time.Until(e.due()) + late)
-			return e.stamp(now()).Boot - time.Hour
+		take := func(pts, late time.Duration) time.Duration {
+			time.Sleep(time.Until(line.due(pts)) + late)
+			return line.stamp(now()).Boot - time.Hour
 		}
-		for n := range 300 {
-			got, want := take(time.Duration(n%7)*time.Millisecond), time.Duration(float64(n)/15*1e9)
-			if n == 0 {
-				begun = time.Now() // whenever the first one came
-				continue
+		ms := func(n int) time.Duration { return time.Duration(n) * time.Millisecond }
+		for i, test := range []struct{ pts, late, want int }{
+			{5000, 0, 0}, // whenever the first one came
+			{5033, 7, 33},
+			{5067, 30, 67},
+			{8000, 2, 3000},      // a pause
+			{8001, 0, 3001},      // a thousand frames a second
+			{9_000_000, 0, 3041}, // a jump by more than an hour
+			{9_000_040, 0, 3081}, //
+			{9_000_040, 0, 3121}, // no step
+			{1000, 900, 3161},    // a step back; late, but not so that all must move
+			{1040, 0, 3201},      // due before the last one was ready
+		} {
+			if got, want := take(ms(test.pts), ms(test.late)), ms(test.want); got != want {
+				t.Fatalf("frame %d with the timestamp %d ms has the time %v; want %v", i, test.pts, got, want)
 			}
-			if d := got - want; d < -time.Microsecond || d > time.Microsecond {
-				t.Fatalf("picture %d has the time %s; want %s", n, got, want)
-			}
 		}
-		if got, want := take(3*time.Second), time.Since(begun); got != want {
-			t.Errorf("a picture that is 3 s late has the time %s; want the present, %s", got, want)
+		if got, want := take(ms(1080), 3*time.Second), time.Since(begun); got != want {
+			t.Errorf("a frame that is 3 s late has the time %v; want the present, %v", got, want)
 		}
-		if got, want := take(0), time.Since(begun); got != want {
-			t.Errorf("the one after it has %s; want %s", got, want)
+		before := time.Since(begun)
+		line.restart()
+		if got, want := take(0, 0), before+ms(40); got != want {
+			t.Errorf("the first one of the next round has %v; want %v", got, want)
+		}
+		if got, want := take(ms(33), 0), before+ms(73); got != want {
+			t.Errorf("the one after it has %v; want %v", got, want)
 		}
 	})
 }

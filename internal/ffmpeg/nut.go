@@ -46,6 +46,7 @@ type FrameReader struct {
 	head [32]byte // what was read of a frame's header and not yet used is head[at:end]
 	at   int
 	end  int
+	used int // bytes of the header
 	err  error
 
 	begun    bool
@@ -179,11 +180,14 @@ func (f *FrameReader) frame(code frameCode) (Frame, error) {
 	if flags&nutChecksum != 0 {
 		f.skip(4)
 	}
+	if flags&nutSideData != 0 {
+		size -= uint64(f.sideData())
+	}
 	switch {
 	case f.err != nil:
 		return Frame{}, f.err
-	case stream != 0 || flags&nutSideData != 0:
-		return Frame{}, fmt.Errorf("%w: a frame of stream %d with flags %#x", errNUT, stream, flags)
+	case stream != 0:
+		return Frame{}, fmt.Errorf("%w: a frame of stream %d", errNUT, stream)
 	case f.at != f.end || size > maxFrame || head >= uint64(len(f.elided)):
 		return Frame{}, fmt.Errorf("%w: a frame of %d bytes", errNUT, size)
 	}
@@ -197,6 +201,31 @@ func (f *FrameReader) frame(code frameCode) (Frame, error) {
 	f.last = pts
 	at, err := f.unit.duration(pts)
 	return Frame{Bytes: int(size), PTS: at, Prefix: prefix}, err
+}
+
+// sideData passes over what an encoder has to say of a frame: two lists of
+// names and values, which count as bytes of the frame.
+func (f *FrameReader) sideData() (bytes int) {
+	begun := f.used
+	text := func() { f.skip(int(min(f.value(1), maxPacket))) }
+	for range 2 {
+		for range min(f.value(1), maxPacket) {
+			text() // name
+			switch kind := signed(f.value(1)); {
+			case kind == -1:
+				text()
+			case kind == -2:
+				text() // type
+				text()
+			case kind < 0:
+				f.value(1)
+			}
+			if f.err != nil {
+				return 0
+			}
+		}
+	}
+	return f.used - begun
 }
 
 // timestamp is a timestamp of which only the lower bits are written, or all of
@@ -237,6 +266,7 @@ func (f *FrameReader) value(left int) (v uint64) {
 		}
 		b := f.head[f.at]
 		f.at++
+		f.used++
 		v = v<<7 | uint64(b&0x7f)
 		if b < 0x80 {
 			return v
@@ -248,11 +278,14 @@ func (f *FrameReader) value(left int) (v uint64) {
 
 // skip passes over bytes of a header.
 func (f *FrameReader) skip(n int) {
+	f.used += n
 	have := min(f.end-f.at, n)
 	f.at += have
-	if n -= have; n > 0 && f.err == nil {
-		_, f.err = io.ReadFull(f.r, f.head[:n])
+	for n -= have; n > 0 && f.err == nil; {
 		f.at, f.end = 0, 0
+		piece := f.head[:min(n, len(f.head))]
+		_, f.err = io.ReadFull(f.r, piece)
+		n -= len(piece)
 	}
 }
 
@@ -312,9 +345,10 @@ func (p *fields) value() (v uint64) {
 	return 0
 }
 
-func (p *fields) signed() int64 {
-	v := p.value() + 1
-	if v&1 != 0 {
+func (p *fields) signed() int64 { return signed(p.value()) }
+
+func signed(v uint64) int64 {
+	if v++; v&1 != 0 {
 		return -int64(v >> 1)
 	}
 	return int64(v >> 1)

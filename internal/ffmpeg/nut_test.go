@@ -101,18 +101,21 @@ const nutHeaders = "nut/multimedia container\x00NMzV\x1f_\x04\xadJ\x04\x01\x01\x
 	"NS\x11@[\xf2\xf9\xdb\x1a\x00\x00\x04I420\x00\x0e\xbd\x84@\x00\x00\x00\x82@\x81p\x01\x01\x00}\xb4\xd4\x80" +
 	"NK\xe4\xad\xee\xcaEi\x06\x00\x00\x00\x00\x00\x00"
 
-// Fields that ffmpeg writes seldom: a beginning that is left out, a checksum, reserved fields.
+// Fields that ffmpeg writes seldom: a beginning that is left out, a checksum, reserved fields,
+// side data and metadata.
 func TestFrameReaderReadsEveryField(t *testing.T) {
 	coded := func(flags int, rest string) string {
 		return "\x01" + string([]byte{byte(0x80 | flags>>7), byte(flags & 0x7f)}) + rest
 	}
 	in := bytes.NewReader([]byte(nutHeaders +
 		coded(nutCodedPTS|nutSizeMSB|nutHeaderIdx, "\x81\x80\x05\x08\x02") + "1234" +
-		coded(nutStreamID|nutCodedPTS|nutSizeMSB|nutMatchTime|nutReserved|nutChecksum, "\x00\x81\x80\x64\x03\x00\x02\x07\x81\x07****") + "123"))
+		coded(nutStreamID|nutCodedPTS|nutSizeMSB|nutMatchTime|nutReserved|nutChecksum, "\x00\x81\x80\x64\x03\x00\x02\x07\x81\x07****") + "123" +
+		coded(nutSideData|nutCodedPTS|nutSizeMSB, "\x81\x80\x65\x16") + "\x01\x01Q\x04\x03bin\x02\xff\x01" + "\x02\x01a\x02\x01b\x01c\x07" + "12"))
 	frames := NewFrameReader(in)
 	for i, want := range []Frame{
 		{Bytes: 8, PTS: 5 * time.Microsecond, Prefix: []byte{0, 0, 1, 0xb6}},
 		{Bytes: 3, PTS: 100 * time.Microsecond},
+		{Bytes: 2, PTS: 101 * time.Microsecond},
 	} {
 		got, err := frames.Next()
 		if diff := cmp.Diff(want, got); diff != "" || err != nil {
@@ -142,6 +145,28 @@ func TestFrameReaderRefuses(t *testing.T) {
 	} {
 		if f, err := NewFrameReader(bytes.NewReader([]byte(in))).Next(); !errors.Is(err, want) {
 			t.Errorf("Next() of %q = %+v, %v; want %v", in, f, err, want)
+		}
+	}
+}
+
+// The encoder's remarks on a JPEG are not part of it.
+func TestFrameReaderReadsJPEG(t *testing.T) {
+	path := makeClip(t, "a.mkv", "testsrc2=s=320x240:r=10:d=0.5", "-c:v", "ffv1")
+	c := FFmpeg(File(path), append([]string{"-c:v", "mjpeg", "-pix_fmt", "yuvj420p"}, Timestamped()...)...)
+	c.Stdout = true
+	p := start(t, c)
+	frames := NewFrameReader(p.Stdout)
+	for n := range 5 {
+		f, err := frames.Next()
+		if err != nil || f.PTS != time.Duration(n)*100*time.Millisecond {
+			t.Fatalf("Next() of frame %d = %+v, %v; want it at %d ms", n, f, err, n*100)
+		}
+		picture := make([]byte, f.Bytes)
+		if _, err := io.ReadFull(p.Stdout, picture[copy(picture, f.Prefix):]); err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.HasPrefix(picture, []byte("\xff\xd8\xff")) || !bytes.HasSuffix(picture, []byte("\xff\xd9")) {
+			t.Errorf("frame %d begins with %x and ends with %x; want a whole JPEG", n, picture[:4], picture[len(picture)-2:])
 		}
 	}
 }
