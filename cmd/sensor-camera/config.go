@@ -110,7 +110,7 @@ func (c *Config) checkCommand() error {
 			return topology.Bad(key, `the command stands in input already; want input = "exec:" with it`)
 		}
 	}
-	if strings.ContainsAny(c.Input.Rest, "\"'`|;&<>$*\\") {
+	if strings.ContainsAny(c.Input.Rest, shellSigns) {
 		return topology.Bad(key, `the words are split at spaces and no shell sees them; for others want command = ["PROGRAM", "ARGUMENT", ...]`)
 	}
 	argv := c.argv()

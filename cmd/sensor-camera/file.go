@@ -24,15 +24,19 @@ import (
 type video struct {
 	w       *worker.Worker
 	command ffmpeg.Command
+	rounds  []string // the arguments that also decode all later rounds of a loop, where ffmpeg can
 	frames  settled
 	stall   time.Duration
 	loop    bool
-	stillHz float64 // how often a single picture is shown, with loop
+	stillHz float64       // how often a single picture is shown, with loop
+	between time.Duration // from a round's last frame to the next one's first
 	times   timeline
 
 	process *ffmpeg.Process
 	from    *pipeReader
 	reader  *ffmpeg.FrameReader
+	damaged bool   // ffmpeg complained, and it was logged
+	slow    bool   // a frame was late, and it was logged
 	over    error  // a picture was cut short by it: nothing is known of the next one
 	shown   int    // pictures of this round
 	single  []byte // the only picture of a file, to be shown again
@@ -66,13 +70,18 @@ func openFile(w *worker.Worker, cfg Config) (input, settled, error) {
 		return nil, settled{}, err
 	}
 	in := ffmpeg.File(cfg.Input.Rest)
-	if cfg.Loop && cfg.video.Rewinds {
-		in = in.With("-stream_loop", "-1")
-	}
 	nominal := nominalStep(cfg.video.Hz)
-	v := &video{w: w, frames: frames, stall: cfg.patience(frames.Hz), loop: cfg.Loop, stillHz: again, times: timeline{nominal: nominal},
-		command: ffmpeg.FFmpeg(in, fileOutput(s, cfg.size(s), cfg.filters(), nominal)...)}
+	between := nominal
+	if s.CaptureHz > 0 {
+		between = max(nominal, nominalStep(s.CaptureHz))
+	}
+	out := fileOutput(s, cfg.size(s), cfg.filters(), nominal)
+	v := &video{w: w, command: ffmpeg.FFmpeg(in, out...), frames: frames, stall: cfg.patience(frames.Hz), loop: cfg.Loop, stillHz: again,
+		between: between, times: timeline{nominal: nominal}}
 	v.command.Stdout = true
+	if cfg.Loop && cfg.video.Rewinds {
+		v.rounds = ffmpeg.FFmpeg(in.With("-stream_loop", "-1"), out...).Argv
+	}
 	return v, frames, nil
 }
 
@@ -159,7 +168,7 @@ func (v *video) decoded(ctx context.Context, slot []byte) (shot, error) {
 	if err != nil {
 		return shot{}, err
 	}
-	if frame.Bytes > v.frames.slotBytes || (v.jpegs() && frame.Bytes > len(slot)) || (!v.jpegs() && frame.Bytes != v.frames.slotBytes) {
+	if jpeg := v.frames.Format == string(pixel.MJPEG); frame.Bytes > v.frames.slotBytes || (!jpeg && frame.Bytes < v.frames.slotBytes) {
 		return shot{}, fmt.Errorf("a frame of %d bytes; want %d", frame.Bytes, v.frames.slotBytes)
 	}
 	if err := v.wait(ctx, v.times.due(frame.PTS)); err != nil {
@@ -176,10 +185,13 @@ func (v *video) decoded(ctx context.Context, slot []byte) (shot, error) {
 	if v.shown++; v.loop && v.shown == 1 {
 		v.first = append(v.first[:0], slot[:frame.Bytes]...)
 	}
+	if late := time.Since(v.times.last); late > mostLate && !v.slow {
+		v.slow = true
+		v.w.Log.Warn("the file is decoded more slowly than it should be shown: its frames get later times; a smaller capture_hz or size, or a file of less resolution, helps",
+			"file", v.frames.from, "late", late)
+	}
 	return shot{bytes: frame.Bytes, stamp: v.times.stamp(v.w.Now())}, nil
 }
-
-func (v *video) jpegs() bool { return v.frames.Format == string(pixel.MJPEG) }
 
 // wait waits for the next frame, and says so where that takes long.
 func (v *video) wait(ctx context.Context, due time.Time) error {
@@ -200,7 +212,9 @@ func (v *video) again(ctx context.Context, slot []byte) (shot, error) {
 }
 
 // ended says what the end of the pictures means, and begins the next round of
-// a loop. A round has a picture at least: otherwise this could spin.
+// a loop. A round has two pictures at least, which are shown at their times:
+// otherwise this could spin, and so could an ffmpeg that begins anew by itself,
+// which therefore does so from the second round on.
 func (v *video) ended(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -213,22 +227,28 @@ func (v *video) ended(ctx context.Context, err error) error {
 		process.Stop()
 		err = &ffmpeg.ExitError{Program: v.command.Argv[0], Err: err, Words: process.Words()}
 	}
+	words := strings.Join(process.Words(), " | ")
 	switch {
-	case err == nil && v.shown == 0:
-		words := "no reason given"
-		if last := process.Words(); len(last) > 0 {
-			words = strings.Join(last, " | ")
-		}
-		return fmt.Errorf("decode %s: not one frame in it could be decoded: %s", v.frames.from, words)
 	case err != nil:
 		return fmt.Errorf("decode %s: %w", v.frames.from, err)
+	case v.shown == 0:
+		return fmt.Errorf("decode %s: not one frame in it could be decoded: ffmpeg's last words: %q", v.frames.from, words)
+	}
+	if words != "" && !v.damaged {
+		v.damaged = true
+		v.w.Log.Warn("the file is damaged: frames may be missing or have faults", "file", v.frames.from, "ffmpeg", words)
+	}
+	switch {
 	case !v.loop:
 		return io.EOF
 	case v.shown == 1:
 		v.single = v.first
 		return nil
 	}
-	v.times.restart()
+	if v.rounds != nil {
+		v.command.Argv = v.rounds
+	}
+	v.times.restart(v.between)
 	return v.start(ctx)
 }
 
@@ -245,7 +265,7 @@ type timeline struct {
 	nominal time.Duration // from one frame to the next where the timestamps do not say
 	pts     time.Duration // of the last frame
 	last    time.Time     // when it was due; zero before the first
-	unknown bool          // the next timestamp says nothing of how far it is from the last
+	next    time.Duration // to the next frame, whatever its timestamp; 0 is by that
 }
 
 // mostLate is how late a frame may be; then the times begin anew with it.
@@ -256,10 +276,13 @@ func (t *timeline) due(pts time.Duration) time.Time {
 	step := pts - t.pts
 	// Below 0.1 ms is what ffmpeg makes of a timestamp that is no greater than
 	// the last: the container has none of those.
-	if t.unknown || step < minStep/10 || step > maxPause {
+	switch {
+	case t.next > 0:
+		step = t.next
+	case step < minStep/10 || step > maxPause:
 		step = t.nominal
 	}
-	t.pts, t.unknown = pts, false
+	t.pts, t.next = pts, 0
 	return t.after(step)
 }
 
@@ -273,8 +296,8 @@ func (t *timeline) after(step time.Duration) time.Time {
 	return t.last
 }
 
-// restart says that the timestamps begin anew; the time goes on.
-func (t *timeline) restart() { t.unknown = true }
+// restart says that the timestamps begin anew, and when the first one is due.
+func (t *timeline) restart(step time.Duration) { t.next = step }
 
 // stamp is the moment of the frame that was due, and has come now.
 func (t *timeline) stamp(now msg.Stamp) msg.Stamp {

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
 	"math"
 	"os"
@@ -392,17 +393,39 @@ func TestStillPicture(t *testing.T) {
 	}
 }
 
-// A film's cover is no film.
+// A film's cover is no film, also where it is the first stream.
 func TestCoverPicture(t *testing.T) {
 	t.Parallel()
 	film, cover := clip(t, 0.2), filepath.Join(t.TempDir(), "cover.jpg")
 	tool(t, "ffmpeg", "-v", "error", "-f", "lavfi", "-i", "color=red:s=320x240:d=0.04", "-frames:v", "1", cover)
 	path := filepath.Join(t.TempDir(), "covered.mp4")
 	tool(t, "ffmpeg", "-v", "error", "-i", film, "-i", cover, "-map", "1", "-map", "0", "-c", "copy", "-disposition:v:0", "attached_pic", path)
+	coverFirst(t, path)
+	if first := string(tool(t, "ffprobe", "-v", "error", "-select_streams", "v:0", "-show_entries", "stream=codec_name", "-of", "csv=p=0", path)); first != "mjpeg\n" {
+		t.Fatalf("the first stream is %q; want the cover", first)
+	}
 	b := newBox(t, fmt.Sprintf("input = %q\n[sensor.porch.stream.video]\nslots = 100", "file:"+path))
 	r := b.frames()
 	b.start()
 	wantFrames(t, r, decoded(t, film, pixel.YUV420, 96*64*3/2))
+}
+
+// coverFirst moves an MP4's box "udta" to the beginning of "moov".
+func coverFirst(t *testing.T, path string) {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	must(t, err)
+	box := func(name string) (begin, end int) {
+		at := bytes.LastIndex(data, []byte(name)) - 4
+		if at < 0 {
+			t.Fatalf("no box %q in %s", name, path)
+		}
+		return at, at + int(binary.BigEndian.Uint32(data[at:]))
+	}
+	moov, _ := box("moov")
+	begin, end := box("udta")
+	moved := slices.Concat(data[:moov+8], data[begin:end], data[moov+8:begin], data[end:])
+	must(t, os.WriteFile(path, moved, 0o600))
 }
 
 // Frames of a file whose pixels are not square have the shape that it is shown
@@ -462,7 +485,7 @@ func TestTimeline(t *testing.T) {
 			t.Errorf("a frame that is 3 s late has the time %v; want the present, %v", got, want)
 		}
 		before := time.Since(begun)
-		line.restart()
+		line.restart(ms(40))
 		if got, want := take(0, 0), before+ms(40); got != want {
 			t.Errorf("the first one of the next round has %v; want %v", got, want)
 		}

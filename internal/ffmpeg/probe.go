@@ -32,11 +32,13 @@ const maxAnswer = 1 << 20
 // Probe asks ffprobe what an input is, without decoding all of it. It fails
 // when the input cannot be read, has no video, and when ctx ends first.
 func Probe(ctx context.Context, in Input) (Video, error) {
-	argv := []string{"ffprobe", "-hide_banner", "-loglevel", "error", "-of", "json", "-select_streams", "V:0", "-show_entries",
-		"stream=codec_name,width,height,sample_aspect_ratio,avg_frame_rate,r_frame_rate,nb_frames,nb_read_packets,duration:stream_side_data=rotation:format=format_name,duration"}
-	if in.file { // is there a second picture?
-		argv = append(argv, "-count_packets", "-read_intervals", "%+#2")
+	entries := "stream=codec_name,width,height,sample_aspect_ratio,avg_frame_rate,r_frame_rate,nb_frames,duration:stream_side_data=rotation:format=format_name,duration"
+	argv := []string{"ffprobe", "-hide_banner", "-loglevel", "error", "-of", "json", "-select_streams", "V:0"}
+	if in.file { // is there a second picture, and is the first one shown?
+		entries += ":packet=flags"
+		argv = append(argv, "-read_intervals", "%+#2")
 	}
+	argv = append(argv, "-show_entries", entries)
 	argv = append(argv, in.args...)
 	p, err := Start(ctx, Command{Argv: argv, Stdout: true, Hide: in.hide})
 	if err != nil {
@@ -71,12 +73,14 @@ func parseProbe(answer []byte) (Video, error) {
 			Average  string `json:"avg_frame_rate"`
 			Rate     string `json:"r_frame_rate"`
 			Frames   string `json:"nb_frames"`
-			Packets  string `json:"nb_read_packets"`
 			Duration string `json:"duration"`
 			SideData []struct {
 				Rotation float64 `json:"rotation"` // degrees
 			} `json:"side_data_list"`
 		} `json:"streams"`
+		Packets []struct {
+			Flags string `json:"flags"`
+		} `json:"packets"`
 		Format struct {
 			Name     string `json:"format_name"`
 			Duration string `json:"duration"`
@@ -104,7 +108,10 @@ func parseProbe(answer []byte) (Video, error) {
 	if n, err := strconv.Atoi(s.Frames); err == nil && n > 0 {
 		v.Frames = n
 	}
-	if v.Frames == 1 || s.Packets == "1" {
+	if len(a.Packets) > 0 && strings.Contains(a.Packets[0].Flags, "D") {
+		v.Rewinds = false // the time of frames that an edit list leaves out would be a pause in each round
+	}
+	if v.Frames == 1 || len(a.Packets) == 1 {
 		v.Still, v.Rewinds, v.Hz = true, false, 0
 	}
 	return v, nil

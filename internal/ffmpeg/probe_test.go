@@ -92,7 +92,7 @@ func TestParseProbe(t *testing.T) {
 			Video{Size: pixel.Size{Width: 480, Height: 640}}},
 		{`{"streams":[{"width":640,"height":480,"nb_frames":"N/A","duration":"nan","side_data_list":[{},{"rotation":180}]}]}`,
 			Video{Size: pixel.Size{Width: 640, Height: 480}}},
-		{`{"streams":[{"width":720,"height":576,"sample_aspect_ratio":"16:15","nb_read_packets":"2"}],"format":{"format_name":"mpegts"}}`,
+		{`{"streams":[{"width":720,"height":576,"sample_aspect_ratio":"16:15"}],"packets":[{"flags":"K_"},{"flags":"__"}],"format":{"format_name":"mpegts"}}`,
 			Video{Size: pixel.Size{Width: 768, Height: 576}}},
 		{`{"streams":[{"width":720,"height":480,"sample_aspect_ratio":"8:9","side_data_list":[{"rotation":90}]}],"format":{"format_name":"mov,mp4,m4a,3gp,3g2,mj2"}}`,
 			Video{Size: pixel.Size{Width: 480, Height: 640}, Rewinds: true}},
@@ -101,9 +101,11 @@ func TestParseProbe(t *testing.T) {
 		{`{"streams":[{"width":65,"height":48,"sample_aspect_ratio":"1:1"}]}`, Video{Size: pixel.Size{Width: 65, Height: 48}}},
 		{`{"streams":[{"width":65,"height":48,"sample_aspect_ratio":"0:1"}]}`, Video{Size: pixel.Size{Width: 65, Height: 48}}},
 		{`{"streams":[{"width":65,"height":48,"sample_aspect_ratio":"1000:1"}]}`, Video{Size: pixel.Size{Width: 65, Height: 48}}},
+		{`{"streams":[{"width":640,"height":480}],"packets":[{"flags":"KD"},{"flags":"_D"}],"format":{"format_name":"mov,mp4,m4a,3gp,3g2,mj2"}}`,
+			Video{Size: pixel.Size{Width: 640, Height: 480}}},
 		{`{"streams":[{"width":640,"height":480,"avg_frame_rate":"10/1","nb_frames":"1"}],"format":{"format_name":"gif"}}`,
 			Video{Size: pixel.Size{Width: 640, Height: 480}, Frames: 1, Still: true}},
-		{`{"streams":[{"width":640,"height":480,"avg_frame_rate":"25/1","nb_read_packets":"1"}],"format":{"format_name":"png_pipe"}}`,
+		{`{"streams":[{"width":640,"height":480,"avg_frame_rate":"25/1"}],"packets":[{"flags":"K_"}],"format":{"format_name":"png_pipe"}}`,
 			Video{Size: pixel.Size{Width: 640, Height: 480}, Still: true}},
 	} {
 		got, err := parseProbe([]byte(test.answer))
