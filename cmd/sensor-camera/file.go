@@ -143,6 +143,18 @@ type pipeReader struct {
 
 func (p *pipeReader) Read(dst []byte) (int, error) { return p.read(p.ctx, dst) }
 
+// fill reads a picture, of which prefix was read already.
+func (p *pipeReader) fill(slot, prefix []byte) (n int, err error) {
+	for n = copy(slot, prefix); n < len(slot); {
+		more, err := p.Read(slot[n:])
+		if err != nil {
+			return n, err
+		}
+		n += more
+	}
+	return n, nil
+}
+
 func (v *video) next(ctx context.Context, _ msg.Seq, slot []byte) (shot, error) {
 	for {
 		if v.single != nil {
@@ -174,13 +186,9 @@ func (v *video) decoded(ctx context.Context, slot []byte) (shot, error) {
 	if err := v.wait(ctx, v.times.due(frame.PTS)); err != nil {
 		return shot{}, err
 	}
-	for n := copy(slot[:frame.Bytes], frame.Prefix); n < frame.Bytes; {
-		more, err := v.from.Read(slot[n:frame.Bytes])
-		if err != nil {
-			v.over = err
-			return shot{corrupt: fmt.Errorf("cut short: %d of %d bytes", n, frame.Bytes)}, nil
-		}
-		n += more
+	if n, err := v.from.fill(slot[:frame.Bytes], frame.Prefix); err != nil {
+		v.over = err
+		return shot{corrupt: fmt.Errorf("cut short: %d of %d bytes", n, frame.Bytes)}, nil
 	}
 	if v.shown++; v.loop && v.shown == 1 {
 		v.first = append(v.first[:0], slot[:frame.Bytes]...)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/perch-edge/perch/internal/ffmpeg"
 	"github.com/perch-edge/perch/pkg/msg"
 	"github.com/perch-edge/perch/pkg/pixel"
 )
@@ -390,6 +391,53 @@ func TestStillPicture(t *testing.T) {
 				f.Release()
 			}
 		})
+	}
+}
+
+// As with bare pixels: what the kernel copies out of the pipe lies at its place in
+// the slot, and nothing is allocated for a frame. What stands between the frames
+// takes a few small reads.
+func TestPixelsOfAFileGoFromThePipeIntoTheSlot(t *testing.T) {
+	const frames, bytes = 40, 640 * 480 * 3 / 2
+	size := pixel.Size{Width: 640, Height: 480}
+	path := filepath.Join(t.TempDir(), "a.mkv")
+	tool(t, "ffmpeg", "-v", "error", "-f", "lavfi", "-i", fmt.Sprintf("testsrc2=s=640x480:r=25:d=%g", float64(frames)/25), "-c:v", "mjpeg", path)
+	c := ffmpeg.FFmpeg(ffmpeg.File(path), fileOutput(StreamConfig{Format: pixel.YUV420}, size, nil, 40*time.Millisecond)...)
+	c.Stdout = true
+	p, err := ffmpeg.Start(t.Context(), c)
+	must(t, err)
+	defer p.Stop()
+	pipe := &watched{File: p.Stdout, reads: make([][]byte, 0, 1000)}
+	from := &pipeReader{source: source{pipe: pipe, patience: limit, alive: func() {}}, ctx: t.Context()}
+	reader := ffmpeg.NewFrameReader(from)
+	slot := make([]byte, bytes)
+	next := func() {
+		pipe.reads = pipe.reads[:0]
+		f, err := reader.Next()
+		if err != nil || f.Bytes != bytes {
+			t.Fatalf("Next() = %+v, %v; want %d bytes", f, err, bytes)
+		}
+		small := len(pipe.reads)
+		if n, err := from.fill(slot[:f.Bytes], f.Prefix); err != nil || n != bytes {
+			t.Fatalf("fill() = %d, %v; want %d bytes", n, err, bytes)
+		}
+		place := slot
+		for _, r := range pipe.reads[small:] {
+			if &r[0] != &place[0] {
+				t.Fatal("pixels went elsewhere than into the slot")
+			}
+			place = place[len(r):]
+		}
+		if len(place) != 0 {
+			t.Fatalf("%d bytes of the slot came from no read", len(place))
+		}
+	}
+	next() // with the file's header before it
+	if got := testing.AllocsPerRun(frames-3, next); got != 0 {
+		t.Errorf("a frame takes %g allocations; want none", got)
+	}
+	if sums := decoded(t, path, pixel.YUV420, bytes); sha256.Sum256(slot) != sums[frames-2] {
+		t.Errorf("the last picture read is not frame %d of the file", frames-2)
 	}
 }
 

@@ -80,10 +80,12 @@
 // # One copy
 //
 // Pixels from a pipe are copied once: by the kernel, in read(2), from the pipe
-// to the ring's slot, where readers look at them in place. The test
-// TestPixelsGoFromThePipeIntoTheSlot compares each address. Of mjpeg, only what
-// was read behind a picture's end is moved, to the next slot. A device's frame is
-// copied once from the driver's buffer. Of a running worker it can be seen by
+// to the ring's slot, where readers look at them in place. The tests
+// TestPixelsGoFromThePipeIntoTheSlot and, for files, whose frames come with
+// timestamps between them, TestPixelsOfAFileGoFromThePipeIntoTheSlot compare each
+// address. Of mjpeg, only what was read behind a picture's end is moved, to the next
+// slot. A device's frame is copied once from the driver's buffer. Of a running
+// worker it can be seen by
 //
 //	strace -f -e trace=read -e raw=read -p PID | grep read   the buffers' addresses
 //	grep video /proc/PID/maps                                where the ring is
