@@ -1,10 +1,8 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -21,7 +19,7 @@ import (
 type Config struct {
 	Input      Address           `toml:"input" doc:"v4l2:PATH, file:PATH, exec:COMMAND WORDS, rtsp://HOST/PATH or sim:"`
 	Command    []string          `toml:"command" doc:"exec: program and arguments as a list, where a word holds spaces or quotes"`
-	Loop       bool              `toml:"loop" doc:"file: begin again at the end, without end"`
+	Loop       bool              `toml:"loop" doc:"file: begin again at the end, without end; a still picture is shown at capture_hz, or once a second"`
 	StallAfter topology.Duration `toml:"stall_after" doc:"how long the source may be silent; the first picture may take 10s more"`
 	Controls
 	Stream map[string]StreamConfig `toml:"stream" doc:"the one stream of frames"`
@@ -105,23 +103,6 @@ func (c *Config) checkInput() error {
 	return nil
 }
 
-func (c *Config) checkFile() error {
-	info, err := os.Stat(c.Input.Rest)
-	if err != nil {
-		return topology.Bad("input", "%v", err)
-	}
-	if !info.Mode().IsRegular() {
-		return topology.Bad("input", "%s is no regular file: %v", c.Input.Rest, info.Mode())
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), probePatience)
-	defer cancel()
-	c.video, err = ffmpeg.Probe(ctx, ffmpeg.File(c.Input.Rest))
-	if err != nil {
-		return topology.Bad("input", "%v", err)
-	}
-	return nil
-}
-
 func (c *Config) checkCommand() error {
 	key := "input"
 	if len(c.Command) > 0 {
@@ -130,7 +111,7 @@ func (c *Config) checkCommand() error {
 			return topology.Bad(key, `the command stands in input already; want input = "exec:" with it`)
 		}
 	}
-	if strings.ContainsAny(c.Input.Rest, "\"'`|;&<>$*\\") {
+	if strings.ContainsAny(c.Input.Rest, shellSigns) {
 		return topology.Bad(key, `the words are split at spaces and no shell sees them; for others want command = ["PROGRAM", "ARGUMENT", ...]`)
 	}
 	argv := c.argv()
@@ -156,11 +137,8 @@ func (c *Config) checkStream(path string, s StreamConfig) error {
 	refuse := func(key, format string, args ...any) {
 		errs = append(errs, topology.Bad(path+"."+key, format, args...))
 	}
-	switch own := c.video.Hz; {
-	case !(s.CaptureHz >= 0 && s.CaptureHz <= maxHz):
+	if !(s.CaptureHz >= 0 && s.CaptureHz <= maxHz) {
 		refuse("capture_hz", "want 0 (the source's own) to %d", maxHz)
-	case own > 0 && s.CaptureHz > own*1.001:
-		refuse("capture_hz", "the file has %.6g frames a second, and none are made up; want 0 to that", own)
 	}
 	if err := c.checkColour(s); err != nil {
 		refuse("colour", "%w", err)
