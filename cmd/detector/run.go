@@ -200,11 +200,10 @@ func (d *detector) image(frame msg.Frame) (img pixel.Image, err error) {
 		if err == nil {
 			d.jpeg, err = turbojpeg.NewDecoder(size)
 		}
-		_, n, layoutErr := pixel.Layout(pixel.YUV420, size)
-		if err = errors.Join(err, layoutErr); err != nil {
+		if err != nil {
 			return img, err
 		}
-		d.limit, d.decoded = size, make([]byte, n)
+		d.limit, d.decoded = size, make([]byte, turbojpeg.DecodedBytes(size))
 	}
 	return d.jpeg.Decode(frame.Bytes(), d.decoded)
 }
