@@ -28,6 +28,9 @@ type child struct {
 	ends    bool          // by itself, after its last picture
 	spread  time.Duration // the least time from one picture to the next
 	even    *evenly       // when each picture is due, where that is known beforehand
+	align   *aligner      // of a command's raw frames
+	trial   trial         // after frames that were out of step
+	patient *patient      // of a command
 
 	process *ffmpeg.Process
 	read    func(context.Context, []byte) (shot, error)
@@ -51,12 +54,17 @@ func (c *child) start(ctx context.Context) error {
 		return err
 	}
 	c.process = process
-	from := source{pipe: process.Stdout, patience: c.stall, slack: firstPicture, now: c.w.Now, alive: c.w.Progress}
+	from := source{pipe: process.Stdout, patience: c.stall, slack: firstPicture, now: c.w.Now, alive: c.w.Progress, patient: c.patient}
 	if c.frames.Format == string(pixel.MJPEG) {
-		c.read = (&jpegFrames{source: from}).next
+		c.read = (&jpegFrames{source: from, gap: gap{words: process.Heard}}).next
 	} else {
-		c.read = (&rawFrames{source: from, bytes: c.frames.slotBytes}).next
+		c.read = (&rawFrames{source: from, bytes: c.frames.slotBytes, align: c.align, words: process.Heard}).next
 	}
+	if c.align != nil {
+		c.align.start(time.Now())
+	}
+	c.trial.start(time.Now())
+	c.patient.start()
 	return nil
 }
 
@@ -75,6 +83,10 @@ func (c *child) next(ctx context.Context, _ msg.Seq, slot []byte) (shot, error) 
 	got, err := c.read(ctx, slot)
 	if err != nil {
 		return shot{}, c.ended(ctx, err)
+	}
+	if got.corrupt == nil {
+		c.patient.frame(time.Now())
+		got.corrupt = c.trial.frame()
 	}
 	if c.even != nil {
 		got.stamp = c.even.stamp(c.w.Now())
@@ -119,6 +131,8 @@ func (c *child) ended(ctx context.Context, err error) error {
 	}
 	process := c.process
 	c.process = nil
+	c.trial.failed(err, time.Now())
+	err = c.patient.failed(err)
 	if errors.Is(err, io.EOF) {
 		err = process.Wait(endPatience)
 		if err == nil && c.ends {
@@ -174,16 +188,6 @@ func openFile(w *worker.Worker, cfg Config) (input, settled, error) {
 		c.spread = time.Duration(0.5 / hz * float64(time.Second))
 	}
 	return c, frames, nil
-}
-
-// openExec trusts the command to write what the stream says.
-func openExec(w *worker.Worker, cfg Config) (input, settled, error) {
-	_, s := cfg.stream()
-	frames, err := settle(s.Format, s.Size, s.CaptureHz, "exec:"+cfg.argv()[0])
-	if err != nil {
-		return nil, settled{}, err
-	}
-	return newChild(w, cfg, ffmpeg.Command{Argv: cfg.argv()}, frames), frames, nil
 }
 
 // openRTSP asks the camera for its size where the config does not say, again
