@@ -180,3 +180,19 @@ func FuzzComplete(f *testing.F) {
 		}
 	})
 }
+
+// A picture may end with any byte: none of it is taken for padding.
+func TestTrimKeepsPixels(t *testing.T) {
+	head := "\xff\xd8\xff\xda\x00\x02"
+	for _, data := range []string{"1234", "1234\x00", "1234\x00\xff\x00", "1234\xff\x00", "\x00\xff\x00\x00"} {
+		for _, padding := range []int{0, leastPadding, 4000} {
+			picture := head + data
+			if padding > 0 && data[len(data)-1] == 0 && data[len(data)-2] != 0xff {
+				continue // no telling where the zeros of the pixels end
+			}
+			if got := trim(append([]byte(picture), make([]byte, padding)...)); got != len(picture) {
+				t.Errorf("trim(%q and %d zeros) = %d; want %d", data, padding, got, len(picture))
+			}
+		}
+	}
+}

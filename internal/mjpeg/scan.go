@@ -144,6 +144,9 @@ func Complete(buf []byte, n int, ended bool) (int, error) {
 	return n + len(missing), nil
 }
 
+// leastPadding is how many zeros are padding: pixels end with no more than two.
+const leastPadding = 8
+
 // trim is the length of a picture without an end marker, and without what stands
 // behind its pixels: the head of the next part of a multipart stream, padding.
 func trim(b []byte) int {
@@ -154,11 +157,14 @@ func trim(b []byte) int {
 		b = b[:from+i]
 	}
 	n := len(b)
-	for n > 0 && (b[n-1] == 0 || b[n-1] == 0xff) {
+	for n > 0 && b[n-1] == 0 {
 		n--
 	}
-	if n+1 < len(b) && b[n] == 0xff && b[n+1] == 0 { // no padding: a stuffed byte, 0xff00
-		n += 2
+	if len(b)-n < leastPadding { // of the pixels
+		n = len(b)
+	}
+	if n < len(b) && n > 0 && b[n-1] == 0xff { // a stuffed byte, 0xff00
+		n++
 	}
 	var s Scanner
 	if _, err := s.Find(b[:n]); err != nil || !s.InScan() { // no pixels at all: those bytes are of the header
