@@ -132,9 +132,6 @@ func (a *aligner) doubt(frame []byte) (why string) {
 
 // judge looks for a cause that no known layout explains.
 func (a *aligner) judge(w window) (why string) {
-	if w.grain > 1 {
-		return ""
-	}
 	if offset, s := w.mode(a.frame); s.clear() {
 		return a.shifted(offset)
 	}
@@ -150,12 +147,14 @@ func (a *aligner) judge(w window) (why string) {
 func (a *aligner) recognise(w window, own float64, frame []byte) (found layout, ok bool) {
 	best := 0.0
 	for _, l := range a.others {
-		if 16*w.grain > l.bytes || l.bytes%w.block != 0 || !w.spaced(l.bytes) {
-			continue
-		}
-		s := w.most(l.bytes)
-		if s.clear() && s.share > best && a.proven(w, l.bytes, own, frame) {
-			found, ok, best = l, true, s.share
+		for _, grain := range []int64{1, w.grain} {
+			if 16*grain > l.bytes || l.bytes%w.block != 0 || !w.spaced(l.bytes, grain) {
+				continue
+			}
+			s := w.most(l.bytes, grain)
+			if s.clear() && s.share > best && a.proven(w, l.bytes, own, frame) {
+				found, ok, best = l, true, s.share
+			}
 		}
 	}
 	return found, ok
@@ -276,10 +275,10 @@ func (w window) at(frame, offset, grain int64) agreement {
 }
 
 // most is the best agreement on any offset.
-func (w window) most(frame int64) (best agreement) {
+func (w window) most(frame, grain int64) (best agreement) {
 	for _, p := range w.pauses {
-		for _, offset := range []int64{p.at % frame, p.at%frame + w.grain - 1} {
-			if s := w.at(frame, offset, w.grain); s.share > best.share {
+		for _, offset := range []int64{p.at % frame, p.at%frame + grain - 1} {
+			if s := w.at(frame, offset, grain); s.share > best.share {
 				best = s
 			}
 		}
@@ -299,7 +298,7 @@ func (w window) mode(frame int64) (offset int64, best agreement) {
 
 // spaced says whether one frame of that length lies between most long pauses and
 // the long one before, and not several.
-func (w window) spaced(frame int64) bool {
+func (w window) spaced(frame, grain int64) bool {
 	fit, all, last := 0, 0, int64(0)
 	for _, p := range w.pauses {
 		if 2*int(p.waited)*len(w.pauses) < int(w.total) {
@@ -307,7 +306,7 @@ func (w window) spaced(frame int64) bool {
 		}
 		if last > 0 {
 			all++
-			if d := p.at - last - frame; -w.grain < d && d < w.grain {
+			if d := p.at - last - frame; -grain < d && d < grain {
 				fit++
 			}
 		}

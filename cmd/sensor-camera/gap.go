@@ -41,7 +41,7 @@ func (g *gap) read(b []byte) (garbage, said bool) {
 		case c == '\n':
 			said = g.endLine() || said
 		case c == 0, c == 0xff, c == '\r', last == 0xff && c == 0xd9: // an end marker twice
-		case c >= ' ' && c < 0x7f, c == '\t', c == 0x1b:
+		case c >= ' ' && c < 0x7f, isConsole(rune(c)):
 			g.keep(c)
 		case c >= 0xc2 && c <= 0xf4 && len(g.line) > 0:
 			g.more = 1
@@ -103,6 +103,12 @@ func isPartHead(line []byte) bool {
 	return false
 }
 
+// isConsole says whether a control character is one that programs write to
+// terminals.
+func isConsole(r rune) bool {
+	return r == '\a' || r == '\b' || r == '\t' || r == '\f' || r == '\r' || r == '\x1b'
+}
+
 // words is the text that b is, if it reads as text: printable, and more letters
 // than signs, with a space or an end of line. A frame's pixels do not.
 func words(b []byte) (text string, ok bool) {
@@ -117,7 +123,7 @@ func words(b []byte) (text string, ok bool) {
 			letters++
 		case r == ' ' || r == '\n':
 			breaks++
-		case unicode.IsPrint(r) || r == '\t' || r == '\r' || r == '\x1b':
+		case unicode.IsPrint(r) || isConsole(r):
 			others++
 		default:
 			return "", false
