@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/perch-edge/perch/internal/mjpeg"
 	"github.com/perch-edge/perch/internal/turbojpeg"
@@ -107,7 +108,9 @@ func (j *jpegFrames) more(ctx context.Context, dst []byte) (int, error) {
 func (j *jpegFrames) seek(slot []byte, have int) (left int, refused error) {
 	cut := bytes.Index(slot[:have], []byte(mjpeg.Start))
 	if cut < 0 { // the last bytes may be the first ones of a picture
-		cut = have - min(have, len(mjpeg.Start)-1)
+		for cut = have - min(have, len(mjpeg.Start)-1); !strings.HasPrefix(mjpeg.Start, string(slot[cut:have])); {
+			cut++
+		}
 	}
 	garbage, said := j.gap.read(slot[:cut])
 	switch {
