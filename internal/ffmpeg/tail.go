@@ -67,7 +67,7 @@ func (t *tail) shown() string {
 // printable is text without what would change a terminal: colours and cursor
 // movements (ECMA-48, 5.4) are left out, other control characters replaced.
 func printable(text string) string {
-	text = escapes().ReplaceAllString(text, "")
+	text = escapes.ReplaceAllString(text, "")
 	return strings.Map(func(r rune) rune {
 		switch {
 		case r == '\t':
@@ -79,7 +79,7 @@ func printable(text string) string {
 	}, text)
 }
 
-var escapes = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`\x1b\[[0-?]*[ -/]*[@-~]`) })
+var escapes = regexp.MustCompile(`\x1b\[[0-?]*[ -/]*[@-~]`)
 
 // last lists the lines, the newest last.
 func (t *tail) last() []string {

@@ -132,7 +132,7 @@ func Complete(buf []byte, n int, ended bool) (int, error) {
 			return 0, fmt.Errorf("cut short at %d bytes, within a marker's segment", n-2)
 		}
 	}
-	at, missing := missingTables(buf[:n])
+	missing, at := Tables(buf[:n])
 	if len(missing) == 0 {
 		return n, nil
 	}

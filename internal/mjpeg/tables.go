@@ -39,11 +39,11 @@ type tableSet uint8
 
 func (t tableSet) has(class, id int) bool { return t>>(4*class+id)&1 != 0 }
 
-// missingTables is a DHT segment of the standard tables that a picture lacks, and
+// Tables is a DHT segment of the standard Huffman tables that a picture lacks, and
 // where it belongs: before the first scan. It is empty when the scan has its
 // tables, when the picture is of a kind that the standard tables are not for
 // (progressive, arithmetic), and when its header cannot be read.
-func missingTables(b []byte) (at int, segment []byte) {
+func Tables(b []byte) (segment []byte, at int) {
 	var defined tableSet
 	baseline := false
 	for pos := 2; ; {
@@ -55,12 +55,12 @@ func missingTables(b []byte) (at int, segment []byte) {
 			defined |= tablesIn(body)
 		case markSOS:
 			if !baseline || scanTables(body)&^defined == 0 {
-				return 0, nil
+				return nil, 0
 			}
-			return pos, tablesWithout(defined)
+			return tablesWithout(defined), pos
 		}
 		if next == 0 {
-			return 0, nil
+			return nil, 0
 		}
 		pos = next
 	}
