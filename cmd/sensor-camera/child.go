@@ -25,6 +25,9 @@ type child struct {
 	command ffmpeg.Command
 	frames  settled
 	stall   time.Duration
+	align   *aligner // of a command's raw frames
+	trial   trial    // after frames that were out of step
+	patient *patient // of a command
 
 	process *ffmpeg.Process
 	read    func(context.Context, []byte) (shot, error)
@@ -47,12 +50,17 @@ func (c *child) start(ctx context.Context) error {
 		return err
 	}
 	c.process = process
-	from := source{pipe: process.Stdout, patience: c.stall, slack: firstPicture, now: c.w.Now, alive: c.w.Progress}
+	from := source{pipe: process.Stdout, patience: c.stall, slack: firstPicture, now: c.w.Now, alive: c.w.Progress, patient: c.patient}
 	if c.frames.Format == string(pixel.MJPEG) {
-		c.read = (&jpegFrames{source: from}).next
+		c.read = (&jpegFrames{source: from, gap: gap{words: process.Heard}}).next
 	} else {
-		c.read = (&rawFrames{source: from, bytes: c.frames.slotBytes}).next
+		c.read = (&rawFrames{source: from, bytes: c.frames.slotBytes, align: c.align, words: process.Heard}).next
 	}
+	if c.align != nil {
+		c.align.start(time.Now())
+	}
+	c.trial.start(time.Now())
+	c.patient.start()
 	return nil
 }
 
@@ -60,6 +68,10 @@ func (c *child) next(ctx context.Context, _ msg.Seq, slot []byte) (shot, error) 
 	got, err := c.read(ctx, slot)
 	if err != nil {
 		return shot{}, c.ended(ctx, err)
+	}
+	if got.corrupt == nil {
+		c.patient.frame(time.Now())
+		got.corrupt = c.trial.frame()
 	}
 	return got, nil
 }
@@ -71,6 +83,8 @@ func (c *child) ended(ctx context.Context, err error) error {
 	}
 	process := c.process
 	c.process = nil
+	c.trial.failed(err, time.Now())
+	err = c.patient.failed(err)
 	if errors.Is(err, io.EOF) {
 		err = process.Wait(endPatience)
 		if err == nil {
@@ -88,17 +102,6 @@ func (c *child) close() error {
 		c.process.Stop()
 	}
 	return nil
-}
-
-// openExec trusts the command to write what the stream says.
-func openExec(w *worker.Worker, cfg Config) (input, settled, error) {
-	_, s := cfg.stream()
-	frames, err := settle(s.Format, s.Size, s.CaptureHz, "exec:"+cfg.argv()[0])
-	if err != nil {
-		return nil, settled{}, err
-	}
-	frames.setColour(commandColour(cfg.argv(), s))
-	return newChild(w, cfg, ffmpeg.Command{Argv: cfg.argv()}, frames), frames, nil
 }
 
 // openRTSP asks the camera for its size where the config does not say, again

@@ -33,6 +33,7 @@ type StreamConfig struct {
 	Size      pixel.Size   `toml:"size" doc:"WIDTHxHEIGHT in pixels; may be left out for file: and rtsp:"`
 	Format    pixel.Format `toml:"format" doc:"yuv420, nv12, yuyv, rgb24 or mjpeg"`
 	Colour    pixel.Colour `toml:"colour" doc:"how YCbCr stands for colours: bt601, bt709 or bt2020, -full behind it for samples of 0..255; auto is what the source says"`
+	Stride    int          `toml:"stride" doc:"exec: bytes of a row of a frame's first plane, where the command pads rows; 0 is none, and automatic for rpicam-vid"`
 	Slots     int          `toml:"slots" doc:"frames in shared memory: each reader holds some, 2 are the writer's"`
 }
 
@@ -155,6 +156,13 @@ func (c *Config) checkStream(path string, s StreamConfig) error {
 		refuse("size", "want at least %d pixels a side for sim:", scene.MinSide)
 	default:
 		_, _, err := pixel.Layout(s.Format, size)
+		if err == nil && s.Stride != 0 {
+			if _, _, bad := padded(s.Format, size, s.Stride); c.Input.Scheme != Exec {
+				refuse("stride", "only for exec: other inputs give rows without padding")
+			} else if bad != nil {
+				refuse("stride", "%v", bad)
+			}
+		}
 		if err != nil && s.Size != size {
 			err = fmt.Errorf("not set, and the file's own will not do: %w", err)
 		}
@@ -197,6 +205,9 @@ func (c *Config) patience(hz float64) time.Duration {
 func (c *Config) Rings() []worker.Ring {
 	name, s := c.stream()
 	_, bytes, err := pixel.Layout(s.Format, c.size(s))
+	if stride := c.stride(s); err == nil && stride > 0 {
+		_, bytes, err = padded(s.Format, c.size(s), stride)
+	}
 	if err != nil { // no size yet: all others passed Validate
 		bytes = 0
 	}

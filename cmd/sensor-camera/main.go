@@ -21,9 +21,39 @@
 // 1/capture_hz seconds of the video's own time. What the simulated scene draws is
 // numbered by its seq in the stream's epoch.
 //
-// A command writes frames of exactly the stream's size and format, without
-// padding and with nothing between them. Of mjpeg, pictures are told apart by
-// their markers, refused when they are broken or of another size, and counted.
+// # Commands
+//
+// A command writes frames of exactly the stream's size and format, with nothing
+// between them. Rows may be padded: stride says how long they are, and readers
+// find it in each frame's planes. rpicam-vid pads rows of --codec yuv420 to 64
+// bytes (128 on a Raspberry Pi 5), which is known without the key:
+//
+//	[sensor.porch]
+//	input = "exec:rpicam-vid -t 0 -n --flush --codec yuv420 --width 1296 --height 972 -o -"
+//	[sensor.porch.stream.video]
+//	size = "1296x972"
+//
+// Without --flush the last bytes of each frame wait in the command's buffer, and
+// the frame is a frame late. Raw frames have no marks. That they begin elsewhere than they should (another
+// size or format, padding, a line of text, a frame cut short) shows in when they
+// come: a camera is silent after a frame, and so the reader waits where one ends.
+// Where it waits at other places, ten times or so, that is trouble: it says what
+// was seen and which key is wrong. The command is started again, which cures what
+// happened once, and its next frames are held back (corrupt_frames) for as long
+// as it took to notice, twice as long each time it happens again. A command that
+// never waits, or that is slower than its pipe, cannot be judged so.
+//
+// Of mjpeg, pictures are told apart by their markers, refused when they are broken
+// or of another size, and counted. Each is published as a file that any program
+// opens: the standard Huffman tables, which cameras may leave out, are put in, and
+// so is a missing end marker (such a picture is published when the next one
+// begins, and decoded to see that it is whole). Padding, a second end marker, the
+// heads of a multipart stream and text are skipped.
+//
+// Text on standard output is no picture: it is among the command's last words,
+// as its standard error is. A command slower than stall_after needs capture_hz (0.1
+// is a frame in 10 s) or a longer stall_after; without them it is started again
+// until its pace is known.
 //
 // # Colours
 //
@@ -109,8 +139,8 @@
 // TestPixelsGoFromThePipeIntoTheSlot and, for files, whose frames come with
 // timestamps between them, TestPixelsOfAFileGoFromThePipeIntoTheSlot compare each
 // address. Of mjpeg, only what was read behind a picture's end is moved, to the next
-// slot. A device's frame is copied once from the driver's buffer. Of a running
-// worker it can be seen by
+// slot, and what stands behind tables that are put in. A device's frame is copied
+// once from the driver's buffer. Of a running worker it can be seen by
 //
 //	strace -f -e trace=read -e raw=read -p PID | grep read   the buffers' addresses
 //	grep video /proc/PID/maps                                where the ring is
@@ -125,7 +155,7 @@
 // # How it fails
 //
 // Counters: frames (published), missed_frames (lost before they came here),
-// corrupt_frames (refused), dropped_frames (no slot was free: a reader holds more
+// corrupt_frames (refused or held back), dropped_frames (no slot was free: a reader holds more
 // than it declared), skipped_frames (not wanted by capture_hz), restarts.
 //
 // A command or network camera that ends, or is silent for stall_after, is
