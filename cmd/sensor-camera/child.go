@@ -14,12 +14,11 @@ import (
 	"github.com/perch-edge/perch/internal/ffmpeg"
 	"github.com/perch-edge/perch/pkg/msg"
 	"github.com/perch-edge/perch/pkg/pixel"
-	"github.com/perch-edge/perch/pkg/topology"
 	"github.com/perch-edge/perch/pkg/worker"
 )
 
 // child is a process that writes pictures to its standard output: ffmpeg for
-// files and network cameras, a command for exec.
+// files, a command for exec.
 type child struct {
 	w       *worker.Worker
 	command ffmpeg.Command
@@ -184,72 +183,6 @@ func openExec(w *worker.Worker, cfg Config) (input, settled, error) {
 		return nil, settled{}, err
 	}
 	return newChild(w, cfg, ffmpeg.Command{Argv: cfg.argv()}, frames), frames, nil
-}
-
-// openRTSP asks the camera for its size where the config does not say, again
-// and again until it answers.
-func openRTSP(ctx context.Context, w *worker.Worker, cfg Config) (input, settled, error) {
-	name, s := cfg.stream()
-	in, err := ffmpeg.RTSP(cfg.Input.Rest, rtspTimeout)
-	if err != nil {
-		return nil, settled{}, err
-	}
-	hz, size := s.CaptureHz, s.Size
-	if size == (pixel.Size{}) {
-		video, err := askUntilAnswered(ctx, w, in)
-		if err != nil {
-			return nil, settled{}, err
-		}
-		size = cfg.turn(video.Size)
-		if hz == 0 || (video.Hz > 0 && video.Hz < hz) {
-			hz = video.Hz
-		}
-	}
-	frames, err := settle(s.Format, size, hz, in.String())
-	if err != nil {
-		return nil, settled{}, topology.Problems{w.Entry().Table.Problem("stream."+name+".size", "not set, and the camera's own will not do: %v", err)}
-	}
-	return newChild(w, cfg, ffmpeg.FFmpeg(in, output(s, size, cfg.filters())...), frames), frames, nil
-}
-
-func askUntilAnswered(ctx context.Context, w *worker.Worker, in ffmpeg.Input) (ffmpeg.Video, error) {
-	retry := newRetry()
-	for {
-		w.Status("asking %s for its size", in)
-		video, err := ask(ctx, w, in)
-		if err == nil {
-			w.Trouble(nil)
-			return video, nil
-		}
-		if ctx.Err() != nil {
-			return ffmpeg.Video{}, ctx.Err()
-		}
-		w.Trouble(fmt.Errorf("%w; asking again", err))
-		if err := w.Wait(ctx, time.Now().Add(retry.Failed(0))); err != nil {
-			return ffmpeg.Video{}, err
-		}
-	}
-}
-
-// ask waits for ffprobe and shows meanwhile that the worker is alive.
-func ask(ctx context.Context, w *worker.Worker, in ffmpeg.Input) (video ffmpeg.Video, err error) {
-	ctx, cancel := context.WithTimeout(ctx, firstPicture+rtspTimeout)
-	defer cancel()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		video, err = ffmpeg.Probe(ctx, in)
-	}()
-	tick := time.NewTicker(step)
-	defer tick.Stop()
-	for {
-		select {
-		case <-done:
-			return video, err
-		case <-tick.C:
-			w.Progress()
-		}
-	}
 }
 
 func newRetry() *backoff.Backoff {
