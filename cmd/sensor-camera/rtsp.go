@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,7 +9,6 @@ import (
 	"math"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -258,9 +258,8 @@ func (n *netcam) broken(ctx context.Context, err error) error {
 func (n *netcam) output() []string {
 	size := n.frames.size()
 	filters := n.cfg.filters()
-	if hz := n.stream.CaptureHz; hz > 0 { // the rule of passage.wanted
-		slot := func(t string) string { return "floor(" + t + "*" + strconv.FormatFloat(hz, 'f', -1, 64) + "+0.001)" }
-		filters = slices.Insert(filters, 0, "select='isnan(t)+isnan(prev_t)+gt("+slot("t")+","+slot("prev_t")+")'")
+	if n.stream.CaptureHz > 0 {
+		filters = slices.Insert(filters, 0, "select='mod(pts,2)'") // see passage
 	}
 	args := []string{"-map", "0:v:0", "-threads", "1"} // an encoder with threads holds pictures back, even that of rawvideo
 	if n.stream.Format == pixel.MJPEG {
@@ -297,8 +296,7 @@ func (n *netcam) feed(ctx context.Context, session *rtspcam.Session, stdin *os.F
 		if err := n.last.wait(ctx, unit.Captured); err != nil {
 			return err
 		}
-		n.passing.in(unit, n.w.Now().Boot)
-		head = container.Append(head[:0], len(unit.Data), unit.Captured)
+		head = container.Append(head[:0], len(unit.Data), n.passing.in(unit, n.w.Now().Boot))
 		for _, part := range [][]byte{head, unit.Data} {
 			if err := write(ctx, stdin, part); err != nil {
 				return err
@@ -416,11 +414,11 @@ func (n *netcam) pass(ctx context.Context, slot []byte) (shot, error) {
 		if err != nil {
 			return shot{}, n.ended(ctx, err)
 		}
-		n.passing.in(unit, n.w.Now().Boot)
-		if !n.passing.wanted(unit.Captured) {
+		pts := n.passing.in(unit, n.w.Now().Boot)
+		if pts%wantedMark == 0 {
 			continue
 		}
-		got := n.passing.out(unit.Captured)
+		got := n.passing.out(pts)
 		got.stamp = n.stampOf(unit.Captured)
 		if len(unit.Data) > len(slot) {
 			got.corrupt = fmt.Errorf("a picture of %d bytes: there are %d for one", len(unit.Data), len(slot))
@@ -480,54 +478,88 @@ func (n *netcam) close() error {
 	return nil
 }
 
-// passage accounts for the pictures that are on their way through ffmpeg.
+// passage accounts for the pictures that are on their way through ffmpeg, and
+// chooses those that capture_hz wants. All are decoded, as others refer to them;
+// the timestamps of those that are wanted are odd numbers of microseconds, so
+// that ffmpeg can discard the others itself.
 type passage struct {
 	hz float64 // capture_hz
 
-	mu     sync.Mutex
-	inside []inside // in the order in which they are shown
-	before time.Duration
-	begun  bool
-	lost   int // to be reported with the next picture
+	mu        sync.Mutex
+	inside    []inside // in the order in which they are shown
+	pace      pacer
+	latest    time.Duration
+	reordered bool    // the stream has pictures that are shown before one that came earlier
+	slots     []int64 // of 1/hz seconds, that have their picture
+	lost      int     // to be reported with the next picture
 }
 
 type inside struct {
-	captured, since time.Duration
-	missed          int
-	hidden          bool
+	pts    time.Duration
+	since  time.Duration
+	missed int
+	wanted bool
+	hidden bool
 }
+
+const wantedMark = 2 * time.Microsecond // of which a wanted picture's timestamp has half
 
 func (p *passage) reset(hz float64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.hz, p.inside, p.begun = hz, nil, false
+	p.hz, p.inside, p.reordered, p.latest = hz, nil, false, 0
+	p.pace.hz = hz
 }
 
-func (p *passage) in(u rtspcam.Unit, now time.Duration) {
+// in notes a picture and returns its timestamp for ffmpeg.
+func (p *passage) in(u rtspcam.Unit, now time.Duration) (pts time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	i, _ := slices.BinarySearchFunc(p.inside, u.Captured, func(e inside, t time.Duration) int { return int(min(max(e.captured-t, -1), 1)) })
-	p.inside = slices.Insert(p.inside, i, inside{u.Captured.Truncate(time.Microsecond), now, u.Missed, u.Hidden})
+	e := inside{pts: u.Captured.Truncate(wantedMark), since: now, missed: u.Missed, hidden: u.Hidden}
+	if e.wanted = !u.Hidden && p.wants(u.Captured); e.wanted {
+		e.pts += wantedMark / 2
+	}
+	i, _ := slices.BinarySearchFunc(p.inside, e.pts, func(e inside, t time.Duration) int { return cmp.Compare(e.pts, t) })
+	p.inside = slices.Insert(p.inside, i, e)
+	return e.pts
+}
+
+// wants chooses by the times of the pictures, as for other inputs. Where they are
+// out of order, it is the first one of each 1/hz seconds.
+func (p *passage) wants(captured time.Duration) bool {
+	p.reordered = p.reordered || captured < p.latest
+	p.latest = max(p.latest, captured)
+	if p.hz == 0 {
+		return true
+	}
+	slot := int64(captured.Seconds()*p.hz + 0.001)
+	taken := slices.Contains(p.slots, slot)
+	ok := !taken
+	if !p.reordered {
+		ok = p.pace.take(captured)
+	}
+	if ok && !taken {
+		p.slots = append(p.slots[max(0, len(p.slots)-31):], slot)
+	}
+	return ok
 }
 
 // out finds a picture that came out. Those to be shown before it will not come
 // any more.
-func (p *passage) out(captured time.Duration) (got shot) {
+func (p *passage) out(pts time.Duration) (got shot) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	n := 0
-	for n < len(p.inside) && p.inside[n].captured <= captured {
+	for n < len(p.inside) && p.inside[n].pts <= pts {
 		n++
 	}
 	for i, e := range p.inside[:n] {
 		got.missed += e.missed
-		wanted := p.wants(e.captured)
-		if p.before, p.begun = e.captured, true; i == n-1 || e.hidden {
-			continue
-		}
-		if wanted {
+		switch {
+		case i == n-1 || e.hidden:
+		case e.wanted:
 			got.missed++
-		} else {
+		default:
 			got.skipped++
 		}
 	}
@@ -539,25 +571,15 @@ func (p *passage) out(captured time.Duration) (got shot) {
 
 // end counts what will not come out any more.
 func (p *passage) end() {
-	got := p.out(math.MaxInt64)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.lost = got.missed
-}
-
-// wanted says whether capture_hz wants the picture of that moment, after those
-// that came out before. The first one of each 1/capture_hz seconds is.
-func (p *passage) wanted(captured time.Duration) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.wants(captured)
-}
-
-// wants is what ffmpeg's filter select computes. A thousandth is added against
-// fractions that are no binary numbers.
-func (p *passage) wants(captured time.Duration) bool {
-	slot := func(t time.Duration) float64 { return math.Floor(t.Seconds()*p.hz + 0.001) }
-	return p.hz == 0 || !p.begun || slot(captured) > slot(p.before)
+	for _, e := range p.inside {
+		p.lost += e.missed
+		if e.wanted {
+			p.lost++
+		}
+	}
+	p.inside = nil
 }
 
 // waiting is how long ffmpeg has had the oldest picture.

@@ -60,7 +60,9 @@ func withoutSecrets(address string, u *url.URL) (shown string, hide *strings.Rep
 	pairs := []string{address, shown}
 	if u.User != nil {
 		password, _ := u.User.Password()
-		secrets = append(secrets, u.User.String(), url.QueryEscape(password), url.PathEscape(password), password)
+		_, after, _ := strings.Cut(address, "//")
+		as, _, _ := strings.Cut(after, "/") // as it stands there; a slash in it is not a URL
+		secrets = append(secrets, as[:max(strings.LastIndexByte(as, '@'), 0)], u.User.String(), url.QueryEscape(password), url.PathEscape(password), password)
 	}
 	for _, s := range secrets {
 		if s != "" {

@@ -14,11 +14,9 @@ import (
 	"github.com/bluenviron/gortsplib/v5/pkg/liberrors"
 )
 
-type tlsSettings = tls.Config
-
 // tls verifies the camera's certificate by the system's authorities or those
 // of CAFile.
-func (c Config) tls() (*tlsSettings, error) {
+func (c Config) tls() (*tls.Config, error) {
 	if c.CAFile == "" {
 		return &tls.Config{MinVersion: tls.VersionTLS12}, nil
 	}
@@ -101,6 +99,8 @@ func words(cfg Config, err error) string {
 		return fmt.Sprintf("its certificate is not valid: %v", err)
 	case errors.As(err, &record):
 		return "it does not speak TLS on this port: want rtsp://, or the port of rtsps:// (322 as a rule)"
+	case errors.Is(err, context.DeadlineExceeded) && cfg.Address.secure():
+		return "no answer to the TLS handshake: want rtsp://, or the port of rtsps:// (322 as a rule)"
 	case errors.Is(err, io.EOF):
 		return "the camera closed the connection"
 	case errors.As(err, &liberrors.ErrClientTCPTimeout{}):

@@ -3,6 +3,7 @@ package rtspcam
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"math"
@@ -124,16 +125,16 @@ func (s *Session) Name() string { return s.codec.name }
 // FourCC is the format of the video, as AVI and IVF have it.
 func (s *Session) FourCC() string { return s.codec.fourCC }
 
-func open(ctx context.Context, cfg Config, udp bool, tlsConfig *tlsSettings) (*Session, error) {
+func open(ctx context.Context, cfg Config, udp bool, tlsConfig *tls.Config) (*Session, error) {
 	s := &Session{cfg: cfg, udp: udp, wake: make(chan struct{}, 1), warned: map[string]bool{}}
-	guard := &guard{cfg: cfg}
+	guard := &guard{cfg: cfg, tls: tlsConfig}
 	protocol := gortsplib.ProtocolTCP
 	if udp {
 		protocol = gortsplib.ProtocolUDP
 	}
 	s.client = &gortsplib.Client{Scheme: cfg.Address.url.Scheme, Host: cfg.Address.url.Host, Protocol: &protocol, TLSConfig: tlsConfig,
 		ReadTimeout: max(cfg.Timeout, cfg.StallAfter), WriteTimeout: cfg.Timeout, UserAgent: "perch",
-		DialContext: guard.dial, OnResponse: guard.response,
+		DialContext: guard.dial, DialTLSContext: guard.dialTLS, OnResponse: guard.response,
 		OnPacketsLost:     func(uint64) { s.loss() },
 		OnDecodeError:     func(error) {}, // what is lost is counted by the units
 		OnRequest:         func(*base.Request) {},
@@ -153,7 +154,7 @@ func open(ctx context.Context, cfg Config, udp bool, tlsConfig *tlsSettings) (*S
 		switch {
 		case ctx.Err() != nil:
 			err = ctx.Err()
-		case err != nil:
+		case err != nil && guard.why == nil:
 			err = fmt.Errorf("no answer within %v", 2*cfg.Timeout)
 		}
 	}
@@ -462,6 +463,7 @@ func (s *Session) Close() {
 // guard keeps credentials from all but the camera.
 type guard struct {
 	cfg Config
+	tls *tls.Config
 	why error // it refused; set before the client's error
 }
 
@@ -478,6 +480,23 @@ func (g *guard) dial(ctx context.Context, network, address string) (net.Conn, er
 		}
 	}
 	return (&net.Dialer{}).DialContext(ctx, network, address)
+}
+
+// dialTLS returns a connection whose other end has been verified.
+func (g *guard) dialTLS(ctx context.Context, network, address string) (net.Conn, error) {
+	plain, err := g.dial(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	config := g.tls.Clone()
+	config.ServerName = g.cfg.Address.url.Hostname()
+	conn := tls.Client(plain, config)
+	if err := conn.HandshakeContext(ctx); err != nil {
+		_ = plain.Close() // nothing was sent
+		g.why = fmt.Errorf("TLS handshake: %w", err)
+		return nil, g.why
+	}
+	return conn, nil
 }
 
 // response takes offers out that must not be accepted.

@@ -62,6 +62,8 @@ const (
 	mostLag    = 500 * time.Millisecond
 	slew       = 20 // a correction takes as many times as long
 
+	leastGap = 2 * time.Microsecond
+
 	judgeAfter = 30 * time.Second
 	mostSkew   = 0.02
 )
@@ -156,9 +158,9 @@ func (t *timeline) least() bucket {
 	return least
 }
 
-// captured is when a picture was captured. It is never later than it arrived, and
-// later than that of all pictures that it follows. synced says that this machine's
-// wall clock is right.
+// captured is when a picture was captured: later than all pictures that it
+// follows, and before it arrived, unless it follows one that came very late, before
+// the offset was known. synced says that this machine's wall clock is right.
 func (t *timeline) captured(m mark, synced bool) time.Duration {
 	least := t.least()
 	lag := time.Duration(0)
@@ -174,7 +176,7 @@ func (t *timeline) captured(m mark, synced bool) time.Duration {
 		a.lag += min(max(lag-a.lag, -step), step)
 	}
 	if m.byArrival {
-		a.captured = max(m.arrived, a.captured+time.Microsecond)
+		a.captured = max(m.arrived, a.captured+leastGap)
 		return a.captured
 	}
 	a.pts = m.pts
@@ -182,7 +184,7 @@ func (t *timeline) captured(m mark, synced bool) time.Duration {
 	if m.pts < a.latest { // it is shown before one that came before it
 		return at
 	}
-	a.latest, a.captured = m.pts, max(at, a.captured+time.Microsecond)
+	a.latest, a.captured = m.pts, max(at, a.captured+leastGap)
 	return a.captured
 }
 
