@@ -22,13 +22,13 @@ import (
 	"github.com/perch-edge/perch/pkg/worker"
 )
 
-// netcam is a network camera: rtspcam receives, ffmpeg decodes.
+// networkCamera is a network camera: rtspcam receives, ffmpeg decodes.
 //
 //	rtspcam.Session --feed--> ffmpeg's stdin (IVF)   ffmpeg's stdout (NUT) --next--> slot
 //	       └─ time of capture -----------timestamp, in and out-----------------> shot.stamp
 //
 // JPEG pictures of a camera whose stream is to be mjpeg are not decoded.
-type netcam struct {
+type networkCamera struct {
 	w      *worker.Worker
 	cfg    Config
 	dial   rtspcam.Config
@@ -58,7 +58,7 @@ func openRTSP(ctx context.Context, w *worker.Worker, cfg Config) (input, settled
 	if err != nil {
 		return nil, settled{}, err
 	}
-	n := &netcam{w: w, cfg: cfg, stream: s}
+	n := &networkCamera{w: w, cfg: cfg, stream: s}
 	n.dial = rtspcam.Config{Address: address, UDP: cfg.Transport == transportUDP, AllowBasic: cfg.AllowBasic, CAFile: cfg.CAFile, Timeout: rtspTimeout,
 		StallAfter: cfg.patience(s.CaptureHz), Now: w.Now,
 		Warn: func(kind, text string) { w.Log.Warn(text, "camera", address.String(), "kind", kind) }}
@@ -87,7 +87,7 @@ func openRTSP(ctx context.Context, w *worker.Worker, cfg Config) (input, settled
 }
 
 // connectUntilAnswered waits for the camera's first picture.
-func (n *netcam) connectUntilAnswered(ctx context.Context) (rtspcam.Shape, error) {
+func (n *networkCamera) connectUntilAnswered(ctx context.Context) (rtspcam.Shape, error) {
 	retry := newRetry()
 	for {
 		n.w.Status("connecting to %s", n.dial.Address)
@@ -119,7 +119,7 @@ func pauseAfter(err error, pause time.Duration) time.Duration {
 }
 
 // connect lets the camera send and waits for its first picture.
-func (n *netcam) connect(ctx context.Context) (rtspcam.Shape, error) {
+func (n *networkCamera) connect(ctx context.Context) (rtspcam.Shape, error) {
 	opened := make(chan error, 1)
 	go func() {
 		session, err := rtspcam.Open(ctx, n.dial)
@@ -142,7 +142,7 @@ func (n *netcam) connect(ctx context.Context) (rtspcam.Shape, error) {
 }
 
 // alive is called while the camera sends nothing that can be decoded.
-func (n *netcam) alive() {
+func (n *networkCamera) alive() {
 	n.w.Progress()
 	if d := n.session.KeyFrameAfter(); d >= waitsForKey {
 		n.w.TroubleWith("key frame", fmt.Errorf("%s: sends no key frame, for %v by now, and nothing can be decoded before one: set a shorter key frame interval (GOP) in the camera",
@@ -150,7 +150,7 @@ func (n *netcam) alive() {
 	}
 }
 
-func (n *netcam) disconnect() {
+func (n *networkCamera) disconnect() {
 	if n.session != nil {
 		n.session.Close()
 		n.session = nil
@@ -158,7 +158,7 @@ func (n *netcam) disconnect() {
 }
 
 // fits reports a picture that cannot become a frame without being distorted.
-func (n *netcam) fits(shape rtspcam.Shape) error {
+func (n *networkCamera) fits(shape rtspcam.Shape) error {
 	own, size := n.cfg.turn(shape.Size), n.stream.Size
 	if own == (pixel.Size{}) {
 		if size == own {
@@ -188,7 +188,7 @@ func alike(size pixel.Size, width, height int) bool {
 }
 
 // start uses the session of open, or connects again.
-func (n *netcam) start(ctx context.Context) error {
+func (n *networkCamera) start(ctx context.Context) error {
 	if n.session == nil {
 		shape, err := n.connect(ctx)
 		if err == nil {
@@ -222,7 +222,7 @@ func (n *netcam) start(ctx context.Context) error {
 }
 
 // verbatim says that the camera's JPEG pictures are the frames.
-func (n *netcam) verbatim() bool {
+func (n *networkCamera) verbatim() bool {
 	return n.stream.Format == pixel.MJPEG && n.session.FourCC() == rtspcam.JPEG && len(n.cfg.filters()) == 0 && n.frames.size() == n.shape.Size
 }
 
@@ -231,7 +231,7 @@ var errChanged = errors.New("changed")
 
 // changed reports pictures that are not what the ring was made for. What
 // ffmpeg can scale is none of them.
-func (n *netcam) changed(shape rtspcam.Shape) error {
+func (n *networkCamera) changed(shape rtspcam.Shape) error {
 	switch {
 	case shape.Colour != n.shape.Colour:
 		return fmt.Errorf("%s %w the colours of its pictures from %q to %q: starting anew with them", n.dial.Address, errChanged, n.shape.Colour, shape.Colour)
@@ -244,7 +244,7 @@ func (n *netcam) changed(shape rtspcam.Shape) error {
 }
 
 // broken marks an error after which start may be tried again.
-func (n *netcam) broken(ctx context.Context, err error) error {
+func (n *networkCamera) broken(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -255,7 +255,7 @@ func (n *netcam) broken(ctx context.Context, err error) error {
 }
 
 // output is how ffmpeg writes the frames.
-func (n *netcam) output() []string {
+func (n *networkCamera) output() []string {
 	size := n.frames.size()
 	filters := n.cfg.filters()
 	if n.stream.CaptureHz > 0 {
@@ -277,7 +277,7 @@ func (n *netcam) output() []string {
 }
 
 // feed passes the camera's units to ffmpeg, until one of them ends.
-func (n *netcam) feed(ctx context.Context, session *rtspcam.Session, stdin *os.File) error {
+func (n *networkCamera) feed(ctx context.Context, session *rtspcam.Session, stdin *os.File) error {
 	container := ffmpeg.IVF{FourCC: session.FourCC(), Width: n.shape.Size.Width, Height: n.shape.Size.Height}
 	var head []byte
 	scaled := n.shape.Size
@@ -292,9 +292,6 @@ func (n *netcam) feed(ctx context.Context, session *rtspcam.Session, stdin *os.F
 		if unit.Shape.Size != scaled {
 			scaled = unit.Shape.Size
 			n.w.Log.Warn("the camera changed the size of its pictures", "camera_size", scaled.String(), "size", n.frames.size().String())
-		}
-		if err := n.last.wait(ctx, unit.Captured); err != nil {
-			return err
 		}
 		head = container.Append(head[:0], len(unit.Data), n.passing.in(unit, n.w.Now().Boot))
 		for _, part := range [][]byte{head, unit.Data} {
@@ -323,9 +320,9 @@ func write(ctx context.Context, pipe *os.File, b []byte) error {
 	return nil
 }
 
-// pace spreads out pictures that were sent at once, those of the past when a
-// session begins: twice as fast as they were captured, so that readers can follow
-// and no ring is overrun.
+// pace spreads out pictures that come at once, those of the past when a session
+// begins and those that waited for ffmpeg to start: no more than twice as fast as
+// they were captured, so that readers can follow and no ring is overrun.
 type pace struct {
 	captured time.Duration
 	at       time.Time
@@ -333,26 +330,19 @@ type pace struct {
 
 const mostPause = time.Second
 
-func (p *pace) wait(ctx context.Context, captured time.Duration) error {
-	if !p.at.IsZero() {
-		due := p.at.Add(min((captured-p.captured)/2, mostPause)) // B-frames are from before
-		if left := time.Until(due); left > 0 {
-			timer := time.NewTimer(left)
-			defer timer.Stop()
-			select {
-			case <-ctx.Done():
-				return ctx.Err()
-			case <-timer.C:
-			}
+func (p *pace) wait(ctx context.Context, w *worker.Worker, captured time.Duration) error {
+	if due := p.at.Add(min((captured-p.captured)/2, mostPause)); !p.at.IsZero() && time.Now().Before(due) {
+		if err := w.Wait(ctx, due); err != nil {
+			return err
 		}
 	}
-	p.captured, p.at = max(captured, p.captured), time.Now()
+	p.captured, p.at = captured, time.Now()
 	return nil
 }
 
 // patient reads ffmpeg's output, shows that it is alive meanwhile, and has
 // patience with ffmpeg as long as the camera sends nothing.
-func (n *netcam) patient(ctx context.Context, pipe *os.File) io.Reader {
+func (n *networkCamera) patient(ctx context.Context, pipe *os.File) io.Reader {
 	return readerFunc(func(b []byte) (int, error) {
 		for {
 			if err := pipe.SetReadDeadline(time.Now().Add(step)); err != nil {
@@ -379,7 +369,7 @@ type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(b []byte) (int, error) { return f(b) }
 
-func (n *netcam) next(ctx context.Context, _ msg.Seq, slot []byte) (shot, error) {
+func (n *networkCamera) next(ctx context.Context, _ msg.Seq, slot []byte) (shot, error) {
 	if n.process == nil {
 		return n.pass(ctx, slot)
 	}
@@ -394,6 +384,9 @@ func (n *netcam) next(ctx context.Context, _ msg.Seq, slot []byte) (shot, error)
 	if _, err := io.ReadFull(n.stdout, slot[k:frame.Bytes]); err != nil {
 		return shot{}, n.ended(ctx, err)
 	}
+	if err := n.last.wait(ctx, n.w, frame.PTS); err != nil {
+		return shot{}, err
+	}
 	got := n.passing.out(frame.PTS)
 	got.bytes = frame.Bytes
 	got.stamp = n.stampOf(frame.PTS)
@@ -402,14 +395,11 @@ func (n *netcam) next(ctx context.Context, _ msg.Seq, slot []byte) (shot, error)
 }
 
 // pass takes a picture that is a frame already.
-func (n *netcam) pass(ctx context.Context, slot []byte) (shot, error) {
+func (n *networkCamera) pass(ctx context.Context, slot []byte) (shot, error) {
 	for {
 		unit, err := n.session.Next(ctx, n.alive)
 		if err == nil {
 			err = n.changed(unit.Shape)
-		}
-		if err == nil {
-			err = n.last.wait(ctx, unit.Captured)
 		}
 		if err != nil {
 			return shot{}, n.ended(ctx, err)
@@ -417,6 +407,9 @@ func (n *netcam) pass(ctx context.Context, slot []byte) (shot, error) {
 		pts := n.passing.in(unit, n.w.Now().Boot)
 		if pts%wantedMark == 0 {
 			continue
+		}
+		if err := n.last.wait(ctx, n.w, unit.Captured); err != nil {
+			return shot{}, err
 		}
 		got := n.passing.out(pts)
 		got.stamp = n.stampOf(unit.Captured)
@@ -430,13 +423,13 @@ func (n *netcam) pass(ctx context.Context, slot []byte) (shot, error) {
 }
 
 // stampOf is the stamp of a moment of boot time that has passed.
-func (n *netcam) stampOf(boot time.Duration) msg.Stamp {
+func (n *networkCamera) stampOf(boot time.Duration) msg.Stamp {
 	now := n.w.Now()
 	return at(now, now.Boot-boot)
 }
 
 // ended ends what start began, and says why it did.
-func (n *netcam) ended(ctx context.Context, err error) error {
+func (n *networkCamera) ended(ctx context.Context, err error) error {
 	why := n.stop(errors.Is(err, io.EOF))
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -444,13 +437,16 @@ func (n *netcam) ended(ctx context.Context, err error) error {
 	if why == nil || errors.Is(why, context.Canceled) {
 		why = err
 	}
+	if errors.Is(why, io.EOF) {
+		why = errors.New("ffmpeg ended by itself")
+	}
 	n.passing.end()
 	return n.broken(ctx, why)
 }
 
 // stop ends ffmpeg and the session. The error is what ended the session or
 // ffmpeg by itself.
-func (n *netcam) stop(finished bool) (err error) {
+func (n *networkCamera) stop(finished bool) (err error) {
 	if n.process != nil {
 		if !finished {
 			n.cancel()
@@ -473,7 +469,7 @@ func (n *netcam) stop(finished bool) (err error) {
 	return err
 }
 
-func (n *netcam) close() error {
+func (n *networkCamera) close() error {
 	_ = n.stop(false) // it was asked to end
 	return nil
 }

@@ -70,7 +70,11 @@ func explain(cfg Config, err error) error {
 	if had := (*Error)(nil); errors.As(err, &had) {
 		return had
 	}
-	return &Error{cfg.Address.String() + ": " + cfg.Address.Redact(words(cfg, err)), err}
+	text := cfg.Address.String() + ": " + cfg.Address.Redact(words(cfg, err))
+	if errors.Is(err, io.EOF) {
+		err = nil // the end of a connection is no regular end of a stream
+	}
+	return &Error{text, err}
 }
 
 // Refused says that the camera knows us and does not want us: asking again soon
