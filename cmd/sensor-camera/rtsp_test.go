@@ -302,8 +302,10 @@ func TestRTSPTimesAreThoseOfTheCapture(t *testing.T) {
 func TestRTSPWithBFrames(t *testing.T) {
 	t.Parallel()
 	// b-adapt 0 makes groups of P B B: shown as 0 1 2 3, sent as 0 3 1 2.
-	stream := encoded(t, sceneSize, x264("bframes=2:b-adapt=0:b-pyramid=0:open-gop=0:ref=1:sync-lookahead=0:rc-lookahead=0")...)
-	shown := shownAs(t, stream)
+	mp4 := filepath.Join(t.TempDir(), "b.mp4")
+	encoded(t, sceneSize, append(x264("bframes=2:b-adapt=0:b-pyramid=0:open-gop=0:ref=1:sync-lookahead=0:rc-lookahead=0"), "-f", "mp4", "-y", mp4, "-f", "null")...)
+	stream := tool(t, "ffmpeg", "-v", "error", "-i", mp4, "-c", "copy", "-f", "h264", "-")
+	shown := shownAs(t, mp4)
 	packets, newest := packetsOf(stream, func(i int) uint32 { return uint32(shown[i]) * camTick }), 0
 	for i := range packets { // nothing is sent before it was captured
 		newest = max(newest, int(packets[i].time/camTick))
@@ -324,13 +326,9 @@ func TestRTSPWithBFrames(t *testing.T) {
 	}
 }
 
-// shownAs is the place in the order of display of each picture of a stream.
-func shownAs(t *testing.T, stream []byte) []int {
+// shownAs is the place in the order of display of each picture of a file.
+func shownAs(t *testing.T, mp4 string) []int {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "b.h264")
-	must(t, os.WriteFile(path, stream, 0o600))
-	mp4 := filepath.Join(t.TempDir(), "b.mp4")
-	tool(t, "ffmpeg", "-v", "error", "-r", "25", "-i", path, "-c", "copy", mp4)
 	var times []float64
 	for _, line := range strings.Fields(string(tool(t, "ffprobe", "-v", "error", "-show_entries", "packet=pts_time", "-of", "csv=p=0", mp4))) {
 		var at float64
