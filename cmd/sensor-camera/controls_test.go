@@ -182,7 +182,7 @@ func TestFileIsTurned(t *testing.T) {
 
 func TestRTSPIsTurned(t *testing.T) {
 	t.Parallel()
-	r := rtspBox(t, startNetcam(t, h264Media, h264(t)), "", "rotation = 90").frames()
+	r := rtspBox(t, startNetcam(t, h264Media, h264(t)), "slots = 60", "rotation = 90").frames()
 	r.b.start()
 	var last uint64
 	for i := range 10 {

@@ -231,7 +231,7 @@ func TestRTSPIsReadAndReconnected(t *testing.T) {
 	t.Parallel()
 	cam := startNetcam(t, h264Media, h264(t))
 	cam.users = "Basic " + base64.StdEncoding.EncodeToString([]byte("me:s3cr&t"))
-	b := newBox(t, fmt.Sprintf("input = %q\nallow_basic = true\n[sensor.porch.stream.video]", cam.address("me:s3cr%26t@")))
+	b := newBox(t, fmt.Sprintf("input = %q\nallow_basic = true\n[sensor.porch.stream.video]\nslots = 60", cam.address("me:s3cr%26t@")))
 	r := b.frames()
 	p := b.start()
 	for i := range 3 * camFrames {
@@ -271,7 +271,7 @@ func TestRTSPTimesAreThoseOfTheCapture(t *testing.T) {
 	}
 	cam := startNetcam(t, h264Media, packets)
 	cam.stays = true
-	r := rtspBox(t, cam, "").frames() // 8 slots
+	r := rtspBox(t, cam, "slots = 16").frames() // less than come at once
 	r.b.start()
 	var stamps []time.Duration
 	for i := range camFrames {
@@ -313,7 +313,7 @@ func TestRTSPWithBFrames(t *testing.T) {
 	}
 	cam := startNetcam(t, h264Media, packets)
 	cam.stays = true
-	r := rtspBox(t, cam, "").frames()
+	r := rtspBox(t, cam, "slots = 60").frames()
 	r.b.start()
 	last := time.Duration(0)
 	for i := range camFrames - 4 { // the decoder keeps the last ones until the end
@@ -349,7 +349,7 @@ func TestRTSPAtALowerRate(t *testing.T) {
 	t.Parallel()
 	cam := startNetcam(t, h264Media, h264(t))
 	cam.stays = true
-	r := rtspBox(t, cam, "size = \"160x128\"\ncapture_hz = 5").frames()
+	r := rtspBox(t, cam, "size = \"160x128\"\ncapture_hz = 5\nslots = 20").frames()
 	r.b.start()
 	for i := range uint64(camFrames / 5) {
 		f := r.next()
@@ -411,7 +411,7 @@ func TestRTSPCameraThatChangesItsSize(t *testing.T) {
 			t.Parallel()
 			cam := startNetcam(t, h264Media, append(slices.Clone(small), test.then...))
 			cam.stays = true
-			b := rtspBox(t, cam, test.stream)
+			b := rtspBox(t, cam, test.stream+"\nslots = 120")
 			r := b.frames()
 			p := b.start()
 			frames := camFrames
@@ -457,7 +457,7 @@ func TestRTSPOfJPEG(t *testing.T) {
 	cam := startNetcam(t, media, packets)
 	cam.stays = true
 	for _, stream := range []string{"format = \"mjpeg\"", "format = \"mjpeg\"\ncapture_hz = 5", ""} {
-		r := rtspBox(t, cam, stream).frames()
+		r := rtspBox(t, cam, stream+"\nslots = 60").frames()
 		r.b.start()
 		step := uint64(1)
 		if strings.Contains(stream, "capture_hz") {

@@ -113,6 +113,8 @@ func words(cfg Config, err error) string {
 		return fmt.Sprintf(`nothing came over UDP for %v: a firewall between stops it, as a rule; transport = "tcp" needs none`, max(cfg.Timeout, cfg.StallAfter))
 	case errors.As(err, &liberrors.ErrClientRequestTimedOut{}):
 		return fmt.Sprintf("no answer within %v", max(cfg.Timeout, cfg.StallAfter))
+	case errors.As(err, &liberrors.ErrClientSDPInvalid{}):
+		return fmt.Sprintf(`its description of the stream cannot be read (%v); if other players can, input = "exec:ffmpeg ..." and raw video from it is a way round`, err)
 	case errors.As(err, &liberrors.ErrClientServerPortsNotProvided{}):
 		return `the camera names no ports for UDP: want transport = "tcp"`
 	}
