@@ -205,7 +205,7 @@ func (n *networkCamera) start(ctx context.Context) error {
 	if n.verbatim() {
 		return nil
 	}
-	command := ffmpeg.FFmpeg(ffmpeg.Units(), n.output()...)
+	command := ffmpeg.FFmpeg(ffmpeg.Units(n.session.FourCC()), n.output()...)
 	command.Stdin, command.Stdout, command.Grace = true, true, 200*time.Millisecond
 	process, err := ffmpeg.Start(ctx, command)
 	if err != nil {
@@ -437,9 +437,6 @@ func (n *networkCamera) ended(ctx context.Context, err error) error {
 	if why == nil || errors.Is(why, context.Canceled) {
 		why = err
 	}
-	if errors.Is(why, io.EOF) {
-		why = errors.New("ffmpeg ended by itself")
-	}
 	n.passing.end()
 	return n.broken(ctx, why)
 }
@@ -458,7 +455,10 @@ func (n *networkCamera) stop(finished bool) (err error) {
 		n.cancel()
 		err = <-n.fed
 		n.process.Stop()
-		if exit != nil && (err == nil || errors.Is(err, os.ErrClosed) || errors.Is(err, syscall.EPIPE)) {
+		switch byItself := finished && (errors.Is(err, context.Canceled) || errors.Is(err, os.ErrClosed) || errors.Is(err, syscall.EPIPE)); {
+		case byItself && exit == nil:
+			err = &ffmpeg.ExitError{Program: "ffmpeg", Err: errors.New("exit status 0, and no more pictures"), Words: n.process.Words()}
+		case byItself:
 			err = exit
 		}
 		n.process = nil

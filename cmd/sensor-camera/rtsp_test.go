@@ -16,7 +16,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bluenviron/gortsplib/v5/pkg/format/rtpav1"
 	"github.com/bluenviron/gortsplib/v5/pkg/format/rtpmjpeg"
+	"github.com/bluenviron/gortsplib/v5/pkg/format/rtpvp8"
+	"github.com/bluenviron/gortsplib/v5/pkg/format/rtpvp9"
+	"github.com/bluenviron/mediacommon/v2/pkg/codecs/av1"
+	"github.com/pion/rtp"
 
 	"github.com/perch-edge/perch/internal/clock"
 	"github.com/perch-edge/perch/internal/scene"
@@ -471,6 +476,82 @@ func TestRTSPOfJPEG(t *testing.T) {
 			f.Release()
 		}
 	}
+}
+
+// Cameras with other codecs: each picture is a frame.
+func TestRTSPCodecs(t *testing.T) {
+	t.Parallel()
+	const pictures = "12"
+	for name, test := range map[string]struct {
+		encoder []string
+		media   string
+		packets func(t *testing.T, stream []byte) []rtpPacket
+	}{
+		"h265": {[]string{"-c:v", "libx265", "-preset", "ultrafast", "-x265-params", "bframes=0:log-level=none:crf=15", "-f", "hevc"}, "H265/90000", func(_ *testing.T, stream []byte) (packets []rtpPacket) {
+			n := 0
+			for _, unit := range bytes.Split(stream, []byte{0, 0, 1})[1:] {
+				unit = bytes.TrimRight(unit, "\x00")
+				picture := unit[0]>>1 < 32
+				packets = append(packets, rtpPacket{payload: unit, marker: picture, begins: picture, at: n, time: uint32(n) * camTick})
+				if picture {
+					n++
+				}
+			}
+			return packets
+		}},
+		"vp8": {[]string{"-c:v", "libvpx", "-deadline", "realtime", "-b:v", "2M", "-f", "ivf"}, "VP8/90000", func(t *testing.T, stream []byte) []rtpPacket {
+			enc := &rtpvp8.Encoder{PayloadMaxSize: 1200}
+			must(t, enc.Init())
+			return packed(t, stream, enc.Encode)
+		}},
+		"vp9": {[]string{"-c:v", "libvpx-vp9", "-deadline", "realtime", "-b:v", "2M", "-f", "ivf"}, "VP9/90000", func(t *testing.T, stream []byte) []rtpPacket {
+			enc := &rtpvp9.Encoder{PayloadMaxSize: 1200}
+			must(t, enc.Init())
+			return packed(t, stream, enc.Encode)
+		}},
+		"av1": {[]string{"-c:v", "libaom-av1", "-usage", "realtime", "-cpu-used", "8", "-b:v", "2M", "-f", "ivf"}, "AV1/90000", func(t *testing.T, stream []byte) []rtpPacket {
+			enc := &rtpav1.Encoder{PayloadMaxSize: 1200}
+			must(t, enc.Init())
+			return packed(t, stream, func(unit []byte) ([]*rtp.Packet, error) {
+				var obus av1.Bitstream
+				if err := obus.Unmarshal(unit); err != nil {
+					return nil, err
+				}
+				return enc.Encode(slices.DeleteFunc(obus, func(o []byte) bool { return o[0]>>3&0xf == 2 })) // temporal delimiters
+			})
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			stream := encoded(t, sceneSize, append([]string{"-frames:v", pictures}, test.encoder...)...)
+			cam := startNetcam(t, "m=video 0 RTP/AVP 96\r\na=rtpmap:96 "+test.media+"\r\na=control:track1\r\n", test.packets(t, stream))
+			cam.stays = true
+			r := rtspBox(t, cam, "slots = 60").frames()
+			r.b.start()
+			for i := range 12 {
+				f := r.next()
+				if n := number(t, f); n != uint64(i) || f.Width != sceneSize.Width {
+					t.Errorf("frame %d, %d wide, has the number %d; want %d", f.Seq, f.Width, n, i)
+				}
+				f.Release()
+			}
+		})
+	}
+}
+
+// packed makes packets of the units of an IVF file.
+func packed(t *testing.T, ivf []byte, encode func([]byte) ([]*rtp.Packet, error)) (packets []rtpPacket) {
+	t.Helper()
+	for rest, n := ivf[32:], 0; len(rest) > 12; n++ {
+		size := int(binary.LittleEndian.Uint32(rest))
+		parts, err := encode(rest[12 : 12+size])
+		must(t, err)
+		for i, p := range parts {
+			packets = append(packets, rtpPacket{payload: p.Payload, marker: p.Marker, begins: i == 0, at: n, time: uint32(n) * camTick})
+		}
+		rest = rest[12+size:]
+	}
+	return packets
 }
 
 func TestRTSPThatIsNotThere(t *testing.T) {

@@ -26,7 +26,10 @@ func File(path string) Input {
 // see IVF. They are decoded as they come: one thread, as several would each hold
 // a picture back, and no look at the stream beforehand. "-fflags nobuffer" would
 // discard the first unit, which is looked at in any case.
-func Units() Input {
-	return Input{args: []string{"-threads", "1", "-flags", "low_delay", "-probesize", "32", "-analyzeduration", "0", "-fpsprobesize", "0", "-copyts",
-		"-f", "ivf", "-i", "pipe:0"}, shown: "standard input"}
+func Units(fourCC string) Input {
+	args := []string{"-threads", "1", "-flags", "low_delay", "-probesize", "32", "-analyzeduration", "0", "-fpsprobesize", "0", "-copyts"}
+	if fourCC == "HEVC" { // which ffmpeg 5.1 does not know by this name
+		args = append(args, "-c:v", "hevc")
+	}
+	return Input{args: append(args, "-f", "ivf", "-i", "pipe:0"), shown: "standard input"}
 }
