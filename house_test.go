@@ -105,6 +105,7 @@ func fences() []struct {
 		{"os/signal", []string{"pkg/worker", "cmd/supervisor"}, "a worker learns of its end by its context; the supervisor stops in two steps"},
 		{"flag", nil, "kong reads all command lines"},
 		{"github.com/alecthomas/kong", []string{"pkg/worker"}, "one command line for all: worker.Program and worker.Tool"},
+		{"github.com/bluenviron/gortsplib/v5", []string{"internal/rtspcam"}, "one client, so that passwords and times are treated the same everywhere"},
 		{"github.com/BurntSushi/toml", []string{"pkg/topology"}, "one strict reader of configuration"},
 		{"github.com/robfig/cron/v3", []string{"pkg/topology"}, "only its parser is used; when a job runs is the supervisor's"},
 		{"log", nil, "log/slog is the log"},

@@ -8,8 +8,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/perch-edge/perch/internal/ffmpeg"
 	"github.com/perch-edge/perch/internal/nearest"
+	"github.com/perch-edge/perch/internal/rtspcam"
 )
 
 // Scheme is what kind of input there is.
@@ -122,11 +122,11 @@ func (a Address) String() string {
 	case "":
 		return ""
 	case RTSP:
-		in, err := ffmpeg.RTSP(a.Rest, rtspTimeout)
+		address, err := rtspcam.ParseAddress(a.Rest)
 		if err != nil {
 			return "rtsp:"
 		}
-		return in.String()
+		return address.String()
 	case Exec:
 		program, _, _ := strings.Cut(strings.TrimSpace(a.Rest), " ")
 		return "exec:" + program

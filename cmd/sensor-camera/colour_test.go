@@ -213,8 +213,8 @@ func converted(t *testing.T, in ffmpeg.Input, streams []StreamConfig) (frames []
 	dir := t.TempDir()
 	var args []string
 	for i, s := range streams {
-		out := output(s, s.Size, nil)
-		args = append(append(args, out[:len(out)-1]...), filepath.Join(dir, fmt.Sprint(i))) // in place of pipe:1
+		args = append(args, "-map", "0:V:0", "-vf", strings.Join(scaled(s, s.Size), ","))
+		args = append(append(args, encoding(s.Format)...), "-frames:v", "1", "-f", "image2", "-update", "1", filepath.Join(dir, fmt.Sprint(i)))
 	}
 	p, err := ffmpeg.Start(t.Context(), ffmpeg.FFmpeg(in, args...))
 	must(t, err)

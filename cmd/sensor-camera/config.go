@@ -3,11 +3,13 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/perch-edge/perch/internal/ffmpeg"
+	"github.com/perch-edge/perch/internal/rtspcam"
 	"github.com/perch-edge/perch/internal/scene"
 	"github.com/perch-edge/perch/pkg/msg"
 	"github.com/perch-edge/perch/pkg/pixel"
@@ -20,6 +22,9 @@ type Config struct {
 	Input      Address           `toml:"input" doc:"v4l2:PATH, file:PATH, exec:COMMAND WORDS, rtsp://HOST/PATH or sim:"`
 	Command    []string          `toml:"command" doc:"exec: program and arguments as a list, where a word holds spaces or quotes"`
 	Loop       bool              `toml:"loop" doc:"file: begin again at the end, without end; a still picture is shown at capture_hz, or once a second"`
+	Transport  string            `toml:"transport" doc:"rtsp: tcp, or udp; a camera that refuses tcp is asked for udp in any case"`
+	AllowBasic bool              `toml:"allow_basic" doc:"rtsp: send the password in clear to a camera that knows only Basic authentication"`
+	CAFile     string            `toml:"ca_file" doc:"rtsps: PEM file with the camera's certificate, or its authority's; none is the system's authorities"`
 	StallAfter topology.Duration `toml:"stall_after" doc:"how long the source may be silent; the first picture may take 10s more"`
 	Controls
 	Stream map[string]StreamConfig `toml:"stream" doc:"the one stream of frames"`
@@ -38,6 +43,8 @@ type StreamConfig struct {
 }
 
 const (
+	transportTCP  = "tcp"
+	transportUDP  = "udp"
 	maxHz         = 1000
 	maxSlots      = 1024
 	simHz         = 30
@@ -46,7 +53,7 @@ const (
 
 // DefaultConfig has no input: which camera is meant is for the user to say.
 func DefaultConfig() Config {
-	return Config{StallAfter: topology.Duration(5 * time.Second),
+	return Config{Transport: transportTCP, StallAfter: topology.Duration(5 * time.Second),
 		Stream: map[string]StreamConfig{"": {Format: pixel.YUV420, Slots: 8}}}
 }
 
@@ -64,6 +71,7 @@ func (c *Config) Validate() error {
 	if len(c.Command) > 0 && c.Input.Scheme != Exec {
 		refuse("command", "only for input = \"exec:\"")
 	}
+	errs = append(errs, c.checkNetwork())
 	if d := c.StallAfter.D(); d < 100*time.Millisecond || d > time.Hour {
 		refuse("stall_after", "want 100ms to 1h")
 	}
@@ -90,7 +98,7 @@ func (c *Config) checkInput() error {
 		return c.checkCommand()
 	case RTSP:
 		_, missing := ffmpeg.Find("ffmpeg")
-		_, err := ffmpeg.RTSP(c.Input.Rest, rtspTimeout)
+		_, err := rtspcam.ParseAddress(c.Input.Rest)
 		if err := errors.Join(missing, err); err != nil {
 			return topology.Bad("input", "%v", err)
 		}
@@ -102,6 +110,30 @@ func (c *Config) checkInput() error {
 		return topology.Bad("input", "not set: %s", wantAddress)
 	}
 	return nil
+}
+
+// checkNetwork checks the keys of network cameras.
+func (c *Config) checkNetwork() error {
+	var errs []error
+	refuse := func(key, format string, args ...any) { errs = append(errs, topology.Bad(key, format, args...)) }
+	secure := c.Input.Scheme == RTSP && strings.HasPrefix(c.Input.Rest, "rtsps:")
+	switch {
+	case c.Transport != transportTCP && c.Transport != transportUDP:
+		refuse("transport", `%.32q: want "tcp" or "udp"`, c.Transport)
+	case c.Transport == transportUDP && c.Input.Scheme != RTSP:
+		refuse("transport", "only for rtsp:")
+	}
+	if c.AllowBasic && (c.Input.Scheme != RTSP || secure) {
+		refuse("allow_basic", "only for rtsp:// (over rtsps:// nobody can listen)")
+	}
+	if c.CAFile != "" {
+		if !secure {
+			refuse("ca_file", "only for rtsps://")
+		} else if _, err := os.ReadFile(c.CAFile); err != nil {
+			refuse("ca_file", "%v", err)
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func (c *Config) checkCommand() error {

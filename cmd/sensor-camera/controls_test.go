@@ -182,10 +182,8 @@ func TestFileIsTurned(t *testing.T) {
 
 func TestRTSPIsTurned(t *testing.T) {
 	t.Parallel()
-	cam := startNetcam(t, "me", "s3cr&t")
-	b := newBox(t, fmt.Sprintf("input = %q\nrotation = 90\n[sensor.porch.stream.video]\nslots = 60", cam.address("me:s3cr%26t@")))
-	r := b.frames()
-	b.start()
+	r := rtspBox(t, startNetcam(t, h264Media, h264(t)), "slots = 60", "rotation = 90").frames()
+	r.b.start()
 	var last uint64
 	for i := range 10 {
 		f := r.next()

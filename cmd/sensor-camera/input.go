@@ -37,6 +37,7 @@ type shot struct {
 	bytes   int       // of the slot, from its beginning
 	stamp   msg.Stamp // when it was captured, as well as can be known
 	missed  int       // frames that the source lost before this one
+	skipped int       // frames before this one that capture_hz did not want
 	corrupt error     // why it is not to be published
 	unended bool      // a JPEG picture that came without its end marker
 }

@@ -5,7 +5,7 @@
 //	  v4l2:PATH          a USB camera or frame grabber; give its path in /dev/v4l/by-id
 //	  file:PATH          a video or a picture, decoded by ffmpeg and shown at its own pace; PATH is relative to the working folder
 //	  exec:COMMAND       raw frames, or JPEG pictures, that a command writes to its standard output
-//	  rtsp://HOST/PATH   a network camera, by ffmpeg over TCP
+//	  rtsp://HOST/PATH   a network camera, received over TCP or UDP and decoded by ffmpeg; rtsps:// is encrypted
 //	  sim:               a simulated scene whose frames hold their own number
 //
 // The slots are real memory from the start: slots x size. "sensor-camera
@@ -13,13 +13,12 @@
 //
 // # Which frames
 //
-// capture_hz is a maximum; no frame is made up. A device and a command are
+// capture_hz is a maximum; no frame is made up. A device, a network camera and a command are
 // thinned out by the times of their frames, each time the one nearest to when it
 // is due, so that one that runs a thousandth fast loses a frame in a thousand; with
 // capture_hz = 0 every frame is published. ffmpeg chooses a file's frames likewise,
-// by their timestamps. Of a network camera it takes the first frame of each
-// 1/capture_hz seconds of the video's own time. What the simulated scene draws is
-// numbered by its seq in the stream's epoch.
+// by their timestamps. What the simulated scene draws is numbered by its seq in the
+// stream's epoch.
 //
 // # Commands
 //
@@ -122,14 +121,45 @@
 // controlled by the command's own arguments: rpicam-vid has --shutter, --gain,
 // --awb and --rotation.
 //
+// # Network cameras
+//
+// Their video may be H.264, H.265, M-JPEG, MPEG-4, MPEG-2, VP8, VP9 or AV1; of
+// several videos the first is received. Frames begin with the first key frame and
+// go on with every picture that the camera sends, across its bursts: pictures of
+// the past that it sends at once are published with their own times, 1.5 times as
+// fast as they were captured. JPEG pictures are passed on as they are if format
+// is mjpeg, without rotation and at their own size. What was lost on the way, came
+// before the first key frame or could not be decoded in time counts as missed.
+//
+// transport = "udp" loses pictures where datagrams are lost, and is for cameras and
+// networks that want it; a camera that refuses TCP (461) is asked for UDP by
+// itself. A camera that hangs up or is silent for stall_after is connected to again
+// after a pause of 0.2 s to 5 s, and of 30 s if it refused the password, since some
+// lock out who asks too often.
+//
+// The password goes to the host and port of input only, redirects to others are
+// not followed, and not in clear: a camera that wants that (Basic) is refused unless
+// allow_basic is true. The certificate of an rtsps:// camera is verified; for one
+// that the camera made for itself set ca_file:
+//
+//	openssl s_client -connect CAMERA:322 </dev/null | openssl x509 > camera.pem
+//
+// A camera may change its size (day and night, another user). Without the key
+// size the worker then ends with 75 and begins anew in the new size. With it, ffmpeg
+// scales pictures of the same shape; others would be distorted, and are trouble.
+//
 // # When
 //
 // A frame of a device has the driver's own time (CLOCK_MONOTONIC, brought to boot
-// time). One from a pipe has the time when its first byte was read: later than
-// its capture by what the command took. A file's has the time when it is due: the
-// moment of the first one, and the file's own timestamps from there; a file that is
-// decoded too slowly, so that a frame is more than a second late, is counted anew
-// from there. A simulated one has the time of its
+// time). One of a network camera has the time of its capture by the camera's RTP
+// clock, which is related to boot time by the pictures that arrive soonest, or by
+// the camera's sender reports if its clock is right (see internal/rtspcam): within
+// a frame's time, as a rule. RTP times that stand still or jump are warned of, and
+// the time of arrival is used. One from a command has the time when its first byte
+// was read: later than its capture by what the command took. A file's has the time
+// when it is due: the moment of the first one, and the file's own timestamps from
+// there; a file that is decoded too slowly, so that a frame is more than a second
+// late, is counted anew from there. A simulated one has the time of its
 // drawing.
 //
 // # One copy
@@ -158,9 +188,9 @@
 // corrupt_frames (refused or held back), dropped_frames (no slot was free: a reader holds more
 // than it declared), skipped_frames (not wanted by capture_hz), restarts.
 //
-// A command or network camera that ends, or is silent for stall_after, is
-// started again after a growing pause of 0.2 s to 30 s, in the same ring and
-// epoch; the state says why until the next frame. A device that is silent ends
+// A command that ends, or is silent for stall_after, is started again after a
+// growing pause of 0.2 s to 30 s, in the same ring and epoch; the state says why
+// until the next frame. So is a network camera, see above. A device that is silent ends
 // the worker with 1, one that is missing or pulled out with 69, one that another
 // process has with 75, one without this size, format or control with 78. At the end of a
 // file the worker waits until the readers that have come have the ring open, and
@@ -168,8 +198,8 @@
 // decode, or that has no frame in the end, ends the worker with 1; what ffmpeg
 // complains of in one that it can decode is a warning in the log.
 //
-// User and password of an rtsp:// address are not in logs, states and errors.
-// They are in the arguments of ffmpeg, which ps shows to this machine's users.
+// User and password of an rtsp:// address are not in logs, states, errors and the
+// arguments of ffmpeg.
 package main
 
 import (

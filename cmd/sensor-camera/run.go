@@ -77,6 +77,9 @@ func newCamera(w *worker.Worker, in input, out *msg.FrameStream, frames settled,
 	c := &camera{w: w, in: in, out: out, room: frames.slotBytes, stall: cfg.patience(frames.Hz), retry: newRetry(),
 		frames: w.Counter("frames"), missed: w.Counter("missed_frames"), corrupt: w.Counter("corrupt_frames"),
 		dropped: w.Counter("dropped_frames"), skipped: w.Counter("skipped_frames"), restarts: w.Counter("restarts")}
+	if cfg.Input.Scheme == RTSP {
+		c.retry.Most = 5 * time.Second // a camera that is back again is to be seen soon
+	}
 	if cfg.Input.Scheme == V4L2 || cfg.Input.Scheme == Exec { // the others keep the pace themselves
 		c.pace.hz = stream.CaptureHz
 	}
@@ -114,7 +117,7 @@ func (c *camera) again(ctx context.Context, why error) error {
 	c.restarts.Add(1)
 	c.trouble = true
 	c.w.Trouble(fmt.Errorf("%w; starting it again", why))
-	if err := c.w.Wait(ctx, time.Now().Add(c.retry.Failed(time.Since(c.begun)))); err != nil {
+	if err := c.w.Wait(ctx, time.Now().Add(pauseAfter(why, c.retry.Failed(time.Since(c.begun))))); err != nil {
 		return err
 	}
 	return c.start(ctx)
@@ -166,6 +169,7 @@ func (c *camera) fill(ctx context.Context, slot []byte) (shot, error) {
 			return shot{}, err
 		}
 		c.missed.Add(got.missed)
+		c.skipped.Add(got.skipped)
 		if c.jpeg != nil && got.corrupt == nil {
 			got.corrupt = c.jpeg.check(slot[:got.bytes], got.unended)
 		}

@@ -1,13 +1,5 @@
 package ffmpeg
 
-import (
-	"errors"
-	"fmt"
-	"net/url"
-	"strconv"
-	"time"
-)
-
 // Input is what ffmpeg or ffprobe reads.
 type Input struct {
 	args  []string // options, then -i and the address
@@ -31,38 +23,14 @@ func File(path string) Input {
 	return Input{args: []string{"-protocol_whitelist", "file", "-i", "file:" + path}, shown: "file:" + path, file: true}
 }
 
-// RTSP is a stream of a network camera (RFC 2326), over TCP: one connection, and
-// no picture with holes where datagrams were lost. An answer that takes longer
-// than the time given is an error. Address is rtsp:// or rtsps://, and may hold
-// a user and a password.
-func RTSP(address string, timeout time.Duration) (Input, error) {
-	u, err := url.Parse(address)
-	if err != nil { // the library's error would show the address
-		return Input{}, errors.New("parse RTSP address: not a URL: want rtsp://HOST/PATH, with %40 for an @ in the password")
+// Units are access units in IVF on the child's standard input (Command.Stdin):
+// see IVF. They are decoded as they come: one thread, as several would each hold
+// a picture back, and no look at the stream beforehand. "-fflags nobuffer" would
+// discard the first unit, which is looked at in any case.
+func Units(fourCC string) Input {
+	args := []string{"-threads", "1", "-flags", "low_delay", "-probesize", "32", "-analyzeduration", "0", "-fpsprobesize", "0", "-copyts"}
+	if fourCC == "HEVC" { // which ffmpeg 5.1 does not know by this name
+		args = append(args, "-c:v", "hevc")
 	}
-	if (u.Scheme != "rtsp" && u.Scheme != "rtsps") || u.Hostname() == "" {
-		return Input{}, fmt.Errorf("parse RTSP address: scheme %q, host %q: want rtsp://HOST/PATH or rtsps://HOST/PATH", u.Scheme, u.Hostname())
-	}
-	in := Input{args: []string{"-rtsp_transport", "tcp", "-timeout", strconv.FormatInt(timeout.Microseconds(), 10), "-i", address}}
-	in.shown, in.hide = withoutSecrets(address, u)
-	return in, nil
-}
-
-// withoutSecrets is an address without user, password and query, and what to
-// replace in texts that may hold any of them.
-func withoutSecrets(address string, u *url.URL) (shown string, hide []string) {
-	plain := url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}
-	shown = plain.String()
-	hide = []string{address, shown}
-	secrets := []string{u.RawQuery}
-	if u.User != nil {
-		password, _ := u.User.Password()
-		secrets = append(secrets, u.User.String(), url.QueryEscape(password), url.PathEscape(password), password)
-	}
-	for _, s := range secrets {
-		if s != "" {
-			hide = append(hide, s, "***")
-		}
-	}
-	return shown, hide
+	return Input{args: append(args, "-f", "ivf", "-i", "pipe:0"), shown: "standard input"}
 }
