@@ -11,6 +11,7 @@ import (
 	"path"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -54,6 +55,30 @@ type filer struct {
 	last  uint64       // the number of the last recording
 
 	position position // of the filing goroutine
+	bad      badSegment
+}
+
+// badSegment is the segment that could not be filed the last time.
+type badSegment struct {
+	recording string
+	index     int
+	since     time.Time
+}
+
+// giveUpAfter is how long a segment that the disk does not give back may hold up
+// those behind it.
+const giveUpAfter = time.Minute
+
+// hopeless says whether a segment has failed with an error of the disk's for so
+// long that it is better given up. A full disk is not hopeless.
+func (a *filer) hopeless(r *recording, index int, err error) bool {
+	if !errors.Is(err, syscall.EIO) {
+		return false
+	}
+	if a.bad.recording != r.name || a.bad.index != index {
+		a.bad = badSegment{r.name, index, time.Now()}
+	}
+	return time.Since(a.bad.since) >= giveUpAfter
 }
 
 // host is what the filer needs of its worker.
@@ -300,8 +325,13 @@ func (a *filer) advance(ctx context.Context) error {
 func (a *filer) fileSegments(ctx context.Context, r *recording, ended bool) error {
 	for {
 		for r.pending != nil { // one that is revoked leaves another
-			if err := a.carryOut(r); err != nil {
-				return fmt.Errorf("segment %s: %w", r.pending.ID, err)
+			d := r.pending
+			err := a.carryOut(r)
+			if err != nil && d.Side != nil && a.hopeless(r, d.Index, err) {
+				err = a.revoke(r, d, err)
+			}
+			if err != nil {
+				return fmt.Errorf("segment %s: %w", d.ID, err)
 			}
 		}
 		if r.wantsCompact() && !ended {
@@ -313,7 +343,11 @@ func (a *filer) fileSegments(ctx context.Context, r *recording, ended bool) erro
 		if err != nil || !ok {
 			return err
 		}
-		if err := a.decide(ctx, r, e); err != nil {
+		err = a.decide(ctx, r, e)
+		if err != nil && a.hopeless(r, e.index, err) {
+			err = r.decide(a.quarantine(r, e.index, err), a.spool.Insist)
+		}
+		if err != nil {
 			return err
 		}
 	}
