@@ -497,6 +497,62 @@ func TestASegmentThatCannotBeFiled(t *testing.T) {
 	})
 }
 
+// A journal that cannot be opened, or is garbage, keeps nothing from being recorded.
+// What was in it is missing in the next segment.
+func TestADamagedJournal(t *testing.T) {
+	t.Parallel()
+	needFFmpeg(t)
+	pieces := piecesOf(t, video(t))
+	for name, damage := range map[string]func(path string) error{
+		"garbage": func(path string) error { return os.WriteFile(path, bytes.Repeat([]byte("x\n"), 1000), 0o600) },
+		"folder":  func(path string) error { return errors.Join(os.Remove(path), os.MkdirAll(path+"/in", 0o700)) },
+		"link":    func(path string) error { return errors.Join(os.Remove(path), os.Symlink("/etc/passwd", path)) },
+	} {
+		dir := t.TempDir() + "/cache"
+		a, err := testFiler(dir, 1, "boot")
+		if err != nil {
+			t.Fatal(err)
+		}
+		first, err := a.begin(epochA, 0, pieces)
+		if err == nil {
+			err = errors.Join(first.film(perSegment, func(string) {}), first.over(""))
+		}
+		var w *writing
+		if err == nil {
+			w, err = a.begin(epochA, perSegment, pieces)
+		}
+		if err == nil {
+			err = errors.Join(w.film(perFragment, func(string) {}), a.closeAll(), damage(dir+"/work/"+w.name+"/"+journalName))
+		}
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		b, err := testFiler(dir, 2, "boot")
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if err := b.advance(t.Context()); err != nil || len(b.queue) > 0 {
+			t.Fatalf("%s: advance = %v, and %d recordings are left; want none", name, err, len(b.queue))
+		}
+		if w, err = b.begin(epochA, perSegment+perFragment+1, pieces); err == nil {
+			err = errors.Join(w.film(perSegment, func(string) {}), w.over(""), b.closeAll())
+		}
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if got := b.w.Counter("damaged_journals").Value(); got != 1 {
+			t.Errorf("%s: damaged_journals = %d; want 1", name, got)
+		}
+		in, missing := count(t, dir)
+		if len(in[epochA]) != 2*perSegment || len(missing[epochA]) != perFragment+1 {
+			t.Errorf("%s: %d frames are in segments, %d missing; want %d and %d", name, len(in[epochA]), len(missing[epochA]), 2*perSegment, perFragment+1)
+		}
+		if aside, err := os.ReadDir(dir + "/quarantine"); err != nil || len(aside) != 1 {
+			t.Errorf("%s: quarantine/ has %v, %v; want the segment of frames that nobody knows", name, aside, err)
+		}
+	}
+}
+
 // The writer is killed at a call of its own or of ffmpeg's to the disk; the next
 // run settles what is there.
 func TestKilledAtAnyCall(t *testing.T) {

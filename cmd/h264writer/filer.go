@@ -152,7 +152,10 @@ func (a *filer) findRecordings() (err error) {
 		}
 		r, damage, err := openRecording(a.work, e.Name())
 		if err != nil {
-			return err
+			a.w.Counter("damaged_journals").Add(1)
+			a.log.Error("a recording of an earlier run is left where it is", "recording", e.Name(), "err", err)
+			a.last = max(a.last, number)
+			continue
 		}
 		if damage != nil {
 			a.w.Counter("damaged_journals").Add(1)
@@ -218,7 +221,9 @@ func (a *filer) poke() {
 
 // run files until close is called, and then what can be filed at once.
 func (a *filer) run(ctx context.Context) {
-	a.w.TroubleWith(whileStoring, a.setStraysAside())
+	if err := a.setStraysAside(); err != nil {
+		a.log.Error("files that no journal names stay in work/", "err", err)
+	}
 	tick := time.NewTicker(retryEvery)
 	defer tick.Stop()
 	for more := true; more; {
@@ -247,18 +252,17 @@ func (a *filer) keepSynced() {
 		case <-tick.C:
 		}
 		a.mu.Lock()
-		var newest *recording
-		if n := len(a.queue); n > 0 {
-			newest = a.queue[n-1]
-		}
+		queue := slices.Clone(a.queue)
 		a.mu.Unlock()
-		var err error
-		if newest != nil {
-			if err = newest.sync(); errors.Is(err, os.ErrClosed) || errors.Is(err, fs.ErrNotExist) {
+		var errs []error
+		for _, r := range queue {
+			err := r.sync()
+			if errors.Is(err, os.ErrClosed) || errors.Is(err, fs.ErrNotExist) {
 				err = nil // it was finished meanwhile
 			}
+			errs = append(errs, err)
 		}
-		a.w.TroubleWith(whileSyncing, err)
+		a.w.TroubleWith(whileSyncing, errors.Join(errs...))
 	}
 }
 
@@ -334,7 +338,7 @@ func (a *filer) fileSegments(ctx context.Context, r *recording, ended bool) erro
 				return fmt.Errorf("segment %s: %w", d.ID, err)
 			}
 		}
-		if r.wantsCompact() && !ended {
+		if r.journalGrown() && !ended {
 			if err := r.compact(); err != nil {
 				a.log.Warn("the journal could not be written anew; it grows", "recording", r.name, "err", err)
 			}
@@ -342,6 +346,11 @@ func (a *filer) fileSegments(ctx context.Context, r *recording, ended bool) erro
 		e, ok, err := a.nextEnding(r, ended)
 		if err != nil || !ok {
 			return err
+		}
+		if r.journalUseless() {
+			if err := r.compact(); err != nil {
+				return err
+			}
 		}
 		err = a.decide(ctx, r, e)
 		if err != nil && a.hopeless(r, e.index, err) {
