@@ -12,13 +12,19 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/perch-edge/perch/internal/boxtest"
 	"github.com/perch-edge/perch/internal/faultfs"
 	"github.com/perch-edge/perch/internal/sidecar"
 	"github.com/perch-edge/perch/pkg/msg"
+	"github.com/perch-edge/perch/pkg/pixel"
 	"github.com/perch-edge/perch/pkg/topology"
 	"github.com/perch-edge/perch/pkg/worker"
 )
@@ -464,5 +470,121 @@ func TestPowerCutBetweenAnyTwoSteps(t *testing.T) {
 	})
 	if err != nil || n < 130 {
 		t.Errorf("the story ends after %d steps with %v; want all of it", n, err)
+	}
+}
+
+// A segment that the disk does not give back holds up those behind it for a
+// minute, and a full disk for as long as it is full.
+func TestASegmentThatCannotBeFiled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, r := &filer{}, &recording{name: "clips_000000000001.run"}
+		eio := fmt.Errorf("open segment: %w", syscall.EIO)
+		for second := range 60 {
+			if a.hopeless(r, 3, eio) {
+				t.Fatalf("given up after %d s; want 60", second)
+			}
+			if a.hopeless(r, 4, syscall.ENOSPC) {
+				t.Fatal("a full disk is given up")
+			}
+			time.Sleep(time.Second)
+		}
+		if !a.hopeless(r, 3, eio) {
+			t.Error("not given up after 60 s")
+		}
+		if a.hopeless(r, 4, eio) {
+			t.Error("the next one is given up at once")
+		}
+	})
+}
+
+// A journal that cannot be opened, or is garbage, keeps nothing from being recorded.
+// What was in it is missing in the next segment.
+func TestADamagedJournal(t *testing.T) {
+	t.Parallel()
+	needFFmpeg(t)
+	pieces := piecesOf(t, video(t))
+	for name, damage := range map[string]func(path string) error{
+		"garbage": func(path string) error { return os.WriteFile(path, bytes.Repeat([]byte("x\n"), 1000), 0o600) },
+		"folder":  func(path string) error { return errors.Join(os.Remove(path), os.MkdirAll(path+"/in", 0o700)) },
+		"link":    func(path string) error { return errors.Join(os.Remove(path), os.Symlink("/etc/passwd", path)) },
+	} {
+		dir := t.TempDir() + "/cache"
+		a, err := testFiler(dir, 1, "boot")
+		if err != nil {
+			t.Fatal(err)
+		}
+		first, err := a.begin(epochA, 0, pieces)
+		if err == nil {
+			err = errors.Join(first.film(perSegment, func(string) {}), first.over(""))
+		}
+		var w *writing
+		if err == nil {
+			w, err = a.begin(epochA, perSegment, pieces)
+		}
+		if err == nil {
+			err = errors.Join(w.film(perFragment, func(string) {}), a.closeAll(), damage(dir+"/work/"+w.name+"/"+journalName))
+		}
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		b, err := testFiler(dir, 2, "boot")
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if err := b.advance(t.Context()); err != nil || len(b.queue) > 0 {
+			t.Fatalf("%s: advance = %v, and %d recordings are left; want none", name, err, len(b.queue))
+		}
+		if w, err = b.begin(epochA, perSegment+perFragment+1, pieces); err == nil {
+			err = errors.Join(w.film(perSegment, func(string) {}), w.over(""), b.closeAll())
+		}
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if got := b.w.Counter("damaged_journals").Value(); got != 1 {
+			t.Errorf("%s: damaged_journals = %d; want 1", name, got)
+		}
+		in, missing := count(t, dir)
+		if len(in[epochA]) != 2*perSegment || len(missing[epochA]) != perFragment+1 {
+			t.Errorf("%s: %d frames are in segments, %d missing; want %d and %d", name, len(in[epochA]), len(missing[epochA]), 2*perSegment, perFragment+1)
+		}
+		if aside, err := os.ReadDir(dir + "/quarantine"); err != nil || len(aside) != 1 {
+			t.Errorf("%s: quarantine/ has %v, %v; want the segment of frames that nobody knows", name, aside, err)
+		}
+	}
+}
+
+// The writer is killed at a call of its own or of ffmpeg's to the disk; the next
+// run settles what is there.
+func TestKilledAtAnyCall(t *testing.T) {
+	needFFmpeg(t)
+	trials := 6
+	switch {
+	case os.Getenv("PERCH_SOAK") != "":
+		trials = 300
+	case testing.Short():
+		trials = 2
+	}
+	for range trials {
+		n := 1 + rand.IntN(300)
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			t.Parallel()
+			b := boxtest.New(t, fleet("segment = \"1s\"\nfragment = \"100ms\""))
+			faults, _ := b.Faulty("cache")
+			var victim atomic.Pointer[boxtest.Process]
+			faults.Break(n, func() {
+				for victim.Load() == nil {
+					runtime.Gosched()
+				}
+				_ = syscall.Kill(victim.Load().PID(), syscall.SIGKILL) // it dies when this call has failed
+			})
+			c := newCamera(t, b, pixel.YUV420, small(), killHz)
+			stop := c.shoot()
+			p := b.Start("h264writer", "clips")
+			victim.Store(p)
+			boxtest.Poll(t, "the call", faults.Broken)
+			killWhole(t, p)
+			faults.Break(0, nil)
+			endOfKills(t, b, c, b.Start("h264writer", "clips"), stop)
+		})
 	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -22,6 +23,7 @@ type encoders struct {
 	trying   bool
 	found    atomic.Int32 // a better one that works, counted from 1
 	tried    chan struct{}
+	trials   sync.WaitGroup
 	try      func(ctx context.Context, encoder string) error
 }
 
@@ -68,7 +70,7 @@ func (e *encoders) look(ctx context.Context, now time.Time, log *slog.Logger) {
 	}
 	e.trying, e.since = true, now
 	better := e.names[:e.use]
-	go func() {
+	e.trials.Go(func() {
 		defer func() { e.tried <- struct{}{} }()
 		for i, name := range better {
 			err := e.try(ctx, name)
@@ -78,7 +80,7 @@ func (e *encoders) look(ctx context.Context, now time.Time, log *slog.Logger) {
 				return
 			}
 		}
-	}()
+	})
 }
 
 // better says whether a better encoder is known to work.

@@ -11,6 +11,7 @@ import (
 	"path"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -54,6 +55,30 @@ type filer struct {
 	last  uint64       // the number of the last recording
 
 	position position // of the filing goroutine
+	bad      badSegment
+}
+
+// badSegment is the segment that could not be filed the last time.
+type badSegment struct {
+	recording string
+	index     int
+	since     time.Time
+}
+
+// giveUpAfter is how long a segment that the disk does not give back may hold up
+// those behind it.
+const giveUpAfter = time.Minute
+
+// hopeless says whether a segment has failed with an error of the disk's for so
+// long that it is better given up. A full disk is not hopeless.
+func (a *filer) hopeless(r *recording, index int, err error) bool {
+	if !errors.Is(err, syscall.EIO) {
+		return false
+	}
+	if a.bad.recording != r.name || a.bad.index != index {
+		a.bad = badSegment{r.name, index, time.Now()}
+	}
+	return time.Since(a.bad.since) >= giveUpAfter
 }
 
 // host is what the filer needs of its worker.
@@ -127,7 +152,10 @@ func (a *filer) findRecordings() (err error) {
 		}
 		r, damage, err := openRecording(a.work, e.Name())
 		if err != nil {
-			return err
+			a.w.Counter("damaged_journals").Add(1)
+			a.log.Error("a recording of an earlier run is left where it is", "recording", e.Name(), "err", err)
+			a.last = max(a.last, number)
+			continue
 		}
 		if damage != nil {
 			a.w.Counter("damaged_journals").Add(1)
@@ -193,7 +221,9 @@ func (a *filer) poke() {
 
 // run files until close is called, and then what can be filed at once.
 func (a *filer) run(ctx context.Context) {
-	a.w.TroubleWith(whileStoring, a.setStraysAside())
+	if err := a.setStraysAside(); err != nil {
+		a.log.Error("files that no journal names stay in work/", "err", err)
+	}
 	tick := time.NewTicker(retryEvery)
 	defer tick.Stop()
 	for more := true; more; {
@@ -222,18 +252,17 @@ func (a *filer) keepSynced() {
 		case <-tick.C:
 		}
 		a.mu.Lock()
-		var newest *recording
-		if n := len(a.queue); n > 0 {
-			newest = a.queue[n-1]
-		}
+		queue := slices.Clone(a.queue)
 		a.mu.Unlock()
-		var err error
-		if newest != nil {
-			if err = newest.sync(); errors.Is(err, os.ErrClosed) || errors.Is(err, fs.ErrNotExist) {
+		var errs []error
+		for _, r := range queue {
+			err := r.sync()
+			if errors.Is(err, os.ErrClosed) || errors.Is(err, fs.ErrNotExist) {
 				err = nil // it was finished meanwhile
 			}
+			errs = append(errs, err)
 		}
-		a.w.TroubleWith(whileSyncing, err)
+		a.w.TroubleWith(whileSyncing, errors.Join(errs...))
 	}
 }
 
@@ -300,11 +329,16 @@ func (a *filer) advance(ctx context.Context) error {
 func (a *filer) fileSegments(ctx context.Context, r *recording, ended bool) error {
 	for {
 		for r.pending != nil { // one that is revoked leaves another
-			if err := a.carryOut(r); err != nil {
-				return fmt.Errorf("segment %s: %w", r.pending.ID, err)
+			d := r.pending
+			err := a.carryOut(r)
+			if err != nil && d.Side != nil && a.hopeless(r, d.Index, err) {
+				err = a.revoke(r, d, err)
+			}
+			if err != nil {
+				return fmt.Errorf("segment %s: %w", d.ID, err)
 			}
 		}
-		if r.wantsCompact() && !ended {
+		if r.journalGrown() && !ended {
 			if err := r.compact(); err != nil {
 				a.log.Warn("the journal could not be written anew; it grows", "recording", r.name, "err", err)
 			}
@@ -313,7 +347,16 @@ func (a *filer) fileSegments(ctx context.Context, r *recording, ended bool) erro
 		if err != nil || !ok {
 			return err
 		}
-		if err := a.decide(ctx, r, e); err != nil {
+		if r.journalUseless() {
+			if err := r.compact(); err != nil {
+				return err
+			}
+		}
+		err = a.decide(ctx, r, e)
+		if err != nil && a.hopeless(r, e.index, err) {
+			err = r.decide(a.quarantine(r, e.index, err), a.spool.Insist)
+		}
+		if err != nil {
 			return err
 		}
 	}

@@ -41,8 +41,9 @@ func openJournal(root *os.Root, apply func(line)) (j *journal, damage, err error
 	if errors.Is(err, fs.ErrNotExist) {
 		return j, nil, nil
 	}
-	if err != nil {
-		return nil, nil, fmt.Errorf("open journal: %w", err)
+	if err != nil { // what it is of is lost, and must not keep anything from being recorded
+		damage = fmt.Errorf("open journal: %w", err)
+		return j, damage, root.Rename(journalName, journalName+".damaged")
 	}
 	j.size, damage = replay(j.file, apply)
 	return j, damage, nil

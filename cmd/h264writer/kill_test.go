@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -273,6 +274,46 @@ func TestKillsBeforeTheFirstFragment(t *testing.T) {
 	endOfKills(t, b, c, p, stop)
 }
 
+// slowProbe puts an ffprobe into the box that waits until allow lets it go on:
+// the first n of its runs.
+func slowProbe(t *testing.T, b *boxtest.Box) (start func() *boxtest.Process, allow func(n int)) {
+	t.Helper()
+	allow = func(n int) {
+		t.Helper()
+		if err := errors.Join(os.WriteFile(b.Dir+"/allowed.new", fmt.Appendln(nil, n), 0o600), os.Rename(b.Dir+"/allowed.new", b.Dir+"/allowed")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	allow(0)
+	real, err := exec.LookPath("ffprobe")
+	if err == nil {
+		err = os.Mkdir(b.Dir+"/bin", 0o700)
+	}
+	if err == nil {
+		err = os.WriteFile(b.Dir+"/bin/ffprobe", fmt.Appendf(nil, `#!/bin/sh
+echo one >> %[1]s/probes
+n=$(wc -l < %[1]s/probes)
+while [ $n -gt $(cat %[1]s/allowed) ]; do sleep 0.05; done
+exec %[2]s "$@"
+`, b.Dir, real), 0o700)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func() *boxtest.Process {
+		return b.StartEnv([]string{"PATH=" + b.Dir + "/bin:" + os.Getenv("PATH")}, "h264writer", "--topology", b.Topology, "--name", "clips")
+	}, allow
+}
+
+// probes is how often the slow ffprobe was started.
+func probes(b *boxtest.Box) int {
+	text, err := os.ReadFile(b.Dir + "/probes")
+	if err != nil {
+		return 0
+	}
+	return strings.Count(string(text), "\n")
+}
+
 // A writer that is told to stop while ffprobe is still at what an earlier run
 // left files nothing out of turn: a later segment would call frames missing that
 // are there.
@@ -280,19 +321,7 @@ func TestStoppedDuringASlowRecovery(t *testing.T) {
 	t.Parallel()
 	needFFmpeg(t)
 	b := boxtest.New(t, fleet(killSettings))
-	real, err := exec.LookPath("ffprobe")
-	if err == nil {
-		err = os.Mkdir(b.Dir+"/bin", 0o700)
-	}
-	if err == nil {
-		err = os.WriteFile(b.Dir+"/bin/ffprobe", fmt.Appendf(nil, "#!/bin/sh\nwhile [ ! -e %s/go ]; do sleep 0.1; done\nexec %s \"$@\"\n", b.Dir, real), 0o700)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	start := func() *boxtest.Process {
-		return b.StartEnv([]string{"PATH=" + b.Dir + "/bin:" + os.Getenv("PATH")}, "h264writer", "--topology", b.Topology, "--name", "clips")
-	}
+	start, allow := slowProbe(t, b)
 	c := newCamera(t, b, pixel.YUV420, killSize(), killHz)
 	stop := c.shoot()
 	p := start()
@@ -313,12 +342,7 @@ func TestStoppedDuringASlowRecovery(t *testing.T) {
 		}
 		p = start()
 	}
-	if list := born(t, b); len(list) > 0 && list[len(list)-1].Frames.Lost > mostMissing {
-		t.Errorf("segments %s are filed before those of the runs that were killed", briefs(list))
-	}
-	if err := os.WriteFile(b.Dir+"/go", nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	allow(1000)
 	endOfKills(t, b, c, p, stop)
 	list := born(t, b)
 	in := 0
@@ -328,6 +352,42 @@ func TestStoppedDuringASlowRecovery(t *testing.T) {
 	if in < recorded {
 		t.Errorf("segments %s have %d frames; want the %d that were in whole fragments", briefs(list), in, recorded)
 	}
+}
+
+// Killed between two recordings of its recovery, the writer still knows which
+// frames the first one had.
+func TestKilledDuringRecovery(t *testing.T) {
+	t.Parallel()
+	needFFmpeg(t)
+	b := boxtest.New(t, fleet(killSettings))
+	start, allow := slowProbe(t, b)
+	c := newCamera(t, b, pixel.YUV420, killSize(), killHz)
+	stop := c.shoot()
+	p := start()
+	last := ""
+	for n := range 2 {
+		boxtest.Poll(t, "a fragment of another recording", func() bool {
+			name, m := newest(b)
+			if name == last || len(m.fragments) == 0 {
+				return false
+			}
+			last = name
+			return true
+		})
+		killWhole(t, p)
+		if n == 1 {
+			allow(probes(b) + 1) // the next run gets as far as the second recording
+		}
+		p = start()
+	}
+	boxtest.Poll(t, "the first recording to be filed and gone, and the second looked at", func() bool {
+		paths, _ := filepath.Glob(b.Dir + "/cache/work/*.run") // the pattern is a good one
+		allowed, err := os.ReadFile(b.Dir + "/allowed")
+		return err == nil && len(born(t, b)) == 1 && len(paths) > 0 && filepath.Base(paths[0]) == last && fmt.Sprintln(probes(b)-1) == string(allowed)
+	})
+	killWhole(t, p)
+	allow(1000)
+	endOfKills(t, b, c, start(), stop)
 }
 
 // zombie says whether a process has ended and nobody has buried it.
@@ -394,6 +454,7 @@ func TestAnUnplayableSegment(t *testing.T) {
 	t.Parallel()
 	b, c, states, p := begin(t, "segment = \"4s\"\nfragment = \"100ms\"")
 	c.film(c.bus.Clock().Now(), 50)
+	states.State("all frames", fed(50))
 	var files []string
 	boxtest.Poll(t, "some fragments", func() bool {
 		files, _ = filepath.Glob(b.Dir + "/cache/work/*.run/000000.mp4") // the pattern is a good one

@@ -1,7 +1,7 @@
 // H264writer records frames as H.264 video, in segments that survive a power cut.
 //
 //	frame (in its slot) --vmsplice(2), Matroska--> ffmpeg --> work/<run>/000003.mp4, a fragment at a time
-//	                                                 └─ "000003.mp4 is closed" --> sidecar --> born/<id>.mp4 --> file message
+//	                                                 └─ "000003.mp4 is closed" --> index, sidecar --> born/<id>.mp4 --> file message
 //
 // Frames go from the ring's slot into ffmpeg's pipe with no copy of ours. Large
 // ones (splice) the kernel does not copy into the pipe either: ffmpeg reads the
@@ -16,35 +16,51 @@
 // (VUI) and in the file (colr); rgb24 becomes limited-range BT.709 from 1280x720
 // up, and BT.601 below. See colour.go for why full range is kept.
 //
-// A segment is complete exactly when ffmpeg says that it closed it. Its sidecar
+// A segment is complete exactly when ffmpeg reports that it closed it. Its sidecar
 // has the first and the last frame (time, boot_ns, seq), and which frames
-// between the last segment and the end of this one are not in it (missing): this
-// is known by comparing the times in the file with what was sent to ffmpeg.
-// ffmpeg neither repeats nor skips any.
+// between the last segment and the end of this one are in no file (missing): this
+// is known by comparing the times in the file with what was sent to ffmpeg, whose
+// encoders here neither repeat nor reorder pictures. When it is filed, its header
+// gets the time of its first frame, where the clock was synchronised, and an index
+// (sidx) that phones need to seek: see index.go.
 //
 // # What a crash leaves
 //
 // Files are fragmented MP4 (ISO/IEC 14496-12, 8.8): each fragment stands in the
-// file when it is made. What was sent to ffmpeg is noted in work/<run>/journal
+// file when it is made. What is sent to ffmpeg is noted in work/<run>/journal
 // first. When ffmpeg dies, or this worker, or the machine, the segment is cut
 // behind its last whole fragment, tried with ffprobe, and filed as recovered;
 // one that does not play goes to quarantine/. At most one fragment and one frame
-// are missing. Where dir is on a disk, files are synced once a fragment; a
-// power cut takes all that is in RAM.
+// are lost. Where dir is on a disk, journal and segments are synced once a
+// fragment; a power cut takes all that is in RAM.
+//
+// Segments are filed strictly in the order of their recording, also across runs:
+// while one cannot be filed, those behind it wait. What becomes of a segment is
+// synced in the journal before it is done, and how far the frames are accounted for
+// in .NAME.position, before a recording is removed. So whenever a crash comes,
+// each frame that was read is in exactly one segment, or declared lost exactly
+// once: missing in a sidecar of its run, or, when that run of the source had no
+// segment any more, earlier in the next one's. A frame that an earlier run sent to
+// ffmpeg is not recorded again; what the source made while the writer was away is
+// missing.
 //
 // # How it fails
 //
 // A source that ends or starts again, or that is silent for the length of a
 // segment, closes the open one. ffmpeg that dies, or takes nothing for
 // stall_after, is started again: at once when it had run well, after a growing
-// pause of 0.2 s to 30 s otherwise, its last words in the state. A segment that
-// cannot be filed is tried again each second, and by the next run of the
-// worker. An encoder that the machine does not have ends the worker with 69.
+// pause of 0.2 s to 5 s otherwise, its last words in the state. An encoder that
+// ends twice in a row before its first fragment gives way to the next for an
+// hour, and is used again once it works. A segment that cannot be filed is tried
+// again each second, and by the next run of the worker; one that the disk does not
+// give back (EIO) for a minute goes to quarantine. A journal that is damaged counts
+// up to the damage. An encoder that the machine does not have ends the worker with
+// 69; that auto found no hardware encoder is a line in the log.
 //
 // Counters: frames (sent to ffmpeg), segments, recovered, quarantined, restarts,
-// lost_frames (in no file: too late for the ring, or lost with an encoder),
-// irregular_frames (their time was not after that of the one before),
-// refused_frames (not what their geometry says).
+// lost_frames (declared lost in sidecars: too late for the ring, or lost with an
+// encoder), irregular_frames (their time was not after that of the one before),
+// refused_frames (not what their geometry says), damaged_journals.
 package main
 
 import (

@@ -37,6 +37,7 @@ type recording struct {
 	journal     *journal
 	mostJournal int64
 	synced      int          // the segments before this one are synced for good
+	settled     bool         // all is synced, after ffmpeg's end
 	failed      map[int]bool // segments whose sync failed: see journal.doubtful
 }
 
@@ -299,11 +300,18 @@ func (r *recording) syncJournal() error {
 // mostJournal is how large a journal gets before it is written anew.
 const mostJournal = 128 << 10
 
-// wantsCompact says that the journal has grown, or cannot be made durable.
-func (r *recording) wantsCompact() bool {
+// journalGrown says that the journal is to be written anew.
+func (r *recording) journalGrown() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.journal.doubtful || r.journal.file == nil || r.journal.size > r.mostJournal
+	return r.journal.size > r.mostJournal
+}
+
+// journalUseless says that there is no journal, or none that can be made durable.
+func (r *recording) journalUseless() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.journal.file == nil || r.journal.doubtful
 }
 
 // compact writes the journal anew, with what still matters: it takes as much
@@ -448,6 +456,22 @@ func (r *recording) begins(index int) time.Duration {
 // sync makes what is written so far outlive a power cut: the journal first, so
 // that no picture is found without its frame.
 func (r *recording) sync() error {
+	r.mu.Lock()
+	over, ended := r.settled, r.ended
+	r.mu.Unlock()
+	if over {
+		return nil
+	}
+	err := r.syncWritten()
+	if err == nil && ended {
+		r.mu.Lock()
+		r.settled = true
+		r.mu.Unlock()
+	}
+	return err
+}
+
+func (r *recording) syncWritten() error {
 	err := r.syncJournal()
 	indices, listErr := r.left()
 	err = errors.Join(err, listErr)

@@ -24,6 +24,7 @@ func run(ctx context.Context, w *worker.Worker, cfg Config) (err error) {
 		retry: newRetry()}
 	r.recordedEpoch, r.recordedEnd = a.recorded()
 	a.start(ctx)
+	defer encoders.trials.Wait() // they end with ctx
 	// The last segment is closed when we are told to stop, too.
 	defer func() { err = errors.Join(err, r.stop("the writer was told to stop"), a.close(w.Progress)) }()
 	frames, err := w.Frames(cfg.Pins())

@@ -93,7 +93,13 @@ func (s *story) data(side *sidecar.Sidecar) {
 		s.say(word, "%d, from %d of run %s to %d of run %s", side.Items, from.Seq, from.Epoch, to.Seq, to.Epoch)
 	}
 	f := side.Frames
-	if f == nil || f.Lost+f.Skipped+f.Repeated == 0 {
+	if f == nil {
+		return
+	}
+	for _, span := range f.Earlier {
+		s.say(word, "of an earlier run of the source (epoch %s): %d lost (%d-%d)", span.Epoch, span.Last-span.First+1, span.First, span.Last)
+	}
+	if f.Lost+f.Skipped+f.Repeated == 0 {
 		return
 	}
 	var lost []string
