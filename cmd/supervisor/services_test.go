@@ -156,6 +156,35 @@ func TestCatchUpNeverWaits(t *testing.T) {
 	n.catchUp()
 }
 
+// A worker that sends without end does not hold the supervisor up.
+func TestCatchUpInAFlood(t *testing.T) {
+	t.Parallel()
+	n, err := listenForNotes(shortDir(t), func(string, error) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Net: "unixgram", Name: n.path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var flood sync.WaitGroup
+	for range 4 {
+		flood.Go(func() {
+			for err := error(nil); err == nil; {
+				_, err = conn.Write([]byte("WATCHDOG=1"))
+			}
+		})
+	}
+	for range 20 {
+		n.catchUp()
+	}
+	conn.Close()
+	flood.Wait()
+	if err := n.close(); err != nil {
+		t.Error(err)
+	}
+}
+
 // A pause of the supervisor itself is no silence of its workers.
 func TestAwakeNoticesPauses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
