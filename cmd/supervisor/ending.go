@@ -55,9 +55,12 @@ func (s stopped) saved() bool {
 }
 
 // failure says what went wrong; "" where nothing did. A worker that a person has
-// stopped, or whose time had not come, has not failed.
+// stopped, or whose time had not come, has not failed, nor has one that knows
+// nothing of SIGTERM and ends by it.
 func (s stopped) failure(last *Exit) string {
 	switch {
+	case s.exit != nil && s.exit.Signal == "SIGTERM" && s.exit.Why == "":
+		return ""
 	case s.exit != nil && !s.exit.clean():
 		return s.exit.String()
 	case s.exit == nil && (s.idle == Backoff || s.idle == Held) && last != nil:

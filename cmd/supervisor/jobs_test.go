@@ -30,6 +30,7 @@ func withJobs(t *testing.T, jobs ...string) (b *box, trace func() string) {
 // A job goes well, fails, takes too long, and goes well again; another one
 // ends with the fleet.
 func TestJobs(t *testing.T) {
+	t.Parallel()
 	b, trace := withJobs(t,
 		"sweep\nevery = \"1s\"\ntimeout = \"4s\"\nruns = [\"done\", \"fail\", \"slow\", \"done\"]",
 		"long\nevery = \"1s\"\nruns = [\"slow\"]")
@@ -64,6 +65,7 @@ func TestJobs(t *testing.T) {
 
 // Jobs are neither waited for nor part of what is ready.
 func TestReadyDoesNotDependOnJobs(t *testing.T) {
+	t.Parallel()
 	b, _ := withJobs(t, "sweep\nevery = \"1s\"\nruns = [\"fail\"]", "night\ncron = \"0 0 1 1 *\"")
 	b.up()
 	b.until("sweep has failed", 20*time.Second, func() bool { return b.job("sweep").Failures > 0 })
@@ -95,6 +97,7 @@ func (b *box) untilJob(name string, want Phase) (j Job) {
 }
 
 func TestJobWithBadConfigIsHeld(t *testing.T) {
+	t.Parallel()
 	b, trace := withJobs(t, "sweep\nevery = \"1s\"\nruns = [\"config\", \"done\"]")
 	b.up()
 	j := b.untilJob("sweep", Held)
@@ -115,6 +118,7 @@ func TestJobWithBadConfigIsHeld(t *testing.T) {
 }
 
 func TestJobThatHangsOrIsDeaf(t *testing.T) {
+	t.Parallel()
 	b, _ := withJobs(t, "hang\nevery = \"1s\"\nruns = [\"hang\", \"done\"]", "deaf\nevery = \"1s\"\ntimeout = \"1s\"\nruns = [\"deaf\", \"done\"]")
 	b.up("--watchdog", "1s", "--grace", "200ms")
 	for name, want := range map[string]string{"hang": "no heartbeat for 1s", "deaf": "not done after 1s"} {
@@ -126,6 +130,7 @@ func TestJobThatHangsOrIsDeaf(t *testing.T) {
 }
 
 func TestJobIsStartedAndStopped(t *testing.T) {
+	t.Parallel()
 	b, trace := withJobs(t, "sweep\nevery = \"24h\"\nruns = [\"slow\", \"done\"]")
 	b.up()
 	b.untilJob("sweep", Scheduled)

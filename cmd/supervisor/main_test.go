@@ -21,6 +21,9 @@ import (
 // lies in one folder under its own name.
 func TestMain(m *testing.M) {
 	os.Setenv("GORACE", "atexit_sleep_ms=0") // otherwise each process takes a second to end
+	if filepath.Base(os.Args[0]) == "supervisor.test" {
+		os.Args = slices.Insert(os.Args, 1, "-test.parallel=8") // they wait; a -parallel that is given comes later, and wins
+	}
 	testscript.Main(m, map[string]func(){
 		"supervisor":  main,
 		"fake-sensor": fakeSensor,

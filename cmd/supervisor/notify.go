@@ -119,27 +119,37 @@ func (n *notifier) listenAt(conn *net.UnixConn) error {
 		return err
 	}
 	var failed error
-	err = raw.Read(func(fd uintptr) bool { failed = n.drain(int(fd)); return failed != nil })
+	err = raw.Read(func(fd uintptr) bool {
+		for more := true; more && failed == nil; {
+			more, failed = n.drain(int(fd))
+		}
+		return failed != nil
+	})
 	return errors.Join(err, failed)
 }
 
-// drain takes in all that waits on the socket.
-func (n *notifier) drain(fd int) error {
+// mostDatagrams are more than the kernel keeps for a socket
+// (net.unix.max_dgram_qlen): who sends without end holds up nobody.
+const mostDatagrams = 2000
+
+// drain takes in what waits on the socket, and says whether there may be more.
+func (n *notifier) drain(fd int) (more bool, err error) {
 	n.reading.Lock()
 	defer n.reading.Unlock()
 	text, control := make([]byte, 4096), make([]byte, unix.CmsgSpace(unix.SizeofUcred))
-	for {
+	for range mostDatagrams {
 		size, controlSize, _, _, err := unix.Recvmsg(fd, text, control, unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
 		switch {
 		case errors.Is(err, unix.EAGAIN):
-			return nil
+			return false, nil
 		case errors.Is(err, unix.EINTR):
 			continue
 		case err != nil:
-			return os.NewSyscallError("recvmsg", err)
+			return false, os.NewSyscallError("recvmsg", err)
 		}
 		n.take(senderOf(control[:controlSize]), string(text[:size]))
 	}
+	return true, nil
 }
 
 func senderOf(control []byte) (pid int) {
@@ -180,7 +190,7 @@ func (n *notifier) catchUp() {
 	if err != nil {
 		return
 	}
-	_ = raw.Control(func(fd uintptr) { _ = n.drain(int(fd)) }) // listen meets the same error, and reports it
+	_ = raw.Control(func(fd uintptr) { _, _ = n.drain(int(fd)) }) // listen meets the same error, and reports it
 }
 
 // said is what a process has said of itself.

@@ -158,7 +158,8 @@ func (i *intake) take(a msg.Account, run msg.Epoch, at time.Duration) {
 		i.left = i.left[max(0, len(i.left)-mostLeft):]
 		before = msg.Account{}
 		if at := slices.IndexFunc(i.left, func(l msg.Account) bool { return l.Epoch == a.Epoch }); at >= 0 {
-			before, i.left = i.left[at], slices.Delete(i.left, at, at+1)
+			before = i.left[at]
+			i.left = slices.Delete(i.left, at, at+1)
 		}
 	}
 	if a.Received < before.Received || a.Repaired < before.Repaired || a.Lost < before.Lost {

@@ -15,6 +15,7 @@ import (
 
 // The state of the box is on the bus, for whoever subscribes to it.
 func TestStateIsPublished(t *testing.T) {
+	t.Parallel()
 	b := newBox(t, "[sensor.air]\nprogram = \"fake-sensor\"\n[worker.csv]\nprogram = \"fake-reader\"\nsource = \"air\"\n")
 	b.up()
 	b.untilPhase("air", Ready)

@@ -37,8 +37,10 @@ func killSupervisor(t *testing.T) (b *box, grandchild int) {
 }
 
 func TestDownSweepsAfterAKilledSupervisor(t *testing.T) {
+	t.Parallel()
 	for _, by := range []string{"topology", "run folder"} {
 		t.Run(by, func(t *testing.T) {
+			t.Parallel()
 			b, grandchild := killSupervisor(t)
 			which := []string{"down", b.file}
 			if by == "run folder" { // the record says where the rings are
@@ -71,6 +73,7 @@ func TestDownSweepsAfterAKilledSupervisor(t *testing.T) {
 }
 
 func TestUpSweepsAfterAKilledSupervisor(t *testing.T) {
+	t.Parallel()
 	b, grandchild := killSupervisor(t)
 	r := b.up()
 	b.until("the fleet is ready", 20*time.Second, func() bool { s := b.state(); return s.Ready && s.Supervisor.PID == r.Process.Pid })

@@ -32,6 +32,7 @@ trace = "TRACE"
 
 // A reader is ready before its sources start, and stops after they have.
 func TestOrderOfStartAndStop(t *testing.T) {
+	t.Parallel()
 	trace := filepath.Join(shortDir(t), "trace")
 	b := newBox(t, strings.ReplaceAll(chain, "TRACE", trace))
 	r := b.up()
@@ -79,6 +80,7 @@ func TestKilledWorkerIsReadyAgainWithinTwoSeconds(t *testing.T) {
 
 // However often somebody kills a worker that is well: it is not its failure.
 func TestKillsDoNotAddUp(t *testing.T) {
+	t.Parallel()
 	b := newBox(t, "[sensor.air]\nprogram = \"fake-sensor\"\n")
 	b.up()
 	for last := 0; b.worker("air").Restarts < 3; {
@@ -100,6 +102,7 @@ func TestKillsDoNotAddUp(t *testing.T) {
 
 // A worker that somebody else tells to stop has not done its work.
 func TestWorkerStoppedByAnotherHandIsStartedAgain(t *testing.T) {
+	t.Parallel()
 	b := newBox(t, "[sensor.air]\nprogram = \"fake-sensor\"\n")
 	b.up()
 	pid := b.untilPhase("air", Ready).PID
@@ -113,6 +116,7 @@ func TestWorkerStoppedByAnotherHandIsStartedAgain(t *testing.T) {
 }
 
 func TestFailingWorkerIsTriedAgainAndDoesNotKeepItsSourceDown(t *testing.T) {
+	t.Parallel()
 	b := newBox(t, "[sensor.air]\nprogram = \"fake-sensor\"\n[worker.csv]\nprogram = \"fake-reader\"\nsource = \"air\"\nbehave = \"fail\"\n")
 	b.up()
 	b.untilPhase("air", Ready)
@@ -125,13 +129,14 @@ func TestFailingWorkerIsTriedAgainAndDoesNotKeepItsSourceDown(t *testing.T) {
 	if codeOf(err) != 1 || !strings.Contains(out, "1 of 2 ready") {
 		t.Errorf("status = %v\n%s; want exit code 1, 1 of 2 ready", err, out)
 	}
-	out, err = b.supervisor("wait", b.file, "--timeout", "100ms")
-	if codeOf(err) != 1 || !strings.Contains(out, "fake-reader: it broke") {
-		t.Errorf("wait = %v\n%s; want exit code 1 and what is wrong", err, out)
-	}
+	b.until("wait says what is wrong, once csv is between two tries", 20*time.Second, func() bool {
+		out, err = b.supervisor("wait", b.file, "--timeout", "100ms")
+		return codeOf(err) == 1 && strings.Contains(out, "fake-reader: it broke")
+	})
 }
 
 func TestBadConfigIsHeldUntilTheTopologyChanges(t *testing.T) {
+	t.Parallel()
 	entry := "[sensor.air]\nprogram = \"fake-sensor\"\nbehave = \"config\"\n"
 	b := newBox(t, entry)
 	b.up()
@@ -146,6 +151,7 @@ func TestBadConfigIsHeldUntilTheTopologyChanges(t *testing.T) {
 }
 
 func TestDoneIsLeftAlone(t *testing.T) {
+	t.Parallel()
 	b := newBox(t, "[sensor.air]\nprogram = \"fake-sensor\"\nbehave = \"done\"\n")
 	b.up()
 	w := b.untilPhase("air", Done)
@@ -162,6 +168,7 @@ func TestDoneIsLeftAlone(t *testing.T) {
 }
 
 func TestWorkerThatIsNeverReadyIsEnded(t *testing.T) {
+	t.Parallel()
 	b := newBox(t, "[sensor.air]\nprogram = \"fake-sensor\"\nbehave = \"never\"\n")
 	b.up("--start-deadline", "500ms")
 	b.until("air was started again", 20*time.Second, func() bool { return b.worker("air").Restarts >= 1 })
@@ -174,6 +181,7 @@ func TestWorkerThatIsNeverReadyIsEnded(t *testing.T) {
 }
 
 func TestWorkerWithoutHeartbeatIsEnded(t *testing.T) {
+	t.Parallel()
 	b := newBox(t, "[sensor.air]\nprogram = \"fake-sensor\"\nbehave = \"hang\"\n")
 	b.up("--watchdog", "1s", "--grace", "100ms")
 	b.until("air was started again", 20*time.Second, func() bool { return b.worker("air").Restarts >= 1 })
@@ -183,6 +191,7 @@ func TestWorkerWithoutHeartbeatIsEnded(t *testing.T) {
 }
 
 func TestDeafWorkerIsKilledAfterTheGrace(t *testing.T) {
+	t.Parallel()
 	b := newBox(t, "[sensor.air]\nprogram = \"fake-sensor\"\nbehave = \"deaf\"\n")
 	r := b.up("--grace", "600ms")
 	b.untilPhase("air", Ready)
@@ -202,6 +211,7 @@ func TestDeafWorkerIsKilledAfterTheGrace(t *testing.T) {
 
 // One that still works is not killed: it may be bringing to disk what is in RAM.
 func TestWorkerThatStillWorksIsGivenTime(t *testing.T) {
+	t.Parallel()
 	trace := filepath.Join(shortDir(t), "trace")
 	b := newBox(t, fmt.Sprintf("[sensor.air]\nprogram = \"fake-sensor\"\nbehave = \"thorough\"\ntrace = %q\n", trace))
 	r := b.up("--watchdog", "1s", "--grace", "1500ms")
@@ -217,6 +227,7 @@ func TestWorkerThatStillWorksIsGivenTime(t *testing.T) {
 
 // A supervisor that was stopped itself blames nobody for what it did not hear.
 func TestSupervisorThatHungBlamesNobody(t *testing.T) {
+	t.Parallel()
 	b := newBox(t, "[sensor.air]\nprogram = \"fake-sensor\"\n[worker.csv]\nprogram = \"fake-reader\"\nsource = \"air\"\n")
 	r := b.up("--watchdog", "1s")
 	b.untilPhase("air", Ready)
@@ -224,7 +235,14 @@ func TestSupervisorThatHungBlamesNobody(t *testing.T) {
 	if err := r.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	<-time.After(4 * time.Second) // as long as several heartbeats
+	published := func() (n uint64) {
+		for _, k := range keptFor(b.shm, map[string][]string{"air": {"csv"}}) {
+			n = k.Messages
+		}
+		return n
+	}
+	began := published() // 20 a second
+	b.until("air has worked on through many heartbeats", 60*time.Second, func() bool { return published() >= began+100 })
 	if err := r.Process.Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
@@ -239,6 +257,7 @@ func TestSupervisorThatHungBlamesNobody(t *testing.T) {
 }
 
 func TestSecondInterruptKillsAtOnce(t *testing.T) {
+	t.Parallel()
 	b := newBox(t, "[sensor.air]\nprogram = \"fake-sensor\"\nbehave = \"deaf\"\n[worker.csv]\nprogram = \"fake-reader\"\nsource = \"air\"\n")
 	r := b.up("--grace", "10m")
 	b.untilPhase("air", Ready)
@@ -333,6 +352,7 @@ func TestWorkerKilledByAnotherHandWhileItStops(t *testing.T) {
 }
 
 func TestOneWorkerIsStoppedAndStarted(t *testing.T) {
+	t.Parallel()
 	b := newBox(t, "[sensor.air]\nprogram = \"fake-sensor\"\n[sensor.soil]\nprogram = \"fake-sensor\"\n")
 	b.up()
 	pid := b.untilPhase("air", Ready).PID
@@ -362,6 +382,7 @@ func TestOneWorkerIsStoppedAndStarted(t *testing.T) {
 }
 
 func TestTwoSupervisorsAreRefused(t *testing.T) {
+	t.Parallel()
 	b := newBox(t, "[sensor.air]\nprogram = \"fake-sensor\"\n")
 	r := b.up()
 	pid := b.untilPhase("air", Ready).PID
@@ -375,6 +396,7 @@ func TestTwoSupervisorsAreRefused(t *testing.T) {
 }
 
 func TestUpInTheBackground(t *testing.T) {
+	t.Parallel()
 	b := newBox(t, "[sensor.air]\nprogram = \"fake-sensor\"\n[worker.csv]\nprogram = \"fake-reader\"\nsource = \"air\"\n")
 	out, err := b.supervisor("up", "-d", b.file)
 	if err != nil || !strings.Contains(out, "test: 2 of 2 ready") {
@@ -400,6 +422,7 @@ func TestUpInTheBackground(t *testing.T) {
 }
 
 func TestUpInTheBackgroundTellsWhatIsWrong(t *testing.T) {
+	t.Parallel()
 	b := newBox(t, "[sensor.air]\nprogram = \"fake-sensor\"\nbehave = \"config\"\n[sensor.soil]\nprogram = \"fake-sensor\"\n")
 	out, err := b.supervisor("up", "-d", b.file)
 	if codeOf(err) != 1 || !strings.Contains(out, "the model is of another kind") || !strings.Contains(out, "1 of 2 ready: air held") {
@@ -421,6 +444,7 @@ func TestUpInTheBackgroundTellsWhatIsWrong(t *testing.T) {
 
 // The bme280 of the tree, built as users build it, over its simulated bus.
 func TestRealSensor(t *testing.T) {
+	t.Parallel()
 	path, err := exec.LookPath("supervisor")
 	if err != nil {
 		t.Fatal(err)
