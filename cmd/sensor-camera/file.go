@@ -193,7 +193,7 @@ func (v *video) decoded(ctx context.Context, slot []byte) (shot, error) {
 	if v.shown++; v.loop && v.shown == 1 {
 		v.first = append(v.first[:0], slot[:frame.Bytes]...)
 	}
-	if late := time.Since(v.times.last); late > mostLate && !v.slow {
+	if late := time.Since(v.times.last); late > mostLate && v.shown > 1 && !v.slow { // the first one waited for ffmpeg to start
 		v.slow = true
 		v.w.Log.Warn("the file is decoded more slowly than it should be shown: its frames get later times; a smaller capture_hz or size, or a file of less resolution, helps",
 			"file", v.frames.from, "late", late)
