@@ -195,12 +195,12 @@ func (v *video) decoded(ctx context.Context, slot []byte) (shot, error) {
 	if v.shown++; v.loop && v.shown == 1 {
 		v.first = append(v.first[:0], slot[:frame.Bytes]...)
 	}
-	if late := time.Since(v.times.last); late > mostLate && !v.slow {
+	if late := time.Since(v.times.last); late > mostLate && v.shown > 1 && !v.slow { // the first one waited for ffmpeg to start
 		v.slow = true
 		v.w.Log.Warn("the file is decoded more slowly than it should be shown: its frames get later times; a smaller capture_hz or size, or a file of less resolution, helps",
 			"file", v.frames.from, "late", late)
 	}
-	return shot{bytes: frame.Bytes, stamp: v.times.stamp(v.w.Now())}, nil
+	return shot{bytes: frame.Bytes, stamp: v.times.stamp(v.w.Now)}, nil
 }
 
 // wait waits for the next frame, and says so where that takes long.
@@ -218,7 +218,7 @@ func (v *video) again(ctx context.Context, slot []byte) (shot, error) {
 	if err := v.w.Wait(ctx, v.times.after(time.Duration(float64(time.Second)/v.stillHz))); err != nil {
 		return shot{}, err
 	}
-	return shot{bytes: copy(slot, v.single), stamp: v.times.stamp(v.w.Now())}, nil
+	return shot{bytes: copy(slot, v.single), stamp: v.times.stamp(v.w.Now)}, nil
 }
 
 // ended says what the end of the pictures means, and begins the next round of
@@ -309,11 +309,21 @@ func (t *timeline) after(step time.Duration) time.Time {
 // restart says that the timestamps begin anew, and when the first one is due.
 func (t *timeline) restart(step time.Duration) { t.next = step }
 
-// stamp is the moment of the frame that was due, and has come now.
-func (t *timeline) stamp(now msg.Stamp) msg.Stamp {
-	late := time.Since(t.last)
+// stamp is the moment of the frame that was due, and has come now. The two clocks
+// are read again where the scheduler came between them: its pause would be an
+// error of the stamp.
+func (t *timeline) stamp(clock func() msg.Stamp) msg.Stamp {
+	var now msg.Stamp
+	var late time.Duration
+	for range 5 {
+		begun := time.Now()
+		now, late = clock(), begun.Sub(t.last)
+		if time.Since(begun) < 100*time.Microsecond {
+			break
+		}
+	}
 	if late > mostLate {
-		t.last, late = time.Now(), 0
+		t.last, late = t.last.Add(late), 0
 	}
 	return at(now, late)
 }

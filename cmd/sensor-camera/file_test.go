@@ -546,7 +546,7 @@ func TestTimeline(t *testing.T) {
 		now := func() msg.Stamp { return msg.Stamp{Wall: time.Now(), Boot: time.Hour + time.Since(begun)} }
 		take := func(pts, late time.Duration) time.Duration {
 			time.Sleep(time.Until(line.due(pts)) + late)
-			return line.stamp(now()).Boot - time.Hour
+			return line.stamp(now).Boot - time.Hour
 		}
 		ms := func(n int) time.Duration { return time.Duration(n) * time.Millisecond }
 		for i, test := range []struct{ pts, late, want int }{
