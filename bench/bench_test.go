@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/perch-edge/perch/internal/boxtest"
 )
 
 // TestMain lets the tests' own binary be the processes that are measured.
@@ -241,10 +243,7 @@ func TestCarriers(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	bin := t.TempDir()
-	if out, err := exec.Command("go", "build", "-o", bin+"/", "../cmd/mover", "../cmd/uploader").CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v: %s", err, out)
-	}
+	bin := boxtest.Built(t, "mover", "uploader")
 	all := []load{{files: 3, bytes: 5000}}
 	r, err := measureFiles(t.Context(), dir, t.TempDir(), bin, all, 1)
 	if err != nil {

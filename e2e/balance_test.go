@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/perch-edge/perch/internal/faultfs"
 	"github.com/perch-edge/perch/internal/sidecar"
 )
 
@@ -51,10 +52,8 @@ wait = "3s"
 // all has come to rest each file that was completed is at the server, once, or
 // dropped by the rule, and remembered; and nothing else is anywhere.
 func TestFilesBalance(t *testing.T) {
-	length := 25 * time.Second
-	if soak, err := time.ParseDuration(os.Getenv("PERCH_SOAK")); err == nil {
-		length = soak
-	}
+	t.Parallel()
+	length := max(10*time.Second, faultfs.Soak())
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	server := newReceiver(t, rand.New(rand.NewPCG(seed, 1)))

@@ -62,6 +62,7 @@ func shipped(t *testing.T, path string) string {
 
 // What "make demo SECONDS=8" does, with the topology that ships.
 func TestDemo(t *testing.T) {
+	t.Parallel()
 	box := shipped(t, "../deploy/demo.toml")
 	out, err := exec.Command(filepath.Join(bin, "supervisor"), "up", "--table", "--for", "8s", box).CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "stopped; nothing is left running") {
@@ -76,6 +77,7 @@ func TestDemo(t *testing.T) {
 
 // A video that ends: the camera is done and left alone, its reader stays.
 func TestEndOfAVideo(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, `
 [sensor.porch]
 program = "sensor-camera"
@@ -134,6 +136,7 @@ every = "500ms"
 // A program in another language, written from docs/PROTOCOL.md, reads readings
 // and finds the frame's number in pixels that it never copied.
 func TestClientInPython(t *testing.T) {
+	t.Parallel()
 	const python = "/usr/bin/python3"
 	if err := exec.Command(python, "-c", "import zmq").Run(); err != nil {
 		t.Skipf("no python3 with zmq (apt-get install python3-zmq): %v", err)
@@ -184,6 +187,7 @@ func failure(err error) string {
 
 // What a user looks at after a run: files that open.
 func TestFilesOpen(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, demo)
 	f.start()
 	f.wait("three pictures and five rows", func(b box) bool {

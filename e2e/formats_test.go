@@ -17,6 +17,7 @@ import (
 // Each format of a camera goes to each consumer of frames: pictures and videos
 // show the frames that their sidecars name, and the detector sees the target.
 func TestEveryFormatToEveryConsumer(t *testing.T) {
+	t.Parallel()
 	onnxtest.Library(t)
 	for _, format := range pixel.Formats() {
 		t.Run(string(format), func(t *testing.T) {

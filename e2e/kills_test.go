@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/perch-edge/perch/internal/faultfs"
 )
 
 const kills = `
@@ -54,18 +56,17 @@ every = "250ms"
 // counter at 1 kHz run into CSV files: each number of each run is there exactly
 // once, nothing is left over, and everybody comes back.
 func TestKills(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, kills)
 	if err := os.Mkdir(filepath.Join(f.dir, "truth"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	f.start()
 	victims := []string{"air", "count", "porch", "air-csv", "count-csv", "pictures"}
-	total, until := 100, time.Time{}
-	if soak, err := time.ParseDuration(os.Getenv("PERCH_SOAK")); err == nil {
-		total, until = 1<<30, time.Now().Add(soak)
-	}
+	const total = 100
+	until := time.Now().Add(faultfs.Soak())
 	var back []time.Duration
-	for n := 0; n < total && (until.IsZero() || time.Now().Before(until)); n++ {
+	for n := 0; n < total || time.Now().Before(until); n++ {
 		back = append(back, f.killOne(victims[n%len(victims)]))
 	}
 	slices.Sort(back)

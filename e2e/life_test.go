@@ -57,6 +57,7 @@ source = ["keep", "send"]
 
 // Persons are in the segments of 4 to 8 s and of 12 to 16 s.
 func TestLifeOfAClip(t *testing.T) {
+	t.Parallel()
 	data := os.Getenv("PERCH_TESTDATA")
 	if data == "" {
 		t.Skip("PERCH_TESTDATA names no folder of test data")

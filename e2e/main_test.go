@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -20,6 +21,7 @@ import (
 var bin string
 
 func TestMain(m *testing.M) {
+	os.Args = slices.Insert(os.Args, 1, "-test.parallel=4") // whole fleets, unless the command line says otherwise
 	code, err := buildAndRun(m)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -29,6 +31,9 @@ func TestMain(m *testing.M) {
 }
 
 func buildAndRun(m *testing.M) (int, error) {
+	if bin = os.Getenv("PERCH_BIN"); bin != "" { // "make test" has built all of it
+		return m.Run(), nil
+	}
 	dir, err := os.MkdirTemp("", "perch-bin-")
 	if err != nil {
 		return 1, err
@@ -105,7 +110,7 @@ func (f *fleet) launch() {
 	}
 	f.up = exec.Command(filepath.Join(bin, "supervisor"), "up", f.topology)
 	f.up.Stdout, f.up.Stderr = f.log, f.log
-	f.up.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	f.up.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL} // a test binary that panics leaves no fleet
 	if err := f.up.Start(); err != nil {
 		f.t.Fatal(err)
 	}

@@ -46,10 +46,9 @@ const later = spool.State("gone")
 // and remembered; the server has each object once. In the end all files that
 // were completed are sent, or dropped by the rule, or were in RAM when it was lost.
 func TestPowerCuts(t *testing.T) {
-	cuts, until := 50, time.Time{}
-	if soak, err := time.ParseDuration(os.Getenv("PERCH_SOAK")); err == nil {
-		until = time.Now().Add(soak)
-	}
+	t.Parallel()
+	const cuts = 12
+	until := time.Now().Add(faultfs.Soak())
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	server := newReceiver(t, rand.New(rand.NewPCG(seed, 1)))

@@ -9,6 +9,7 @@ import (
 
 // Each script is a topology with one mistake, and the line that names it.
 func TestBadTopologies(t *testing.T) {
+	t.Parallel()
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(env *testscript.Env) error {

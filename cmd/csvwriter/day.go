@@ -3,11 +3,9 @@ package main
 import (
 	"errors"
 	"fmt"
-	"math"
+	"hash"
 	"os"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -30,21 +28,24 @@ const (
 	maxHeld = 16 << 20
 )
 
-// common are the columns that every file begins with.
-func common() []string { return []string{"time", "seq", "epoch", "boot_ns", "synced"} }
-
 // day is an open file: the rows of one stream on one day. While they are held
 // there is no file; with an id they are the rest of one that was given up.
 type day struct {
 	draft
-	file    *os.File
-	last    *msg.Cursor // the last row taken, on disk or waiting
-	size    int64       // bytes written
-	waiting []byte      // rows not yet written
-	safe    int64       // bytes known to be durable
-	since   []byte      // rows written after that
-	synced  time.Time   // last tried
-	doubted bool        // a sync failed: what follows safe is in doubt
+	file       *os.File
+	rows       rowLog         // all rows taken, those that wait included
+	start, end sidecar.Moment // the first and the last of them
+	size       int64          // bytes written
+	sum        hash.Hash      // SHA-256 of them; nil where it is not known
+	waiting    []byte         // rows not yet written
+	safe       int64          // bytes known to be durable
+	since      []byte         // rows written after that
+	synced     time.Time      // last tried
+	doubted    bool           // a sync failed: what follows safe is in doubt
+	watch      watch          // what the file looked like after the last write
+	damage     string         // why the file cannot be gone on with
+	missing    rowLog         // rows that the file had before it was damaged, and rows does not have
+	reported   bool           // the damage was
 }
 
 // draft is what the journal knows of a file that is being written.
@@ -52,15 +53,24 @@ type draft struct {
 	ID      sidecar.ID     `json:"id"`
 	Topic   msg.Topic      `json:"topic"`
 	Columns []string       `json:"columns"`
+	Format  int            `json:"format,omitempty"`
 	First   sidecar.Moment `json:"first"`
 	Before  *msg.Cursor    `json:"before,omitempty"` // the stream's last row before this file
 	Over    string         `json:"over,omitempty"`   // why it ended
+	Notes   []string       `json:"notes,omitempty"`  // what happened to it, for its sidecar
 }
 
 func (d *draft) name() string { return string(d.ID) + ".csv" }
 
-func (d *draft) head() string {
-	return strings.Join(append(common(), d.Columns...), ",") + "\n"
+func (d *draft) head() string { return headOf(d.Columns, d.Format) }
+
+// last is how far the stream is: its last row on disk or waiting, or the one
+// before this file.
+func (d *day) last() *msg.Cursor {
+	if last := d.rows.last(); last != nil {
+		return last
+	}
+	return d.Before
 }
 
 // over says why a row belongs into the next file; "" when it does not.
@@ -68,6 +78,8 @@ func (d *day) over(columns []string, at msg.Stamp, bootID string) string {
 	switch {
 	case !slices.Equal(columns, d.Columns):
 		return "the columns changed"
+	case d.Format != newFormat:
+		return "it is of an earlier version's format"
 	case d.size+int64(len(d.waiting)) >= maxBytes:
 		return fmt.Sprintf("it has %d MiB", maxBytes>>20)
 	}
@@ -89,19 +101,21 @@ func (d *day) overAt(at msg.Stamp, bootID string) string {
 func date(t time.Time) string { return t.UTC().Format("2006-01-02") }
 
 func (d *day) append(r *msg.Reading) {
-	b := d.waiting
-	b = append(b, r.Time.String()...)
-	b = strconv.AppendUint(append(b, ','), uint64(r.Seq), 10)
-	b = append(append(b, ','), r.Epoch.String()...)
-	b = strconv.AppendInt(append(b, ','), r.BootNS, 10)
-	b = strconv.AppendBool(append(b, ','), r.Synced)
-	for _, v := range r.Values {
-		if b = append(b, ','); !math.IsNaN(v) {
-			b = strconv.AppendFloat(b, v, 'f', -1, 64)
-		}
+	before := len(d.waiting)
+	d.waiting = appendRow(d.waiting, r, d.Format)
+	d.rows.add(msg.Cursor{Epoch: r.Epoch, Seq: r.Seq}, sumOf(d.waiting[before:]))
+	if d.end = sidecar.MomentOf(&r.Header); d.rows.len() == 1 {
+		d.start = d.end
 	}
-	d.waiting = append(b, '\n')
-	d.last = &msg.Cursor{Epoch: r.Epoch, Seq: r.Seq}
+}
+
+// takeOver appends the rows that wait in another.
+func (d *day) takeOver(h *day) {
+	if d.rows.len() == 0 {
+		d.start = h.start
+	}
+	d.waiting, d.end = append(d.waiting, h.waiting...), h.end
+	d.rows.append(&h.rows)
 }
 
 // write hands the waiting rows to the kernel, the first ones with the head
@@ -119,9 +133,14 @@ func (d *day) write() error {
 		if cut := d.file.Truncate(d.size); cut != nil {
 			return fmt.Errorf("write rows: %w; and cut off the torn one: %w", err, cut)
 		}
+		d.watch.touched(d.file)
 		return fmt.Errorf("write rows: %w", err)
 	}
 	d.size += int64(len(text))
+	if d.sum != nil {
+		d.sum.Write(text)
+	}
+	d.watch.wrote(d.file, text)
 	d.since = append(d.since, d.waiting...)
 	if d.waiting = d.waiting[:0]; cap(d.waiting) > 4*maxWaiting {
 		d.waiting = nil // grown while the disk took nothing

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -105,6 +104,79 @@ func TestFullDiskAtTheEndOfARun(t *testing.T) {
 	wantExactly(t, store, map[string]uint64{s.pub.Epoch().String(): 310})
 }
 
+// Told to stop with a full disk, it says how many rows are not on it, and the next
+// run writes them, each once: from cache_dir, even when the sensor has ended too
+// and its history with it, or from that history where there is no cache_dir.
+func TestRowsThatAreNotOnDiskAtTheEnd(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name          string
+		noCache, ends bool // the sensor does, with its history
+		killed        bool // the next run, as soon as it has written them
+		says          string
+	}{
+		{name: "kept", ends: true, says: "300 rows are not on disk (seq 10-309 of "},
+		{name: "kept and the next run killed", ends: true, killed: true, says: "kept in "},
+		{name: "kept beside a history", says: "kept in "},
+		{name: "no cache_dir", noCache: true, says: "and cannot be kept for the next run either: there is no cache_dir"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			b := boxtest.New(t, fleet("1hz"))
+			store := b.Small("store", 256<<10)
+			if tt.noCache {
+				if err := os.WriteFile(b.Dir+"/cache", nil, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			bus := b.Bus("air")
+			s := newSensorOn(t, bus, "n")
+			want := map[string]uint64{s.pub.Epoch().String(): 310}
+			feed := b.Follow(b.Bus("watch"), []msg.Kind{msg.KindState}, "air-csv")
+			p := b.Start("csvwriter", "air-csv")
+			s.rows(10)
+			waitRows(t, store, 10)
+			fill(t, store)
+			s.rows(300)
+			feed.State("the trouble", func(s msg.State) bool { return s.Trouble != "" && s.Counters["rows"] == 310 })
+			if tt.ends {
+				if err := bus.Close(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for range 2 { // the disk is still full when it is started and stopped again
+				p.Ready()
+				p.Signal(syscall.SIGTERM)
+				if code := p.Wait(); code != 1 || !strings.Contains(p.Log(), tt.says) {
+					t.Errorf("exit code = %d, log %s; want 1 and %q", code, p.Log(), tt.says)
+				}
+				p = b.Start("csvwriter", "air-csv")
+				feed.State("the trouble of the next run", func(s msg.State) bool { return s.PID == p.PID() && s.Trouble != "" })
+			}
+			drop(t, store)
+			waitRows(t, store, 310)
+			if tt.killed {
+				p.Kill()
+				p = b.Start("csvwriter", "air-csv")
+			}
+			if tt.ends { // another run of the sensor
+				s = newSensorOn(t, b.Bus("air"), "n")
+				want[s.pub.Epoch().String()] = 5
+				s.rows(5)
+				waitRows(t, store, 315)
+			}
+			boxtest.Poll(t, "the rows to be dropped from cache_dir", func() bool {
+				list, err1 := filepath.Glob(b.Dir + "/cache/work/*.unsaved")
+				files, err2 := filepath.Glob(b.Dir + "/cache/work/*.csv")
+				return len(list)+len(files) == 0 && err1 == nil && err2 == nil
+			})
+			p.Stop()
+			wantExactly(t, store, want)
+			wantNoLitter(t, store, 1)
+		})
+	}
+}
+
 // After a sync that failed nothing that it was to save is trusted: the rows
 // stand in the next file, and only there.
 func TestFailedSync(t *testing.T) {
@@ -159,8 +231,8 @@ func synced(faults *faultfs.FS) bool {
 	})
 }
 
-// A file that loses bytes when it could not be synced, and still looks whole, is
-// set aside and counted, and not tried again for ever.
+// A file whose bytes somebody changes on the disk when it cannot be synced, and that
+// still looks whole, is not trusted: what was written is what is sent.
 func TestFailedSyncThatCostBytes(t *testing.T) {
 	t.Parallel()
 	b := boxtest.New(t, fleet("instant"))
@@ -171,30 +243,31 @@ func TestFailedSyncThatCostBytes(t *testing.T) {
 	s.publish(at(t, "2026-03-01T12:00:00Z", time.Hour), 7)
 	waitRows(t, backing, 1)
 	path := openFile(t, backing)
-	over := false // the day: what is synced from then on is the whole file
+	over, done := false, false // the day: what is synced from then on is the whole file
 	faults.Watch(func(call string) {
 		over = over || strings.HasPrefix(call, "create work/") && strings.HasSuffix(call, ".csv")
-		if !over || call != "sync work/"+filepath.Base(path) {
+		if !over || done || call != "sync work/"+filepath.Base(path) {
 			return
 		}
+		done = true
 		faults.FailSyncs(1, filepath.Base(path), true)
 		text, err := os.ReadFile(path)
 		if err == nil {
-			err = os.WriteFile(path, bytes.Replace(text, []byte(",7\n"), []byte(",8\n"), 1), 0o600)
+			err = os.WriteFile(path, bytes.Replace(text, []byte(",7,\n"), []byte(",8,\n"), 1), 0o600)
 		}
 		if err != nil {
 			t.Error(err)
 		}
 	})
 	s.publish(at(t, "2026-03-02T12:00:00Z", 25*time.Hour), 1)
-	feed.State("one file set aside", func(s msg.State) bool { return s.Counters["quarantined_files"] == 1 && s.Trouble == "" })
+	boxtest.Poll(t, "the first day's file", func() bool { return ready(t, backing) >= 1 })
+	feed.State("no trouble with the disk", func(s msg.State) bool { return s.Counters["files"] >= 1 && !strings.Contains(s.Trouble, "sync") })
 	p.Stop()
-	for state, want := range map[string]error{"work": fs.ErrNotExist, "ready": fs.ErrNotExist, "quarantine": nil} {
-		if _, err := os.Stat(filepath.Join(backing, state, filepath.Base(path))); !errors.Is(err, want) {
-			t.Errorf("Stat(the file in %s/) = %v; want %v", state, err, want)
-		}
+	rows := rowsIn(t, backing)
+	wantOnce(t, rows, map[string]uint64{s.pub.Epoch().String(): 2})
+	if len(rows) == 0 || rows[0].cells[5] != "7" {
+		t.Errorf("rows = %v; want the first with the value that was published", rows)
 	}
-	wantNoLitter(t, backing, 1)
 }
 
 // The last sync of a run may fail too.

@@ -5,9 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"slices"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/perch-edge/perch/internal/sidecar"
 	"github.com/perch-edge/perch/internal/spool"
@@ -19,7 +20,7 @@ import (
 func (b *book) hold(r *msg.Reading) {
 	h := b.lastHeld(r.Topic())
 	if h == nil || h.over(r.Columns, r.Stamp(), r.BootID) != "" {
-		h = &day{draft: draft{Topic: r.Topic(), Columns: slices.Clone(r.Columns), First: sidecar.MomentOf(&r.Header)}}
+		h = &day{draft: draft{Topic: r.Topic(), Columns: slices.Clone(r.Columns), Format: newFormat, First: sidecar.MomentOf(&r.Header)}}
 		b.held = append(b.held, h)
 	}
 	h.append(r)
@@ -43,12 +44,15 @@ func (b *book) waiting() (sum int) {
 	for _, d := range b.days {
 		sum += len(d.waiting)
 	}
+	for _, d := range b.orphans {
+		sum += len(d.waiting)
+	}
 	return sum
 }
 
-// open takes the store up when its disk has come, and gives its files up when
+// openStore takes the store up when its disk has come, and gives its files up when
 // that has gone.
-func (b *book) open() error {
+func (b *book) openStore() error {
 	sp, err := b.store.Spool()
 	if b.spool != nil && b.spool != sp {
 		b.giveUp()
@@ -66,19 +70,61 @@ func (b *book) open() error {
 // that are not known to be durable.
 func (b *book) giveUp() {
 	b.w.Log.Warn("the disk is gone", "dir", b.spool.Dir())
+	var held []*day
 	for _, d := range b.days {
+		if d.unlinked() {
+			d.damage = "it was removed, and its folder too"
+			b.orphans = append(b.orphans, d)
+			continue
+		}
 		d.waiting, d.since = append(d.since, d.waiting...), nil
+		d.rows = *d.rows.from(d.rows.len() - countRows(d.waiting))
+		if len(d.waiting) > 0 {
+			d.start = momentOf(d.waiting, &d.draft)
+		}
+		held = append(held, d)
 	}
-	b.held = append(slices.Collect(maps.Values(b.days)), b.held...)
+	for _, d := range b.ending {
+		if d.unlinked() && d.rows.len() > 0 {
+			d.damage = "it was removed, and its folder too"
+			b.orphans = append(b.orphans, d)
+		}
+	}
+	b.held = append(held, b.held...)
 	b.closeAll()
+}
+
+// unlinked says whether a file has no name any more, and all that it holds is
+// lost when it is closed.
+func (d *day) unlinked() bool {
+	var st unix.Stat_t
+	return d.file != nil && unix.Fstat(int(d.file.Fd()), &st) == nil && st.Nlink == 0
+}
+
+// countRows counts the rows of a text.
+func countRows(text []byte) int { return bytes.Count(text, []byte("\n")) }
+
+func lineEnd(text []byte) int { return bytes.IndexByte(text, '\n') + 1 }
+
+// momentOf is the moment of a text's first row.
+func momentOf(text []byte, d *draft) sidecar.Moment {
+	at, err := parseRow(text[:lineEnd(text)], len(d.Columns), d.Format)
+	if err != nil {
+		return d.First
+	}
+	at.BootID = d.First.BootID
+	return at
 }
 
 // closeAll closes the files, and knows of no disk any more.
 func (b *book) closeAll() {
-	for _, d := range b.days {
-		d.file.Close() // what is not synced is held, or lost with the disk
+	for _, d := range slices.Concat(b.open(), b.ending) {
+		if d.file != nil && !slices.Contains(b.orphans, d) {
+			d.file.Close() // what is not synced is held, or lost with the disk
+		}
 	}
 	b.spool, b.days, b.ending, b.endErr, b.stale = nil, map[msg.Topic]*day{}, nil, nil, false
+	b.adopted = nil
 }
 
 // takeUp goes on with what is on a disk: the one that had gone, or another.
@@ -142,11 +188,11 @@ func (m mark) covers(row msg.Cursor, boot string) bool {
 func (b *book) learn() {
 	for _, topic := range b.asked {
 		d := b.days[topic]
-		if d == nil || d.last == nil {
+		if d == nil || d.last() == nil {
 			continue
 		}
-		m := mark{Cursor: *d.last}
-		if d.size > 0 {
+		m := mark{Cursor: *d.last()}
+		if d.rows.len() > 0 {
 			m.boot = d.First.BootID // otherwise the row is one before the file
 		}
 		b.marks[topic] = m
@@ -156,12 +202,13 @@ func (b *book) learn() {
 
 // goesBeyond drops the rows that the disk has, and says whether there are others.
 func (b *book) goesBeyond(h *day) bool {
-	for len(h.waiting) > 0 {
-		line := h.waiting[:bytes.IndexByte(h.waiting, '\n')+1]
-		var first contents
-		err := first.row(line, len(common())+len(h.Columns), h.First.BootID)
-		if err == nil && b.isNew(h.Topic, *first.last, h.First.BootID) {
-			h.First = first.start
+	dropped := 0
+	defer func() { h.rows = *h.rows.from(dropped) }()
+	for ; len(h.waiting) > 0; dropped++ {
+		line := h.waiting[:lineEnd(h.waiting)]
+		if at, err := parseRow(line, len(h.Columns), h.Format); err == nil && b.isNew(h.Topic, cursorOf(at), h.First.BootID) {
+			at.BootID = h.First.BootID
+			h.First, h.start = at, at
 			return true
 		}
 		h.waiting = h.waiting[len(line):]
@@ -208,7 +255,7 @@ func (b *book) put(h *day) (err error) {
 		if d, err = b.secure(d, true); err != nil {
 			return err
 		}
-		next.Before = d.last
+		next.Before = d.last()
 		d.Over = h.endOf(d)
 	}
 	if d == nil || d.Over != "" {
@@ -216,7 +263,7 @@ func (b *book) put(h *day) (err error) {
 			return err
 		}
 	}
-	d.waiting, d.last = append(d.waiting, h.waiting...), h.last
+	d.takeOver(h)
 	return nil
 }
 

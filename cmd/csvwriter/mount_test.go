@@ -363,7 +363,7 @@ func TestRowsOfADiskThatCameLater(t *testing.T) {
 	for n := range 6 {
 		h.append(reading(n, 1, 2))
 	}
-	if !b.goesBeyond(h) || strings.Count(string(h.waiting), "\n") != 2 || h.First.Seq != 4 {
+	if !b.goesBeyond(h) || countRows(h.waiting) != 2 || h.First.Seq != 4 || h.rows.text() != "4-5 of 0000000000000007" {
 		t.Errorf("held after a disk with 4 rows: %q from row %d; want rows 4 and 5", h.waiting, h.First.Seq)
 	}
 	if len(b.marks) != 0 {

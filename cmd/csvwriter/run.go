@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"slices"
 	"time"
@@ -19,20 +20,22 @@ func run(ctx context.Context, w *worker.Worker, cfg Config) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, b.close()) }()
-	in, err := w.Messages(b.cursor)
-	if err != nil {
+	if b.in, err = w.Messages(b.cursor); err != nil {
 		return err
 	}
 	w.Ready(ctx)
 	for {
-		m, ok, err := in.Next(ctx, b.due())
+		m, ok, err := b.in.Next(ctx, b.due())
 		if err == nil && ok {
 			err = b.take(ctx, m)
 		} else if err == nil {
 			b.keep()
 		}
 		if err != nil {
-			return errors.Join(err, b.settle())
+			if left := b.settle(); left != nil {
+				err = errors.Join(err, left, b.keepUnsaved())
+			}
+			return err
 		}
 	}
 }
@@ -42,6 +45,7 @@ func run(ctx context.Context, w *worker.Worker, cfg Config) (err error) {
 type book struct {
 	w      *worker.Worker
 	cfg    Config
+	in     *worker.Inbox
 	store  *spool.Store
 	spool  *spool.Spool       // as the store last opened it; nil while it is absent
 	blind  bool               // no disk has been there yet to say what it has
@@ -51,13 +55,25 @@ type book struct {
 	files  *worker.Files
 	days   map[msg.Topic]*day
 	held   []*day // rows that have no file yet, of each stream the oldest first
-	ending []draft
+	ending []*day
 	endErr error // why they are not complete
 	stale  bool  // the journal does not say what days and ending do
 
-	retry time.Time // when the disk is tried again; zero when it is well
-	endAt time.Time // when the ending files are, again
-	idle  time.Time // when files without new rows are looked at
+	salvages map[msg.Topic]pace
+	orphans  []*day // files that were removed together with their folder
+
+	adopted   []*day             // files in ending whose journal is lost
+	bound     map[msg.Topic]bool // streams that were compared with them
+	bindUntil time.Time
+
+	unsaved bool // rows of an earlier run are in cache_dir
+
+	started time.Time
+	noticed time.Time // when a damaged file was last reported
+	checkAt time.Time // when the open files are compared with what was written
+	retry   time.Time // when the disk is tried again; zero when it is well
+	endAt   time.Time // when the ending files are, again
+	idle    time.Time // when files without new rows are looked at
 }
 
 const (
@@ -76,10 +92,11 @@ func openBook(w *worker.Worker, cfg Config) (*book, error) {
 		dir = n.StoreDir
 	}
 	b := &book{w: w, cfg: cfg, store: spool.NewStore(dir, n.MountOf(dir), spool.Work, spool.Ready), blind: true, meter: openMeter(w),
-		marks: map[msg.Topic]mark{}, days: map[msg.Topic]*day{}, endAt: atOnce(), idle: time.Now().Add(idleEvery)}
+		marks: map[msg.Topic]mark{}, bound: map[msg.Topic]bool{}, salvages: map[msg.Topic]pace{}, started: time.Now(), checkAt: atOnce(), days: map[msg.Topic]*day{}, endAt: atOnce(), idle: time.Now().Add(idleEvery)}
 	var err error
 	if b.files, err = w.PublishFiles(); err == nil {
-		err = b.open()
+		b.takeUnsaved()
+		err = b.openStore()
 	}
 	if errors.Is(err, spool.ErrNotMounted) {
 		b.keep() // says so
@@ -94,8 +111,10 @@ func openBook(w *worker.Worker, cfg Config) (*book, error) {
 func (b *book) close() error {
 	b.meter.show(b.store.Written())
 	var errs []error
-	for _, d := range b.days {
-		errs = append(errs, d.file.Close())
+	for _, d := range slices.Concat(b.open(), b.ending, b.orphans) {
+		if d.file != nil {
+			errs = append(errs, d.file.Close())
+		}
 	}
 	return errors.Join(append(errs, b.store.Close(), b.meter.close())...)
 }
@@ -107,13 +126,13 @@ func (b *book) cursor(topic msg.Topic) (msg.Cursor, bool) {
 	if d == nil {
 		d = b.days[topic]
 	}
-	if d == nil || d.last == nil {
+	if d == nil || d.last() == nil {
 		if b.blind {
 			b.asked = append(b.asked, topic)
 		}
-		return msg.Cursor{}, b.blind
+		return msg.Cursor{}, b.blind || len(b.adopted) > 0
 	}
-	return *d.last, true
+	return *d.last(), true
 }
 
 // take appends a reading to its stream's file.
@@ -123,6 +142,9 @@ func (b *book) take(ctx context.Context, m msg.Message) error {
 		b.w.Counter("malformed_readings").Add(1)
 		b.w.Log.Warn("skip reading", "err", err)
 		return nil
+	}
+	if err := b.bind(&r); err != nil {
+		return err
 	}
 	if !b.isNew(r.Topic(), msg.Cursor{Epoch: r.Epoch, Seq: r.Seq}, r.BootID) {
 		return nil
@@ -158,11 +180,17 @@ func (b *book) due() time.Time {
 	}
 	for _, d := range b.days {
 		switch {
-		case b.stale || d.doubted || len(d.waiting) > 0:
+		case b.stale || d.doubted || d.damage != "" || len(d.waiting) > 0:
 			return atOnce()
 		case d.unsynced() && d.synced.Add(time.Second).Before(next):
 			next = d.synced.Add(time.Second)
 		}
+	}
+	if len(b.orphans) > 0 {
+		return atOnce()
+	}
+	if len(b.days) > 0 && b.checkAt.Before(next) {
+		next = b.checkAt
 	}
 	return next
 }
@@ -173,7 +201,15 @@ func (b *book) keep() {
 	if now.Before(b.retry) {
 		return
 	}
+	b.checkAt = now.Add(checkEvery)
 	err := b.work(false)
+	if err == nil {
+		err = errors.Join(b.checkJournal(), b.dropUnsaved())
+	}
+	if now.Sub(b.noticed) > noticeFor {
+		b.w.TroubleWith("file", nil)
+	}
+	b.settleAdopted(now)
 	if err == nil && !now.Before(b.idle) {
 		b.idle = now.Add(idleEvery)
 		b.meter.save()
@@ -224,16 +260,30 @@ func (b *book) settle() error {
 // work brings to disk what can be brought there. A stream that fails does not
 // keep the others from it.
 func (b *book) work(all bool) error {
-	if err := b.open(); err != nil {
+	if err := b.openStore(); err != nil {
 		return fmt.Errorf("rows wait in RAM: %w", err)
 	}
+	lost := b.salvageOrphans()
 	failed := b.place()
 	for topic, d := range b.days {
 		if failed[topic] == nil {
 			_, failed[topic] = b.secure(d, all)
 		}
 	}
-	return errors.Join(slices.Collect(maps.Values(failed))...)
+	return errors.Join(append(slices.Collect(maps.Values(failed)), lost)...)
+}
+
+// checkJournal has the journal written again where somebody has removed it.
+func (b *book) checkJournal() error {
+	if len(b.days) == 0 {
+		return nil
+	}
+	_, err := b.spool.Stat(spool.Work, b.journalFile())
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	b.stale = true
+	return b.freshenJournal()
 }
 
 // secure writes the rows that wait, and syncs where that is due, or all is
@@ -244,10 +294,18 @@ func (b *book) work(all bool) error {
 // kernel marks the pages clean either way (fsync(2)). So the next try writes
 // the rows since the last good one again, to a new file.
 func (b *book) secure(d *day, all bool) (_ *day, err error) {
-	if d.doubted {
-		if d, err = b.startOver(d); err != nil {
-			return nil, err
-		}
+	switch {
+	case d.damage != "": // of an earlier run
+	case d.doubted: // its contents say nothing
+		d, err = b.startOver(d)
+	default:
+		d.damage, err = b.inspect(d)
+	}
+	if err == nil && d.damage != "" {
+		d, err = b.salvage(d)
+	}
+	if err != nil {
+		return nil, err
 	}
 	if err := b.freshenJournal(); err != nil {
 		return nil, err

@@ -1,7 +1,8 @@
 package main
 
 import (
-	"encoding/json"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,42 +12,8 @@ import (
 
 	"github.com/perch-edge/perch/internal/sidecar"
 	"github.com/perch-edge/perch/internal/spool"
-	"github.com/perch-edge/perch/internal/version"
 	"github.com/perch-edge/perch/pkg/msg"
 )
-
-// journal is what csvwriter knows of its files across its own death: which
-// one each stream is written to, and which ones are being completed.
-type journal struct {
-	Version int     `json:"v"`
-	Open    []draft `json:"open"`
-	Ending  []draft `json:"ending,omitempty"`
-	Program string  `json:"program"`
-}
-
-func (b *book) journalName() string { return "work/" + b.w.Name() + ".journal" }
-
-// freshenJournal writes the journal where it does not say what is so. Nothing
-// is written to a file, or taken from work/, before the journal knows of it: so
-// a kill at any moment loses no row and repeats none.
-func (b *book) freshenJournal() error {
-	if !b.stale {
-		return nil
-	}
-	j := journal{Version: 1, Program: "csvwriter " + version.String(), Ending: b.ending}
-	for _, d := range b.days {
-		j.Open = append(j.Open, d.draft)
-	}
-	text, err := json.Marshal(j)
-	if err == nil {
-		err = b.spool.WriteAtom(b.journalName(), append(text, '\n'))
-	}
-	if err != nil {
-		return fmt.Errorf("write journal: %w", err)
-	}
-	b.stale = false
-	return nil
-}
 
 // turnIdle turns files whose day is over though no reading came to say so. It
 // waits a little past midnight for readings of the old day.
@@ -63,8 +30,7 @@ func (b *book) turnIdle() error {
 			return err
 		}
 		d.Over = why
-		next := draft{Topic: topic, Columns: d.Columns, Before: d.last,
-			First: sidecar.Moment{Time: msg.Time{Time: now.Wall}, BootNS: int64(now.Boot), BootID: b.w.BootID(), Synced: now.Synced}}
+		next := draft{Topic: topic, Columns: d.Columns, Before: d.last(), First: b.now()}
 		if _, err := b.begin(d, next); err != nil {
 			return err
 		}
@@ -75,16 +41,19 @@ func (b *book) turnIdle() error {
 // begin makes next the stream's file, and the one before an ending one. All
 // that is wanted of that one is on disk.
 func (b *book) begin(old *day, next draft) (*day, error) {
-	next.ID, next.Over = b.files.NewID(next.First), ""
+	next.ID, next.Over, next.Format, next.Notes = b.files.NewID(next.First), "", newFormat, nil
+	if err := b.spool.MakeStates(spool.Work); err != nil {
+		return nil, err
+	}
 	f, err := b.spool.Create(next.name())
 	if err != nil {
 		return nil, err
 	}
-	d := &day{draft: next, file: f, last: next.Before, synced: time.Now()}
+	d := &day{draft: next, file: f, sum: sha256.New(), synced: time.Now()}
+	d.watch.touched(f)
 	b.days[next.Topic], b.stale = d, true
 	if old != nil {
-		old.file.Close()
-		b.ending, b.endAt = append(b.ending, old.draft), atOnce()
+		b.ending, b.endAt = append(b.ending, old), atOnce()
 	}
 	return d, nil
 }
@@ -95,18 +64,19 @@ func (b *book) startOver(d *day) (*day, error) {
 	if err := d.file.Truncate(d.safe); err != nil {
 		return nil, fmt.Errorf("cut the file at its last good sync: %w", err)
 	}
-	rows, err := surveyTail(d.file, &d.draft)
-	if err != nil {
-		return nil, err
-	}
-	d.Over = "the disk failed to sync it"
+	d.watch.touched(d.file)
+	safe := d.rows.len() - countRows(d.since) - countRows(d.waiting)
+	old := &day{draft: d.draft, file: d.file, rows: *d.rows.before(safe), start: d.start, size: d.safe, safe: d.safe, watch: watch{changed: d.watch.changed}}
+	old.Over = "the disk failed to sync it"
 	next := d.draft
-	next.Before = rows.last
-	fresh, err := b.begin(d, next)
+	next.Before = old.last()
+	fresh, err := b.begin(old, next)
 	if err != nil {
 		return nil, err
 	}
-	fresh.waiting, fresh.last = append(slices.Clone(d.since), d.waiting...), d.last
+	fresh.waiting = append(slices.Clone(d.since), d.waiting...)
+	fresh.rows = *d.rows.from(safe)
+	fresh.start, fresh.end = momentOf(fresh.waiting, &d.draft), d.end
 	return fresh, nil
 }
 
@@ -120,48 +90,100 @@ func (b *book) endAll() error {
 		return err
 	}
 	var errs []error
-	b.ending = slices.DeleteFunc(b.ending, func(d draft) bool {
-		err := b.end(d)
-		errs = append(errs, err)
-		b.stale = b.stale || err == nil
-		return err == nil
-	})
+	for _, d := range slices.Clone(b.ending) {
+		if slices.Contains(b.adopted, d) {
+			continue // its stream is not known yet
+		}
+		d, err := b.end(d)
+		if errs = append(errs, err); err != nil {
+			continue
+		}
+		if d.file != nil {
+			d.file.Close()
+		}
+		b.ending, b.stale = slices.DeleteFunc(b.ending, func(e *day) bool { return e == d }), true
+	}
 	return errors.Join(append(errs, b.freshenJournal())...)
 }
 
 // end completes a file and tells the bus. It goes on wherever an earlier try,
 // perhaps of an earlier run, was cut off: where only the message is missing,
-// it is sent again, and its id tells receivers.
-func (b *book) end(d draft) error {
-	f, err := b.spool.Reopen(d.name())
-	if errors.Is(err, fs.ErrNotExist) {
-		return b.announceAgain(d)
+// it is sent again, and its id tells receivers. It returns the file as it is
+// then: a damaged one is replaced.
+func (b *book) end(d *day) (*day, error) {
+	if d.file == nil {
+		loaded, err := b.load(d.draft)
+		if errors.Is(err, fs.ErrNotExist) {
+			return d, b.announceAgain(d)
+		}
+		if err != nil {
+			return d, err
+		}
+		*d = *loaded
 	}
+	b.w.Progress()
+	if d.Topic == "" {
+		d.Topic, b.stale = b.likelyTopic(), true
+	}
+	err := error(nil)
+	if d.damage == "" {
+		d.damage, err = b.inspect(d)
+	}
+	if err == nil && d.damage == "" && d.end == (sidecar.Moment{}) && d.rows.len() > 0 {
+		err = b.findEnd(d)
+	}
+	if err != nil {
+		return d, err
+	}
+	if d.damage == "" && d.rows.len() > 0 {
+		err = b.complete(d)
+		if !errors.Is(err, spool.ErrDamaged) {
+			return d, err
+		}
+		d.damage = "it has not the bytes that were written"
+	}
+	if d.damage != "" {
+		fresh, err := b.salvage(d)
+		if err != nil {
+			return d, err
+		}
+		if err := b.freshenJournal(); err != nil {
+			return fresh, err
+		}
+		if fresh.rows.len() > 0 {
+			return fresh, b.complete(fresh)
+		}
+		d = fresh
+	}
+	return d, b.spool.Discard(d.name(), spool.Ready)
+}
+
+// findEnd reads the last row's moment, and the hash of the whole, of a file that
+// was cut.
+func (b *book) findEnd(d *day) error {
+	c, err := scan(d.file, &d.draft, b.w.Progress)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	b.w.Progress()
-	rows, err := survey(f, &d)
-	switch {
-	case err != nil:
-		return err
-	case rows.damaged:
-		return b.setAside(d)
-	case rows.count == 0:
-		return b.spool.Discard(d.name(), spool.Ready)
+	if c.rows.len() != d.rows.len() || c.torn > 0 {
+		d.damage = "it has not the rows that were written"
+		return nil
 	}
-	if err := b.cut(f, rows); err != nil {
-		return err
+	d.start, d.end, d.sum = c.start, c.end, c.sum
+	return nil
+}
+
+// complete moves a file whose rows are all on disk to ready/.
+func (b *book) complete(d *day) error {
+	side := b.files.Describe(d.ID, ".csv", csvMedia, d.Topic, d.start, d.end, uint64(d.rows.len()))
+	for _, note := range d.Notes {
+		side.Add(b.files.Event(string(spool.Work), note))
 	}
-	b.w.Progress()
-	side := b.files.Describe(d.ID, ".csv", "text/csv", d.Topic, rows.start, rows.end, rows.count)
-	side.History = []sidecar.Event{b.files.Event(string(spool.Ready), d.Over)}
-	err = b.spool.Complete(f, spool.Ready, side)
-	if errors.Is(err, spool.ErrDamaged) { // a sync failed, and cost some of it
-		return b.setAside(d)
+	side.Add(b.files.Event(string(spool.Ready), d.Over))
+	if d.sum != nil {
+		side.SHA256 = hex.EncodeToString(d.sum.Sum(nil))
 	}
-	if err != nil {
+	if err := b.spool.Complete(d.file, spool.Ready, side); err != nil {
 		return err
 	}
 	b.w.Counter("files").Add(1)
@@ -169,7 +191,9 @@ func (b *book) end(d draft) error {
 	return b.files.Announce(side)
 }
 
-func (b *book) announceAgain(d draft) error {
+const csvMedia = "text/csv"
+
+func (b *book) announceAgain(d *day) error {
 	side, err := b.spool.Sidecar(spool.Ready, d.ID)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // it has gone on to a later state
@@ -180,125 +204,16 @@ func (b *book) announceAgain(d draft) error {
 	return b.files.Announce(side)
 }
 
-// setAside puts away a file that is not what was written: it is for a person
-// to look at, and no reason to stop.
-func (b *book) setAside(d draft) error {
-	b.w.Counter("quarantined_files").Add(1)
-	b.w.Log.Warn("a file is not what was written: moved to quarantine/", "file", d.name())
-	return b.spool.SetAside(d.name())
-}
-
 // cut ends a file at its last whole row.
-func (b *book) cut(f *os.File, rows contents) error {
-	if rows.torn == 0 {
+func (b *book) cut(f *os.File, c contents) error {
+	if c.torn == 0 {
 		return nil
 	}
-	if err := f.Truncate(rows.size); err != nil {
+	if err := f.Truncate(c.size); err != nil {
 		return fmt.Errorf("cut off a torn row: %w", err)
 	}
 	b.w.Counter("repaired_files").Add(1)
-	b.w.Counter("repaired_bytes").Add(int(rows.torn))
-	b.w.Log.Warn("torn end cut off", "file", f.Name(), "bytes", rows.torn)
+	b.w.Counter("repaired_bytes").Add(int(c.torn))
+	b.w.Log.Warn("torn end cut off", "file", f.Name(), "bytes", c.torn)
 	return nil
-}
-
-// restore takes up the files that an earlier run left.
-func (b *book) restore() error {
-	text, err := b.spool.ReadAtom(b.journalName())
-	if errors.Is(err, fs.ErrNotExist) {
-		return b.dropUnbegun()
-	}
-	if err != nil {
-		return err
-	}
-	var j journal
-	if err = json.Unmarshal(text, &j); err == nil && j.Version != 1 {
-		err = fmt.Errorf("version %d: want 1", j.Version)
-	}
-	if err != nil {
-		return fmt.Errorf("read journal %s in %s: %w; move it away to begin new files", b.journalName(), b.spool.Dir(), err)
-	}
-	b.ending = j.Ending
-	for _, d := range j.Open {
-		b.w.Progress()
-		if err := b.reopen(d); err != nil {
-			return err
-		}
-	}
-	return b.dropUnbegun()
-}
-
-// reopen goes on with a file after its last whole row. Should the file be gone
-// or be another, a new one takes its place: the journal still knows where the
-// stream was before it.
-func (b *book) reopen(known draft) error {
-	f, err := b.spool.Reopen(known.name())
-	if errors.Is(err, fs.ErrNotExist) {
-		b.w.Log.Warn("an open file is gone", "file", known.name())
-		_, err = b.begin(nil, known)
-		return err
-	}
-	if err != nil {
-		return err
-	}
-	rows, err := surveyTail(f, &known)
-	if err == nil && rows.damaged {
-		known.Before = rows.last
-		_, again := b.begin(nil, known)
-		return errors.Join(b.setAside(known), again, f.Close())
-	}
-	if err == nil {
-		err = b.cut(f, rows)
-	}
-	if err == nil {
-		err = fdatasync(f) // what the earlier run had no time for
-	}
-	if err != nil {
-		return errors.Join(err, f.Close())
-	}
-	b.days[known.Topic] = &day{draft: known, file: f, last: rows.last, size: rows.size, safe: rows.size, synced: time.Now()}
-	return nil
-}
-
-// dropUnbegun removes files that were made but never came into the journal:
-// they have no row.
-func (b *book) dropUnbegun() error {
-	names, err := b.spool.List(spool.Work, b.w.Name())
-	if err != nil {
-		return err
-	}
-	known := map[string]bool{}
-	for _, d := range b.days {
-		known[d.name()] = true
-	}
-	for _, d := range b.ending {
-		known[d.name()] = true
-	}
-	for _, name := range names {
-		if known[name] {
-			continue
-		}
-		empty, err := b.hasNoRow(name)
-		switch {
-		case err != nil:
-			return err
-		case !empty:
-			b.w.Log.Warn("a file with rows that is not in the journal is left alone", "file", name)
-		default:
-			if err := b.spool.Remove(name); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-func (b *book) hasNoRow(name string) (bool, error) {
-	f, err := b.spool.Reopen(name)
-	if err != nil {
-		return false, err
-	}
-	defer f.Close()
-	st, err := f.Stat()
-	return err == nil && st.Size() == 0, err
 }

@@ -65,12 +65,25 @@ func (c *camera) publish(bytes ...int) msg.Stamp {
 	if len(bytes) > 0 {
 		n = bytes[0]
 	}
+	return c.stamped(n, c.clock.Now())
+}
+
+// publishLater publishes the picture as one that is taken after that time.
+func (c *camera) publishLater(after time.Duration) {
+	c.t.Helper()
+	stamp := c.clock.Now()
+	stamp.Boot += after
+	stamp.Wall = stamp.Wall.Add(after)
+	c.stamped(len(c.picture), stamp)
+}
+
+func (c *camera) stamped(n int, stamp msg.Stamp) msg.Stamp {
+	c.t.Helper()
 	slot, err := c.out.Claim()
 	if err != nil {
 		c.t.Fatal(err)
 	}
 	copy(slot.Bytes(), c.picture[:n])
-	stamp := c.clock.Now()
 	if _, err := slot.Publish(n, stamp); err != nil {
 		c.t.Fatal(err)
 	}

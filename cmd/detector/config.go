@@ -6,11 +6,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/perch-edge/perch/internal/nearest"
 	"github.com/perch-edge/perch/internal/onnx"
+	"github.com/perch-edge/perch/internal/onnxfile"
 	"github.com/perch-edge/perch/internal/yolo"
 	"github.com/perch-edge/perch/pkg/pixel"
 	"github.com/perch-edge/perch/pkg/topology"
@@ -20,9 +22,12 @@ import (
 // Config is the table [worker.NAME].
 type Config struct {
 	Model     string             `toml:"model" doc:"an ONNX file; or sim:, for the simulated camera's target"`
-	Family    yolo.Family        `toml:"family" doc:"yolox, yolov5, yolov8 (also v9, v11), or auto: by the model's shapes"`
+	Family    yolo.Family        `toml:"family" doc:"yolox, yolov5 (also v3, v7, MegaDetector), yolov6, yolov8 (also v9, v11, v12), end2end (v10, v26, nms=True), rtdetr, or auto: by what the model is like"`
+	Scale     Scale              `toml:"scale" doc:"values of a colour that the model takes: 0-1 or 0-255; auto: as its family does"`
+	Order     Order              `toml:"order" doc:"of the colours that the model takes: rgb or bgr; auto: as its family does"`
+	Place     Place              `toml:"place" doc:"of the frame in the model's input: centre, topleft, or stretch to fill it; auto: as its family does"`
 	InputSize pixel.Size         `toml:"input_size" doc:"WIDTHxHEIGHT, of a model that leaves it open"`
-	Labels    Labels             `toml:"labels" doc:"names of the classes: a list, or a file with one a line; default: the model's own, or COCO's 80"`
+	Labels    Labels             `toml:"labels" doc:"names of the classes: a list, a file (one a line, or JSON), or coco for COCO's 80; default: the model's own, or COCO's where it has 80"`
 	Only      []string           `toml:"only" doc:"labels that count; none is all"`
 	MinScore  float64            `toml:"min_score" doc:"least score of an object, 0 to 1"`
 	MinScores map[string]float64 `toml:"min_scores" doc:"least score by label, as {person = 0.5}"`
@@ -43,6 +48,8 @@ type Config struct {
 	Optimisation onnx.Level        `toml:"optimisation" doc:"of the network's graph: off, basic, extended or all"`
 	Provider     string            `toml:"provider" doc:"ONNX Runtime's execution provider: cpu, or one that the library has, such as XNNPACK"`
 	Deadline     topology.Duration `toml:"deadline" doc:"longest run of the network; after it the worker ends, to be started again"`
+
+	found []string // labels of the model, once Check has loaded it
 }
 
 // Moved says where keys of former versions are now.
@@ -58,6 +65,8 @@ func (c *Config) Knows() []string {
 		return c.Only
 	case len(c.Labels) > 0:
 		return c.Labels
+	case len(c.found) > 0:
+		return c.found
 	case c.Model == Simulated:
 		return []string{"target"}
 	}
@@ -75,7 +84,7 @@ const (
 
 // DefaultConfig has no model: which objects matter is for the user to say.
 func DefaultConfig() Config {
-	return Config{Family: yolo.Auto, MinScore: 0.3, NMS: 0.45, MaxHz: 5,
+	return Config{Family: yolo.Auto, Scale: "auto", Order: "auto", Place: "auto", MinScore: 0.3, NMS: 0.45, MaxHz: 5,
 		Gate: GateNone, AtLeastEvery: topology.Duration(5 * time.Second), GateLevels: 12, GateArea: 0.002,
 		Without: Fail, Threads: 1, Optimisation: onnx.All, Provider: onnx.CPU, Deadline: topology.Duration(10 * time.Second)}
 }
@@ -141,6 +150,19 @@ func (c *Config) checkModel() error {
 	return nil
 }
 
+// inspect reads what the model's file states about itself, and fails when it is no
+// whole ONNX file.
+func (c *Config) inspect() (*onnxfile.Info, error) {
+	info, err := onnxfile.Inspect(c.Model)
+	if err != nil {
+		return nil, err
+	}
+	if info.Bytes > maxModel {
+		return nil, fmt.Errorf("%d bytes with its weights: want at most %d", info.Bytes, maxModel)
+	}
+	return info, nil
+}
+
 // Rings is the shared memory that the messages take.
 func (c *Config) Rings() []worker.Ring { return []worker.Ring{worker.DetectionHistory()} }
 
@@ -150,14 +172,15 @@ func (c *Config) Pins() int { return 1 }
 // leastScores are the thresholds of the classes; over 1 where a label does not count.
 func (c *Config) leastScores(labels []string) ([]float32, error) {
 	var errs []error
-	index := map[string]int{}
+	index := map[string][]int{} // several classes may have one name
 	for i, l := range labels {
-		index[l] = i
+		index[l] = append(index[l], i)
 	}
-	know := func(key, label string) {
-		if _, ok := index[label]; !ok {
+	known := func(key, label string) []int {
+		if len(index[label]) == 0 {
 			errs = append(errs, fmt.Errorf("%s: the model has no label %q%s", key, label, nearest.Hint(label, labels)))
 		}
+		return index[label]
 	}
 	scores := make([]float32, len(labels))
 	for i := range scores {
@@ -167,15 +190,15 @@ func (c *Config) leastScores(labels []string) ([]float32, error) {
 		}
 	}
 	for _, l := range c.Only {
-		know("only", l)
-		if i, ok := index[l]; ok {
+		for _, i := range known("only", l) {
 			scores[i] = float32(c.MinScore)
 		}
 	}
 	for l, v := range c.MinScores {
-		know("min_scores", l)
-		if i, ok := index[l]; ok && scores[i] <= 1 {
-			scores[i] = float32(v)
+		for _, i := range known("min_scores", l) {
+			if scores[i] <= 1 {
+				scores[i] = float32(v)
+			}
 		}
 	}
 	return scores, errors.Join(errs...)
@@ -188,15 +211,13 @@ type Labels []string
 func (l *Labels) UnmarshalTOML(v any) error {
 	switch v := v.(type) {
 	case string:
-		text, err := os.ReadFile(v)
-		if err != nil {
-			return fmt.Errorf("read labels: %w", err)
+		if v == "coco" {
+			*l = yolo.COCO()
+			return nil
 		}
-		if len(text) > 1<<20 {
-			return fmt.Errorf("read labels %s: %d bytes: want a name a line", v, len(text))
-		}
-		*l = strings.Split(strings.TrimSpace(strings.ReplaceAll(string(text), "\r", "")), "\n")
-		return nil
+		names, err := readLabels(v)
+		*l = names
+		return err
 	case []any:
 		*l = nil
 		for _, item := range v {
@@ -209,6 +230,66 @@ func (l *Labels) UnmarshalTOML(v any) error {
 		return nil
 	}
 	return errors.New("want a list of strings, or the name of a file with one a line")
+}
+
+// readLabels reads a file with a name a line, or with a list or dictionary of names.
+func readLabels(file string) (Labels, error) {
+	st, err := os.Stat(file)
+	if err != nil {
+		return nil, fmt.Errorf("read labels: %w", err)
+	}
+	if !st.Mode().IsRegular() || st.Size() > 1<<20 {
+		return nil, fmt.Errorf("read labels %s: %s of %d bytes: want a file with a name a line", file, st.Mode().Type(), st.Size())
+	}
+	bytes, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("read labels: %w", err)
+	}
+	text := strings.TrimSpace(strings.TrimPrefix(strings.ReplaceAll(string(bytes), "\r", ""), "\ufeff"))
+	if strings.HasPrefix(text, "{") || strings.HasPrefix(text, "[") {
+		names, err := yolo.ParseNames(text)
+		if err != nil {
+			return nil, fmt.Errorf("read labels %s: %w", file, err)
+		}
+		return names, nil
+	}
+	if ext := filepath.Ext(file); ext == ".yaml" || ext == ".yml" {
+		return nil, fmt.Errorf("read labels %s: YAML: want a file with a name a line, or JSON", file)
+	}
+	return strings.Split(text, "\n"), nil
+}
+
+// Scale is which values of a colour a model takes.
+type Scale string
+
+// UnmarshalText makes a Scale a value of a topology.
+func (s *Scale) UnmarshalText(text []byte) error {
+	return oneOf((*string)(s), text, "auto", "0-1", "0-255")
+}
+
+// Order is the order of the colours that a model takes.
+type Order string
+
+// UnmarshalText makes an Order a value of a topology.
+func (o *Order) UnmarshalText(text []byte) error {
+	return oneOf((*string)(o), text, "auto", "rgb", "bgr")
+}
+
+// Place is where a frame lies in a model's input.
+type Place string
+
+// UnmarshalText makes a Place a value of a topology.
+func (p *Place) UnmarshalText(text []byte) error {
+	return oneOf((*string)(p), text, "auto", "centre", "topleft", "stretch")
+}
+
+func oneOf(to *string, text []byte, words ...string) error {
+	if !slices.Contains(words, string(text)) {
+		last := len(words) - 1
+		return fmt.Errorf("want %s or %s", strings.Join(words[:last], ", "), words[last])
+	}
+	*to = string(text)
+	return nil
 }
 
 // Gate is what must be so for the model to look.

@@ -19,6 +19,7 @@ const (
 type gate struct {
 	cfg    Config
 	looked bool
+	change bool          // something moved in the last frame
 	at     time.Duration // boot time of the frame that the model looked at last
 	size   pixel.Size
 	masked []bool
@@ -50,8 +51,9 @@ func (g *gate) still(img pixel.Image, at time.Duration) (bool, error) {
 		step, first = 3, 1
 	}
 	g.sample(luma, img.Size, step, first)
+	g.change = g.looked && img.Size == g.size && g.moved()
 	fresh := g.looked && img.Size == g.size && at >= g.at && at-g.at < g.cfg.AtLeastEvery.D()
-	if fresh && !g.moved() {
+	if fresh && !g.change {
 		return true, nil
 	}
 	g.looked, g.size, g.at = true, img.Size, at

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
+	"slices"
 
 	"github.com/perch-edge/perch/internal/onnx"
 	"github.com/perch-edge/perch/internal/scenemodel"
@@ -17,7 +17,13 @@ import (
 type network struct {
 	runtime *onnx.Runtime
 	session *onnx.Session
+	size    pixel.Size // of the input
+	tensor  []float32  // the picture, a plane a colour
+	pixels  []float32  // the same with the colours of a pixel side by side, where the network wants it so
+	varied  []bool     // outputs whose shape the model leaves open
 	layout  yolo.Layout
+	in      yolo.Input
+	outs    [][]float32
 	labels  []string
 	decoder *yolo.Decoder
 	box     *yolo.Letterbox
@@ -32,55 +38,137 @@ type view struct {
 }
 
 // openNetwork loads the runtime and the model, and runs it once.
-func openNetwork(ctx context.Context, cfg Config) (n *network, err error) {
-	path, err := onnx.Find(cfg.Library)
+func openNetwork(ctx context.Context, cfg Config) (*network, error) {
+	n, err := load(ctx, cfg)
+	if why := (*libraryError)(nil); errors.As(err, &why) {
+		return nil, worker.NoDevice(err)
+	}
 	if err != nil {
-		return nil, worker.NoDevice(err)
-	}
-	n = &network{}
-	if n.runtime, err = onnx.Load(path); err != nil {
-		return nil, worker.NoDevice(err)
-	}
-	if err := n.open(ctx, cfg); err != nil {
 		err = fmt.Errorf("model %s: %w", cfg.Model, err)
 		if ctx.Err() == nil {
 			err = worker.BadConfig(err)
 		}
+		return nil, err
+	}
+	return n, nil
+}
+
+// libraryError is one of ONNX Runtime's library, and not of the model.
+type libraryError struct{ error }
+
+func (e *libraryError) Unwrap() error { return e.error }
+
+func load(ctx context.Context, cfg Config) (*network, error) {
+	path, err := onnx.Find(cfg.Library)
+	if err != nil {
+		return nil, &libraryError{err}
+	}
+	n := &network{}
+	if n.runtime, err = onnx.Load(path); err != nil {
+		return nil, &libraryError{err}
+	}
+	if err := n.open(ctx, cfg); err != nil {
 		return nil, errors.Join(err, n.close())
 	}
 	return n, nil
 }
 
 func (n *network) open(ctx context.Context, cfg Config) (err error) {
-	model := scenemodel.Model()
-	if cfg.Model != Simulated {
-		if model, err = os.ReadFile(cfg.Model); err != nil {
-			return err
-		}
+	options := onnx.Options{Threads: cfg.Threads, Level: cfg.Optimisation, Provider: cfg.Provider}
+	if cfg.Model == Simulated {
+		n.session, err = n.runtime.Open(scenemodel.Model(), options)
+	} else if _, err = cfg.inspect(); err == nil {
+		n.session, err = n.runtime.OpenFile(cfg.Model, options)
 	}
-	n.session, err = n.runtime.Open(model, onnx.Options{Threads: cfg.Threads, Level: cfg.Optimisation, Provider: cfg.Provider})
 	if err != nil {
 		return err
 	}
-	meta := n.session.Metadata()
-	size, err := yolo.InputSize(n.session.InputPort().Shape, meta, cfg.InputSize)
-	if err != nil {
+	if err := n.shape(ctx, cfg); err != nil {
 		return err
 	}
-	if err := n.session.Shape(ctx, yolo.Shape(size)); err != nil {
-		return err
-	}
-	var shapes [][]int64
-	for _, p := range n.session.OutputPorts() {
-		shapes = append(shapes, p.Shape)
-	}
-	if n.layout, err = yolo.Recognise(cfg.Family, size, shapes, meta); err != nil {
-		return err
-	}
-	if err := n.layout.Look(n.session.Output(n.layout.Output)); err != nil {
+	if err := n.recognise(ctx, cfg); err != nil {
 		return err
 	}
 	return n.choose(cfg)
+}
+
+// shape settles the input's size and runs the network once.
+func (n *network) shape(ctx context.Context, cfg Config) error {
+	declared, last := yolo.LastChannels(n.session.InputPort().Shape)
+	size, err := yolo.InputSize(declared, n.session.Metadata(), cfg.InputSize)
+	if err != nil {
+		return err
+	}
+	n.size = size
+	side := map[string][]float32{}
+	for _, p := range n.session.SidePorts() {
+		if side[p.Name], err = yolo.SideInput(p.Name, size); err != nil {
+			return err
+		}
+	}
+	shape := yolo.Shape(size)
+	if last {
+		shape = []int64{1, int64(size.Height), int64(size.Width), 3}
+	}
+	n.varied = nil
+	for _, p := range n.session.OutputPorts() {
+		n.varied = append(n.varied, slices.ContainsFunc(p.Shape, func(side int64) bool { return side < 0 }))
+	}
+	if err := n.session.Shape(ctx, shape, side); err != nil {
+		if cfg.InputSize == (pixel.Size{}) && (declared[2] < 0 || declared[3] < 0) {
+			return fmt.Errorf("the model leaves its input's size open, and %s does not fit: set input_size: %w", size, err)
+		}
+		return err
+	}
+	n.tensor = n.session.Input()
+	if last {
+		n.tensor = make([]float32, len(n.tensor))
+		n.pixels = n.session.Input()
+	}
+	return nil
+}
+
+// recognise settles what the outputs are, with the help of a run on a test picture.
+func (n *network) recognise(ctx context.Context, cfg Config) (err error) {
+	m := yolo.Model{Size: n.size, Input: n.session.InputPort().Name, Meta: n.session.Metadata(), Names: len(cfg.Labels),
+		Told: cfg.Scale != "auto" && cfg.Order != "auto" && cfg.Place != "auto"}
+	for i, p := range n.session.OutputPorts() {
+		m.Outputs = append(m.Outputs, yolo.Tensor{Name: p.Name, Shape: p.Shape, Open: n.varied[i], Integers: p.Type == onnx.Int32 || p.Type == onnx.Int64})
+	}
+	if n.layout, err = yolo.Recognise(cfg.Family, m); err != nil {
+		return err
+	}
+	yolo.Probe(n.input(cfg), n.tensor)
+	if err := n.run(ctx); err != nil {
+		return err
+	}
+	if err := n.layout.Look(n.outputs()); err != nil {
+		return err
+	}
+	n.in = n.input(cfg)
+	return nil
+}
+
+// input is how the network wants its pictures: as its family does, but for what
+// the user says otherwise.
+func (n *network) input(cfg Config) yolo.Input {
+	in := n.layout.Input()
+	if n.session.InputPort().Type == onnx.Uint8 {
+		in.Scale = 1
+	}
+	switch cfg.Scale {
+	case "0-1":
+		in.Scale = 1.0 / 255
+	case "0-255":
+		in.Scale = 1
+	}
+	if cfg.Order != "auto" {
+		in.BGR = cfg.Order == "bgr"
+	}
+	if cfg.Place != "auto" {
+		in.Centred, in.Stretched = cfg.Place == "centre", cfg.Place == "stretch"
+	}
+	return in
 }
 
 // choose settles which objects count.
@@ -101,7 +189,7 @@ func (n *network) choose(cfg Config) (err error) {
 // of an mjpeg camera, what was decoded of it.
 func (n *network) take(img pixel.Image) (err error) {
 	if of := (view{img.Format, img.Size, img.Colour}); n.box == nil || n.of != of {
-		n.box, err = yolo.NewLetterbox(img.Format, img.Size, img.Colour, n.layout.Input(), n.session.Input())
+		n.box, err = yolo.NewLetterbox(img.Format, img.Size, img.Colour, n.in, n.tensor)
 		if err != nil {
 			return err
 		}
@@ -111,11 +199,25 @@ func (n *network) take(img pixel.Image) (err error) {
 }
 
 // run runs the network on what was taken.
-func (n *network) run(ctx context.Context) error { return n.session.Run(ctx) }
+func (n *network) run(ctx context.Context) error {
+	if n.pixels != nil {
+		yolo.Interleave(n.tensor, n.pixels)
+	}
+	return n.session.Run(ctx)
+}
+
+// outputs are those of the last run that the layout reads.
+func (n *network) outputs() [][]float32 {
+	n.outs = n.outs[:0]
+	for _, i := range n.layout.Outputs {
+		n.outs = append(n.outs, n.session.Output(i))
+	}
+	return n.outs
+}
 
 // objects are what the last run found; they are valid until the next.
 func (n *network) objects() ([]yolo.Object, error) {
-	return n.decoder.Decode(n.session.Output(n.layout.Output), n.box)
+	return n.decoder.Decode(n.outputs(), n.box)
 }
 
 func (n *network) close() error {

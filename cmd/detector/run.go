@@ -57,11 +57,16 @@ func run(ctx context.Context, w *worker.Worker, cfg Config) (err error) {
 		}
 	}()
 	w.Trouble(nil)
-	w.Log.Info("model", "model", cfg.Model, "family", n.layout.Family, "input", n.layout.Size.String(), "classes", n.layout.Classes,
+	w.Log.Info("model", "model", cfg.Model, "family", n.layout.Family, "input", n.in.String(), "classes", len(n.labels),
 		"runtime", n.runtime.Version())
-	w.Status("%s, %s, %d classes, at most %g Hz", cfg.Model, n.layout.Size, n.layout.Classes, cfg.MaxHz)
+	d.status("")
 	w.Ready(ctx)
 	return d.look(ctx)
+}
+
+// status says what the model is; more is added to that.
+func (d *detector) status(more string) {
+	d.w.Status("%s, %s, %d classes, at most %g Hz%s", d.cfg.Model, d.network.layout.Size, len(d.network.labels), d.cfg.MaxHz, more)
 }
 
 // awaitRuntime waits until there is a library, if that is what is to be done.
@@ -95,6 +100,7 @@ type detector struct {
 	limit   pixel.Size // of the jpeg decoder
 	decoded []byte
 	seen    []msg.Object // when the model looked last
+	quiet   quiet
 }
 
 // look looks at the newest frame, again and again, at most max_hz times a second.
@@ -164,12 +170,32 @@ func (d *detector) see(ctx context.Context, frame msg.Frame) error {
 	if err != nil {
 		return err
 	}
+	seen := d.network.decoder.Seen()
+	if err := seen.Err(); err != nil {
+		// Not published: that nothing was found is not known of this frame.
+		d.w.Counter("bad_outputs").Add(1)
+		d.w.Trouble(fmt.Errorf("frame %d: %w", frame.Seq, err))
+		return nil
+	}
 	d.seen = d.named(objects)
+	d.listen(frame.Stamp.Boot, seen)
 	d.w.Counter("frames_seen").Add(1)
 	d.w.Counter("objects").Add(len(d.seen))
 	err = d.publish(frame, "")
 	d.w.Gauge("postprocess_ms", milliseconds(time.Since(begun)))
 	return err
+}
+
+// listen reports once when the model seems to be unable to find anything.
+func (d *detector) listen(at time.Duration, seen yolo.Seen) {
+	reported := d.quiet.reported
+	if d.quiet.add(at, d.gate.change, len(d.seen), d.cfg.MinScore, seen) {
+		d.w.Log.Warn(d.quiet.report(d.network, d.cfg.MinScore))
+		d.status("; it has found nothing yet: see the log")
+	} else if reported && len(d.seen) > 0 {
+		d.quiet = quiet{heard: true}
+		d.status("")
+	}
 }
 
 // take brings a frame into the network's input, unless nothing has moved in it.
@@ -178,8 +204,9 @@ func (d *detector) take(frame msg.Frame) (still bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if d.cfg.Gate == GateMotion {
-		if still, err = d.gate.still(img, frame.Stamp.Boot); still || err != nil {
+	if d.cfg.Gate == GateMotion || d.quiet.watching() {
+		still, err = d.gate.still(img, frame.Stamp.Boot)
+		if err != nil || still && d.cfg.Gate == GateMotion {
 			return still, err
 		}
 	}

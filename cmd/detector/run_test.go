@@ -152,9 +152,10 @@ func TestTheFramesColourCounts(t *testing.T) {
 		if err := d.network.take(img); err != nil {
 			t.Fatal(err)
 		}
-		in, n := d.network.layout.Input(), len(d.network.session.Input())/3
+		in, tensor := d.network.in, d.network.tensor
+		n := len(tensor) / 3
 		at := in.Size.Height/2*in.Size.Width + in.Size.Width/2
-		got := [3]float32{d.network.session.Input()[at], d.network.session.Input()[n+at], d.network.session.Input()[2*n+at]}
+		got := [3]float32{tensor[at], tensor[n+at], tensor[2*n+at]}
 		if in.BGR {
 			got[0], got[2] = got[2], got[0]
 		}
@@ -214,7 +215,7 @@ func jpegOf(t *testing.T, frame uint64) []byte {
 	return append([]byte(nil), picture...)
 }
 
-// slow is a yolov8 of one class that counts to 2^62 for a picture that is not black.
+// slow is a yolov8 of one class that counts to 2^62 for a picture with a white pixel.
 func slow() []byte {
 	body := &onnxfile.Graph{Name: "body",
 		Inputs:  []onnxfile.Value{{Name: "i", Type: onnxfile.Int64}, {Name: "go", Type: onnxfile.Bool}, {Name: "x", Type: onnxfile.Float}},
@@ -224,9 +225,12 @@ func slow() []byte {
 	return onnxfile.Encode(&onnxfile.Graph{Name: "slow", Metadata: []onnxfile.Pair{{Key: "names", Value: "{0: 'x'}"}},
 		Inputs:    []onnxfile.Value{{Name: "images", Type: onnxfile.Float, Shape: []int64{1, 3, 32, 32}}},
 		Outputs:   []onnxfile.Value{{Name: "out", Type: onnxfile.Float, Shape: []int64{1, 5, 21}}},
-		Constants: []onnxfile.Constant{{Name: "many", Floats: []float32{1e15}}, {Name: "shape", Shape: []int64{3}, Ints: []int64{1, 5, 21}}},
+		Constants: []onnxfile.Constant{{Name: "many", Floats: []float32{1e15}}, {Name: "half", Floats: []float32{0.5}}, {Name: "shape", Shape: []int64{3}, Ints: []int64{1, 5, 21}}},
 		Nodes: []onnxfile.Node{
-			{Op: "ReduceMax", In: []string{"images"}, Out: []string{"light"}, Attributes: []onnxfile.Attribute{axes}},
+			{Op: "ReduceMin", In: []string{"images"}, Out: []string{"white"}, Attributes: []onnxfile.Attribute{{Name: "axes", Value: []int64{1}}}},
+			{Op: "ReduceMax", In: []string{"white"}, Out: []string{"whitest"}, Attributes: []onnxfile.Attribute{axes}},
+			{Op: "Sub", In: []string{"whitest", "half"}, Out: []string{"over"}},
+			{Op: "Relu", In: []string{"over"}, Out: []string{"light"}},
 			{Op: "Mul", In: []string{"light", "many"}, Out: []string{"wanted"}},
 			{Op: "Cast", In: []string{"wanted"}, Out: []string{"times"}, Attributes: []onnxfile.Attribute{{Name: "to", Value: int64(onnxfile.Int64)}}},
 			{Op: "Loop", In: []string{"times", "", "light"}, Out: []string{"done"}, Attributes: []onnxfile.Attribute{{Name: "body", Value: body}}},
@@ -284,11 +288,11 @@ func TestBadModelsAreRefused(t *testing.T) {
 		settings string
 		want     string
 	}{
-		"text":      {[]byte("no model"), "", "not a model that ONNX Runtime reads"},
-		"cut short": {slow()[:200], "", "not a model that ONNX Runtime reads"},
-		"input":     {same(tensor("a", 1, 416, 416, 3), tensor("b", 1, 416, 416, 3), "Relu"), "", "want [1 3 height width]"},
-		"output":    {same(tensor("a", 1, 3, 32, 32), tensor("b", 1, 3, 32, 32), "Relu"), "", "outputs of shape [[1 3 32 32]]"},
-		"task":      {same(tensor("a", 1, 3, 32, 32), tensor("b", 1, 3, 32, 32), "Relu", onnxfile.Pair{Key: "task", Value: "pose"}), "", `task is "pose"`},
+		"text":      {[]byte("no model"), "", `not an ONNX file but a text that begins "no model"`},
+		"cut short": {slow()[:200], "", "not complete: 200 bytes of at least"},
+		"input":     {same(tensor("a", 1, 416, 416, 5), tensor("b", 1, 416, 416, 5), "Relu"), "", "want [1 3 height width]"},
+		"output":    {same(tensor("a", 1, 3, 32, 32), tensor("b", 1, 3, 32, 32), "Relu"), "", "outputs b of shape [[1 3 32 32]]"},
+		"task":      {same(tensor("a", 1, 3, 32, 32), tensor("b", 1, 3, 32, 32), "Relu", onnxfile.Pair{Key: "task", Value: "pose"}), "", `a pose model (its task is "pose")`},
 		"labels":    {slow(), `labels = ["a", "b"]`, "want one for each of the model's 1 classes"},
 		"only":      {slow(), `only = ["y"]`, `the model has no label "y"`},
 		"size":      {slow(), `input_size = "64x64"`, "takes no other size"},

@@ -27,10 +27,7 @@ func TestAClipThroughTheCamera(t *testing.T) {
 		t.Skip("PERCH_TESTDATA is not set: the folder with clip.mp4")
 	}
 	t.Parallel()
-	program := filepath.Join(t.TempDir(), "sensor-camera")
-	if text, err := exec.Command("go", "build", "-o", program, "../sensor-camera").CombinedOutput(); err != nil {
-		t.Fatalf("build sensor-camera: %v: %s", err, text)
-	}
+	program := filepath.Join(boxtest.Built(t, "sensor-camera"), "sensor-camera")
 	b := boxtest.New(t, fmt.Sprintf(`[sensor.porch]
 program = %q
 input = "file:%s"

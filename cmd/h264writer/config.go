@@ -77,7 +77,7 @@ func (c *Config) Validate() error {
 	if d := c.Fragment.D(); d < 100*time.Millisecond || d > time.Second {
 		refuse("fragment", `want "100ms" to "1s"`)
 	}
-	if all := append([]string{auto}, encoders()...); !slices.Contains(all, c.Encoder) {
+	if all := append([]string{auto}, encoderNames()...); !slices.Contains(all, c.Encoder) {
 		refuse("encoder", "unknown encoder%s", nearest.Hint(c.Encoder, all))
 	}
 	if !slices.Contains(presets(), c.Preset) {

@@ -23,7 +23,7 @@ const (
 	x264 = "libx264"
 )
 
-func encoders() []string { return []string{x264, "h264_v4l2m2m", "h264_nvenc", "libopenh264"} }
+func encoderNames() []string { return []string{x264, "h264_v4l2m2m", "h264_nvenc", "libopenh264"} }
 
 // candidates are the encoders that a setting may mean, the best first.
 func candidates(setting string) []string {
@@ -36,28 +36,32 @@ func candidates(setting string) []string {
 // trialPatience is how long an encoder may take for its first picture.
 const trialPatience = 10 * time.Second
 
-// working are those candidates that encode a picture on this machine.
-func working(ctx context.Context, w *worker.Worker, setting string) ([]string, error) {
-	var found []string
+// findEncoders are the candidates, as far as they work on this machine.
+func findEncoders(ctx context.Context, w *worker.Worker, setting string) (*encoders, error) {
+	e := newEncoders(candidates(setting))
 	var errs []error
-	for _, name := range candidates(setting) {
+	for i, name := range e.names {
 		w.Progress()
 		if err := try(ctx, name); err != nil {
 			errs = append(errs, fmt.Errorf("encoder %s: %w", name, err))
 			continue
 		}
-		found = append(found, name)
+		e.works[i] = true
 	}
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
-	if len(found) == 0 {
+	if !slices.Contains(e.works, true) {
 		return nil, worker.NoDevice(errors.Join(errs...))
 	}
+	e.use, e.since = slices.Index(e.works, true), time.Now()
 	if len(errs) > 0 {
-		w.Log.Info("not every encoder works here", "taken", found[0], "err", errors.Join(errs...))
+		w.Log.Debug("encoders that do not work here", "err", errors.Join(errs...))
 	}
-	return found, nil
+	if e.use > 0 {
+		w.Log.Info("recording in software: this machine has no hardware encoder that works", "encoder", e.current())
+	}
+	return e, nil
 }
 
 // try encodes one grey picture.
@@ -170,13 +174,22 @@ func (c Config) fragment(hz float64) time.Duration {
 // before it.
 const borderSlack = 500 * time.Microsecond
 
+// keyFrameSlack is how much before a border a picture may come that is the first
+// of the next segment, by keyFrames.
+func keyFrameSlack(segment time.Duration) time.Duration {
+	return time.Duration(1e-5 * float64(segment) / keyFrameParts(segment))
+}
+
+// keyFrameParts is how many key frames a segment has.
+func keyFrameParts(segment time.Duration) float64 { return math.Ceil(segment.Seconds() / 10) }
+
 // keyFrames is the expression that asks for a key frame at the first picture of
 // each span of time: a segment, or where that is longer than ten seconds, an
 // equal part of it, for players that seek. The borders are multiples of the
 // span and not counted from the last key frame, so that the segment muxer, which
 // also counts from zero, cuts where they are.
 func keyFrames(segment time.Duration) string {
-	parts := math.Ceil(segment.Seconds() / 10)
+	parts := keyFrameParts(segment)
 	cell := func(t string) string {
 		return fmt.Sprintf("floor(%s*%g/%g+1e-5)", t, parts, segment.Seconds())
 	}

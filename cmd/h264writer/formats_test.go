@@ -2,18 +2,21 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/perch-edge/perch/internal/sidecar"
 	"github.com/perch-edge/perch/pkg/msg"
 	"github.com/perch-edge/perch/pkg/pixel"
 )
@@ -118,36 +121,70 @@ func FuzzReadFilm(f *testing.F) {
 }
 
 func FuzzJournal(f *testing.F) {
-	f.Add([]byte(`{"head":{"source":"frame/porch/video","epoch":"0000000000000001","boot_id":"b","index":3,"expect":9}}
-{"fed":{"seq":9,"time":"2026-03-01T12:00:00.000000000Z","boot_ns":5,"synced":true,"at_ns":0}}
-{"fed":{"seq":10,"time":"2026-03-01T12:00:00.000000000Z","boot_ns":6,"synced":true,"at_ns":1000}}
-{"unfed":10}
-{"filing":{"index":3,"id":"x","next":10}}
-{"fed":{"seq":11,`))
+	f.Add([]byte(journalText))
+	f.Add(bytes.Repeat([]byte{0}, 5000))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		r := &reel{}
-		r.replay(bytes.NewReader(text))
-		for _, each := range r.filings {
-			if slices.ContainsFunc(r.fed, func(s shot) bool { return s.Seq < each.Next }) && len(r.filings) == 1 && !bytes.Contains(text, []byte(`"next"`)) {
-				t.Errorf("frames before %d are left: %+v", each.Next, r.fed)
-			}
+		r := &recording{}
+		whole, err := replay(bytes.NewReader(text), r.apply)
+		if whole > int64(len(text)) || err == nil && bytes.IndexByte(text[whole:], '\n') >= 0 && bytes.IndexByte(text[whole:], '\n') < len(text[whole:])-1 {
+			t.Errorf("replay of %d bytes = %d, %v; want what is behind a bad line reported", len(text), whole, err)
 		}
 	})
 }
 
-// A journal is read up to where it is torn.
-func TestReplay(t *testing.T) {
-	text := `{"head":{"source":"frame/porch/video","epoch":"0000000000000001","boot_id":"b","index":3}}
-{"fed":{"seq":9,"time":"2026-03-01T12:00:00.000000000Z","boot_ns":5,"synced":true,"at_ns":0}}
-{"fed":{"seq":10,"time":"2026-03-01T12:00:00.000000000Z","boot_ns":6,"synced":true,"at_ns":1000}}
+const journalText = `{"head":{"number":4,"source":"frame/porch/video","epoch":"0000000000000001","boot_id":"b","first":8,"segment_ns":1000000000,"index":3,"sent":9}}
+{"fed":{"seq":9,"time":"2026-03-01T12:00:00.000000000Z","boot_ns":5,"synced":true,"at_ns":3000000000}}
+{"fed":{"seq":10,"time":"2026-03-01T12:00:00.000000000Z","boot_ns":6,"synced":true,"at_ns":3000001000}}
 {"unfed":10}
-{"fed":{"seq":11,"time":"2026-03-01T12:00:00.000000000Z","boot_ns":7,"synced":true,"at_ns":2000}}
-{"filing":{"index":3,"id":"x","next":10}}
-{"fed":{"seq":12,"ti`
-	r := &reel{}
-	r.replay(strings.NewReader(text))
-	if len(r.fed) != 1 || r.fed[0].Seq != 11 || r.head.Index != 4 || *r.head.Expect != 10 || len(r.filings) != 1 {
-		t.Errorf("replay = fed %+v, head %+v; want frame 11, file 4, expecting 10", r.fed, r.head)
+{"fed":{"seq":11,"time":"2026-03-01T12:00:00.000000000Z","boot_ns":7,"synced":true,"at_ns":4000002000}}
+{"closed":{"index":3,"start_ns":3000000000}}
+{"decision":{"index":3,"id":"x","before":{"epoch":"0000000000000001","next":8},"after":{"epoch":"0000000000000001","next":10}}}
+`
+
+// A journal is read up to where it is torn, and goes on from there.
+func TestReplay(t *testing.T) {
+	for _, tail := range []string{"", `{"fed":{"seq":12,"ti`, "\x00\x00\x00", "{\"fed\":{\"seq\":12,\x00\n"} {
+		dir, err := os.OpenRoot(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := dir.WriteFile(journalName, []byte(journalText+tail), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for n := range 2 { // by two runs, the first of which adds a line
+			r := &recording{closed: map[int]time.Duration{}}
+			j, damage, err := openJournal(dir, r.apply)
+			if err != nil || damage != nil {
+				t.Fatalf("openJournal with %q behind = %v, %v; want neither", tail, damage, err)
+			}
+			if len(r.frames) != 1+n || r.frames[0].Seq != 11 || r.head.Index != 4 || r.head.Position.Next != 10 || r.pending == nil || r.sent != msg.Seq(12+n) {
+				t.Errorf("replay with %q behind, run %d = frames %+v up to %d, head %+v; want frame 11, segment 4, expecting 10", tail, n, r.frames, r.sent, r.head)
+			}
+			if err := errors.Join(j.add(line{Frame: &sentFrame{Seq: 12, At: 4e9}}), j.close()); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
+// A journal that cannot be read to its end says so: a fault of the disk, garbage
+// with lines behind it, and what is longer than any line. What came before counts.
+func TestReplayOfADamagedJournal(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		text io.Reader
+		want string
+	}{
+		{"a disk that fails", io.MultiReader(strings.NewReader(journalText), iotest.ErrReader(syscall.EIO)), "input/output error"},
+		{"garbage inside", strings.NewReader(journalText + "{\"fed\":\n" + `{"unfed":11}` + "\n"), "the line at byte"},
+		{"zeros inside", strings.NewReader(journalText + strings.Repeat("\x00", 5000) + "\n" + `{"unfed":11}` + "\n"), "the line at byte"},
+		{"no end of a line", strings.NewReader(journalText + strings.Repeat(" ", maxLine+1) + "\n"), "a line of more than"},
+	} {
+		r := &recording{}
+		whole, err := replay(tt.text, r.apply)
+		if err == nil || !strings.Contains(err.Error(), tt.want) || whole != int64(len(journalText)) || len(r.frames) != 1 {
+			t.Errorf("%s: replay = %d bytes, %d frames, %v; want %d bytes, 1 frame and %q", tt.name, whole, len(r.frames), err, len(journalText), tt.want)
+		}
 	}
 }
 
@@ -161,64 +198,40 @@ func TestMatch(t *testing.T) {
 	}
 	for _, tt := range []struct {
 		name    string
-		fed     []time.Duration
+		sent    []time.Duration
 		shown   []time.Duration
-		start   time.Duration
+		index   int
+		closed  time.Duration // when the segment begins, by ffmpeg; negative is not known
 		in      []msg.Seq
-		left    int
 		strange uint64
 	}{
-		{"all", ms(0, 40, 80), ms(0, 40, 80), 0, []msg.Seq{0, 1, 2}, 0, 0},
-		{"the next segment's stay", ms(0, 40, 80, 120), ms(0, 40), -1, []msg.Seq{0, 1}, 2, 0},
-		{"one left out", ms(0, 40, 80, 120), ms(0, 80), 0, []msg.Seq{0, 2}, 1, 0},
-		{"the first left out", ms(0, 40, 80), ms(0, 40), 40 * time.Millisecond, []msg.Seq{1, 2}, 0, 0},
-		{"one that is nobody's", ms(0, 40), ms(0, 20, 40), 0, []msg.Seq{0, 1}, 0, 1},
-		{"rounded", ms(0, 40), []time.Duration{0, 39_988_888}, 0, []msg.Seq{0, 1}, 0, 0},
-		{"none", nil, ms(0, 40), -1, nil, 0, 2},
+		{"all", ms(0, 40, 80), ms(0, 40, 80), 0, 0, []msg.Seq{0, 1, 2}, 0},
+		{"the next segment's stay", ms(0, 40, 80, 120), ms(0, 40), 0, -1, []msg.Seq{0, 1}, 0},
+		{"one left out", ms(0, 40, 80, 120), ms(0, 80), 0, 0, []msg.Seq{0, 2}, 0},
+		{"the first left out", ms(0, 40, 80), ms(0, 40), 0, 40 * time.Millisecond, []msg.Seq{1, 2}, 0},
+		{"one that is nobody's", ms(0, 40), ms(0, 20, 40), 0, 0, []msg.Seq{0, 1}, 1},
+		{"rounded", ms(0, 40), []time.Duration{0, 39_988_888}, 0, 0, []msg.Seq{0, 1}, 0},
+		{"none", nil, ms(0, 40), 0, -1, nil, 2},
+		// The end of the segment before is lost, so that its frames are still here.
+		{"a segment behind one that was cut", ms(900, 940, 980, 1020, 1060), ms(0, 40), 1, -1, []msg.Seq{3, 4}, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			r := &reel{}
-			for i, at := range tt.fed {
-				r.fed = append(r.fed, shot{Seq: msg.Seq(i), At: at})
+			r := &recording{closed: map[int]time.Duration{}, head: head{Segment: time.Second}}
+			for i, at := range tt.sent {
+				r.frames = append(r.frames, sentFrame{Seq: msg.Seq(i), At: at})
 			}
-			in, strange := r.match(tt.shown, tt.start)
+			if tt.closed >= 0 {
+				r.closed[tt.index] = tt.closed
+			}
+			in, strange := match(r.frames, tt.shown, r.begins(tt.index))
 			var got []msg.Seq
 			for _, s := range in {
 				got = append(got, s.Seq)
 			}
-			if !slices.Equal(got, tt.in) || len(r.fed) != tt.left || strange != tt.strange {
-				t.Errorf("match = %v, %d strange, %d left; want %v, %d, %d", got, strange, len(r.fed), tt.in, tt.strange, tt.left)
+			if !slices.Equal(got, tt.in) || strange != tt.strange {
+				t.Errorf("match = %v, %d strange; want %v, %d", got, strange, tt.in, tt.strange)
 			}
 		})
-	}
-}
-
-func TestAccount(t *testing.T) {
-	shots := func(list ...msg.Seq) (s []shot) {
-		for _, n := range list {
-			s = append(s, shot{Seq: n})
-		}
-		return s
-	}
-	a := &archive{}
-	r := &reel{head: reelHead{Epoch: 7}}
-	for _, tt := range []struct {
-		in, tail []shot
-		next     msg.Seq
-		missing  []sidecar.Span
-	}{
-		{in: shots(5, 6, 7), next: 8}, // what was before the first segment is not ours
-		{in: shots(9, 12), next: 13, missing: []sidecar.Span{{First: 8, Last: 8}, {First: 10, Last: 11}}},
-		{in: shots(13), tail: shots(14, 16), next: 17, missing: []sidecar.Span{{First: 14, Last: 16}}},
-	} {
-		next, got := a.account(r, tt.in, tt.tail)
-		if diff := cmp.Diff(tt.missing, got.Missing); next != tt.next || diff != "" {
-			t.Errorf("account(%v, %v) = next %d; want %d; missing (-want +got):\n%s", tt.in, tt.tail, next, tt.next, diff)
-		}
-	}
-	r.head.Epoch = 8
-	if next, got := a.account(r, shots(2), nil); next != 3 || got.Lost != 2 {
-		t.Errorf("a new epoch that begins with 2: next %d, lost %d; want 3 and 2", next, got.Lost)
 	}
 }
 

@@ -18,19 +18,27 @@ type film struct {
 	whole     int64           // bytes up to the end of the last whole fragment
 	end       int64           // bytes up to the end of the last whole box: all of a file that is closed
 	shown     []time.Duration // since the beginning of the file, ascending
+	moov      int64           // where the box is that says what the fragments are
+	header    int64           // where that ends, and the fragments begin
+	scale     uint32          // ticks a second
 	fragments []fragment
 }
 
-// fragment is where one ends.
+// fragment is one moof box with its mdat.
 type fragment struct {
-	bytes    int64
-	pictures int
+	begin    int64 // in the file
+	bytes    int64 // where it ends
+	pictures int   // up to its end
+	first    uint64
+	last     uint64 // when its first picture is shown, and its last is over, in ticks
+	key      bool   // it begins with a key frame
 }
 
 // drop forgets the last fragment, and says whether there is one before it.
 func (m *film) drop() bool {
 	n := len(m.fragments) - 1
 	if n < 1 {
+		m.shown = nil
 		return false
 	}
 	m.fragments = m.fragments[:n]
@@ -51,7 +59,7 @@ var errNoFilm = errors.New("not a fragmented MP4")
 // whole fragment has no pictures.
 func readFilm(f io.ReaderAt, size int64) (film, error) {
 	var m film
-	scale, pending := uint32(0), []time.Duration(nil)
+	pending, next := []time.Duration(nil), fragment{}
 	for at := int64(0); ; {
 		kind, head, length, err := boxAt(f, at, size)
 		if err != nil || length == 0 {
@@ -67,9 +75,11 @@ func readFilm(f io.ReaderAt, size int64) (film, error) {
 				return m, fmt.Errorf("read %s: %w", kind, err)
 			}
 			if kind == "moov" {
-				scale, err = timescaleOf(body)
+				m.moov, m.header = at, at+length
+				m.scale, err = timescaleOf(body)
 			} else {
-				pending, err = samplesOf(body, scale)
+				pending, next, err = samplesOf(body, m.scale)
+				next.begin = at
 			}
 			if err != nil {
 				return m, err
@@ -77,7 +87,8 @@ func readFilm(f io.ReaderAt, size int64) (film, error) {
 		case "mdat":
 			m.shown, pending = append(m.shown, pending...), nil
 			m.whole = at + length
-			m.fragments = append(m.fragments, fragment{m.whole, len(m.shown)})
+			next.bytes, next.pictures = m.whole, len(m.shown)
+			m.fragments = append(m.fragments, next)
 			if len(m.shown) > maxSamples {
 				return m, fmt.Errorf("%w: more than %d pictures", errNoFilm, maxSamples)
 			}
@@ -138,17 +149,9 @@ func child(body []byte, kind string) []byte {
 
 // timescaleOf is how many ticks a second the film's one track has (8.4.2, mdhd).
 func timescaleOf(moov []byte) (uint32, error) {
-	mdhd := child(child(child(moov, "trak"), "mdia"), "mdhd")
-	at := 12 // after version, flags, and two times of 4 bytes
-	if len(mdhd) > 0 && mdhd[0] == 1 {
-		at = 20
-	}
-	if len(mdhd) < at+4 {
-		return 0, fmt.Errorf("%w: no mdhd", errNoFilm)
-	}
-	scale := binary.BigEndian.Uint32(mdhd[at:])
+	scale := timescale32(child(child(child(moov, "trak"), "mdia"), "mdhd"))
 	if scale == 0 {
-		return 0, fmt.Errorf("%w: a timescale of 0", errNoFilm)
+		return 0, fmt.Errorf("%w: no timescale in mdhd", errNoFilm)
 	}
 	return scale, nil
 }
@@ -156,23 +159,27 @@ func timescaleOf(moov []byte) (uint32, error) {
 // The flags of tfhd and trun that say which fields there are (8.8.7, 8.8.8).
 const (
 	tfhdBase, tfhdDescription, tfhdDuration = 0x1, 0x2, 0x8
+	tfhdSize, tfhdFlags                     = 0x10, 0x20
 	trunOffset, trunFirst, trunDuration     = 0x1, 0x4, 0x100
 	trunSize, trunFlags, trunComposition    = 0x200, 0x400, 0x800
 )
 
+// nonSync is the flag of a sample that is no key frame (8.8.3.1).
+const nonSync = 0x10000
+
 // samplesOf are the decoding times of a fragment's samples, which are those of
 // showing: the encoders here make no B pictures.
-func samplesOf(moof []byte, scale uint32) ([]time.Duration, error) {
+func samplesOf(moof []byte, scale uint32) ([]time.Duration, fragment, error) {
 	traf := child(moof, "traf")
 	tfhd, tfdt, trun := child(traf, "tfhd"), child(traf, "tfdt"), child(traf, "trun")
 	if scale == 0 || len(tfhd) < 8 || len(tfdt) < 8 || len(trun) < 8 {
-		return nil, fmt.Errorf("%w: a fragment without its boxes", errNoFilm)
+		return nil, fragment{}, fmt.Errorf("%w: a fragment without its boxes", errNoFilm)
 	}
 	now := uint64(binary.BigEndian.Uint32(tfdt[4:]))
 	if tfdt[0] == 1 && len(tfdt) >= 12 {
 		now = binary.BigEndian.Uint64(tfdt[4:])
 	}
-	usual := defaultDuration(tfhd)
+	begin, usual, sampleFlags := now, tfhdDefault(tfhd, tfhdDuration), tfhdDefault(tfhd, tfhdFlags)
 	flags, count := binary.BigEndian.Uint32(trun)&0xffffff, binary.BigEndian.Uint32(trun[4:])
 	rows, stride := trun[8:], 0
 	for _, field := range []uint32{trunDuration, trunSize, trunFlags, trunComposition} {
@@ -180,13 +187,14 @@ func samplesOf(moof []byte, scale uint32) ([]time.Duration, error) {
 			stride += 4
 		}
 	}
-	for _, field := range []uint32{trunOffset, trunFirst} {
-		if flags&field != 0 && len(rows) >= 4 {
-			rows = rows[4:]
-		}
+	if flags&trunOffset != 0 && len(rows) >= 4 {
+		rows = rows[4:]
+	}
+	if flags&trunFirst != 0 && len(rows) >= 4 {
+		sampleFlags, rows = binary.BigEndian.Uint32(rows), rows[4:]
 	}
 	if count > maxSamples || int(count)*stride > len(rows) {
-		return nil, fmt.Errorf("%w: a fragment of %d samples in %d bytes", errNoFilm, count, len(rows))
+		return nil, fragment{}, fmt.Errorf("%w: a fragment of %d samples in %d bytes", errNoFilm, count, len(rows))
 	}
 	times := make([]time.Duration, count)
 	for i := range times {
@@ -197,21 +205,35 @@ func samplesOf(moof []byte, scale uint32) ([]time.Duration, error) {
 			now += uint64(usual)
 		}
 	}
-	return times, nil
+	if flags&trunFlags != 0 && count > 0 {
+		at := 0
+		for _, field := range []uint32{trunDuration, trunSize} {
+			if flags&field != 0 {
+				at += 4
+			}
+		}
+		sampleFlags = binary.BigEndian.Uint32(rows[at:])
+	}
+	return times, fragment{first: begin, last: now, key: sampleFlags&nonSync == 0}, nil
 }
 
-func defaultDuration(tfhd []byte) uint32 {
+// tfhdDefault is one of the values that hold for all samples of a fragment; 0
+// where it is not there.
+func tfhdDefault(tfhd []byte, want uint32) uint32 {
 	flags, rest := binary.BigEndian.Uint32(tfhd)&0xffffff, tfhd[8:]
 	if flags&tfhdBase != 0 && len(rest) >= 8 {
 		rest = rest[8:]
 	}
-	if flags&tfhdDescription != 0 && len(rest) >= 4 {
+	for _, field := range []uint32{tfhdDescription, tfhdDuration, tfhdSize, tfhdFlags} {
+		if flags&field == 0 || len(rest) < 4 {
+			continue
+		}
+		if field == want {
+			return binary.BigEndian.Uint32(rest)
+		}
 		rest = rest[4:]
 	}
-	if flags&tfhdDuration == 0 || len(rest) < 4 {
-		return 0
-	}
-	return binary.BigEndian.Uint32(rest)
+	return 0
 }
 
 // ticks is a number of them as time, without overflow for any that is sane.

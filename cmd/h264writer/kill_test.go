@@ -110,10 +110,39 @@ func tail(s *sidecar.Sidecar) (n int) {
 }
 
 func kills(t *testing.T) int {
-	if testing.Short() {
+	switch {
+	case os.Getenv("PERCH_SOAK") != "":
+		return 100
+	case testing.Short():
 		return 3
 	}
-	return 20
+	return 12
+}
+
+// ffmpegs are the running ones that a process has started.
+func ffmpegs(pid int) (list []int) {
+	for _, child := range children(pid) {
+		if name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", child)); err == nil && string(name) == "ffmpeg\n" {
+			list = append(list, child)
+		}
+	}
+	return list
+}
+
+// newest is the newest recording in work/, and what its newest segment holds.
+func newest(b *boxtest.Box) (name string, m film) {
+	segments, _ := filepath.Glob(b.Dir + "/cache/work/*.run/*.mp4") // the pattern is a good one
+	if len(segments) == 0 {
+		return "", film{}
+	}
+	last := segments[len(segments)-1]
+	if f, err := os.Open(last); err == nil {
+		defer f.Close()
+		if st, err := f.Stat(); err == nil {
+			m, _ = readFilm(f, st.Size()) // it is being written
+		}
+	}
+	return filepath.Base(filepath.Dir(last)), m
 }
 
 func TestKillsOfFFmpeg(t *testing.T) {
@@ -125,15 +154,25 @@ func TestKillsOfFFmpeg(t *testing.T) {
 	p := b.Start("h264writer", "clips")
 	c.ready()
 	stop := c.shoot()
-	n := kills(t)
-	for range n {
-		wait(2*time.Second/10 + rand.N(500*time.Millisecond))
-		boxtest.Poll(t, "an ffmpeg", func() bool {
-			list := children(p.PID())
-			return len(list) > 0 && syscall.Kill(list[0], syscall.SIGKILL) == nil
+	killed, n := "", kills(t)
+	for i := range n {
+		boxtest.Poll(t, "an ffmpeg of its own recording", func() bool {
+			name, m := newest(b)
+			if name == killed || i > 0 && len(m.fragments) == 0 { // the first one is killed early
+				return false
+			}
+			killed = name
+			return true
 		})
+		wait(rand.N(300 * time.Millisecond))
+		if list := ffmpegs(p.PID()); len(list) > 0 {
+			_ = syscall.Kill(list[0], syscall.SIGKILL) // it may have ended
+		}
 	}
-	wait(time.Second)
+	boxtest.Poll(t, "another ffmpeg", func() bool {
+		name, m := newest(b)
+		return name > killed && len(m.fragments) > 0
+	})
 	stop()
 	s := states.State("the last frame", func(s msg.State) bool {
 		return len(s.Sources) == 1 && int(s.Sources[0].Received+s.Sources[0].Lost) == c.sent
@@ -162,21 +201,38 @@ func TestKillsOfTheWriter(t *testing.T) {
 	stop := c.shoot()
 	p := b.Start("h264writer", "clips")
 	for range kills(t) {
-		boxtest.Poll(t, "an ffmpeg", func() bool { return len(children(p.PID())) > 0 && strings.Contains(p.Log(), "ready") })
+		boxtest.Poll(t, "an ffmpeg", func() bool { return len(ffmpegs(p.PID())) > 0 && strings.Contains(p.Log(), "ready") })
 		wait(rand.N(700 * time.Millisecond))
-		orphans := children(p.PID())
-		p.Kill()
-		for _, pid := range orphans {
-			boxtest.Poll(t, "ffmpeg to be gone with its writer", func() bool { return syscall.Kill(pid, 0) != nil || zombie(pid) })
-		}
+		killWhole(t, p)
 		p = b.Start("h264writer", "clips")
 	}
-	boxtest.Poll(t, "the last run's ffmpeg", func() bool { return len(children(p.PID())) > 0 })
-	wait(1500 * time.Millisecond)
+	endOfKills(t, b, c, p, stop)
+}
+
+// killWhole kills a writer, and waits until its ffmpeg is gone with it.
+func killWhole(t *testing.T, p *boxtest.Process) {
+	t.Helper()
+	orphans := children(p.PID())
+	p.Kill()
+	for _, pid := range orphans {
+		boxtest.Poll(t, "ffmpeg to be gone with its writer", func() bool { return syscall.Kill(pid, 0) != nil || zombie(pid) })
+	}
+}
+
+// endOfKills lets the last run record some fragments, and wants the account of
+// all runs to close.
+func endOfKills(t *testing.T, b *boxtest.Box, c *camera, p *boxtest.Process, stop func()) {
+	t.Helper()
+	p.Ready()
+	boxtest.Poll(t, "the last run's fragments", func() bool {
+		_, m := newest(b)
+		return len(ffmpegs(p.PID())) > 0 && len(m.fragments) > 1
+	})
 	stop()
 	states := b.Follow(b.Bus("watch"), []msg.Kind{msg.KindState}, "clips")
-	states.State("the last frame", func(s msg.State) bool {
-		return len(s.Sources) == 1 && int(s.Sources[0].Sent) == c.sent
+	states.State("the last frame, and the older recordings filed", func(s msg.State) bool {
+		runs, err := filepath.Glob(b.Dir + "/cache/work/*.run")
+		return len(s.Sources) == 1 && int(s.Sources[0].Sent) == c.sent && err == nil && len(runs) <= 1
 	})
 	p.Stop()
 	list := born(t, b)
@@ -189,6 +245,89 @@ func TestKillsOfTheWriter(t *testing.T) {
 	}
 	wantNothingLeft(t, b)
 	t.Logf("%d frames, %d segments: %s", c.sent, len(list), briefs(list))
+}
+
+// Killed again and again before ffmpeg has written a fragment, the writer still
+// says of each frame that it sent that it is lost.
+func TestKillsBeforeTheFirstFragment(t *testing.T) {
+	t.Parallel()
+	needFFmpeg(t)
+	b := boxtest.New(t, fleet(killSettings))
+	c := newCamera(t, b, pixel.YUV420, killSize(), killHz)
+	stop := c.shoot()
+	p := b.Start("h264writer", "clips")
+	boxtest.Poll(t, "a segment", func() bool { return len(born(t, b)) > 0 }) // from here on each frame counts
+	for range max(kills(t)/2, 3) {
+		killWhole(t, p)
+		before, _ := filepath.Glob(b.Dir + "/cache/work/*.run/journal") // the pattern is a good one
+		p = b.Start("h264writer", "clips")
+		boxtest.Poll(t, "a recording with frames", func() bool {
+			paths, _ := filepath.Glob(b.Dir + "/cache/work/*.run/journal") // the pattern is a good one
+			if len(paths) == 0 || len(before) > 0 && paths[len(paths)-1] <= before[len(before)-1] {
+				return false
+			}
+			text, err := os.ReadFile(paths[len(paths)-1])
+			return err == nil && strings.Contains(string(text), `{"fed":`)
+		})
+	}
+	endOfKills(t, b, c, p, stop)
+}
+
+// A writer that is told to stop while ffprobe is still at what an earlier run
+// left files nothing out of turn: a later segment would call frames missing that
+// are there.
+func TestStoppedDuringASlowRecovery(t *testing.T) {
+	t.Parallel()
+	needFFmpeg(t)
+	b := boxtest.New(t, fleet(killSettings))
+	real, err := exec.LookPath("ffprobe")
+	if err == nil {
+		err = os.Mkdir(b.Dir+"/bin", 0o700)
+	}
+	if err == nil {
+		err = os.WriteFile(b.Dir+"/bin/ffprobe", fmt.Appendf(nil, "#!/bin/sh\nwhile [ ! -e %s/go ]; do sleep 0.1; done\nexec %s \"$@\"\n", b.Dir, real), 0o700)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := func() *boxtest.Process {
+		return b.StartEnv([]string{"PATH=" + b.Dir + "/bin:" + os.Getenv("PATH")}, "h264writer", "--topology", b.Topology, "--name", "clips")
+	}
+	c := newCamera(t, b, pixel.YUV420, killSize(), killHz)
+	stop := c.shoot()
+	p := start()
+	recorded, last := 0, ""
+	for n := range 4 {
+		boxtest.Poll(t, "fragments of another recording", func() bool {
+			name, m := newest(b)
+			if name == last || len(m.fragments) < 2 {
+				return false
+			}
+			recorded, last = recorded+len(m.shown), name
+			return true
+		})
+		if n < 2 {
+			killWhole(t, p)
+		} else {
+			p.Stop()
+		}
+		p = start()
+	}
+	if list := born(t, b); len(list) > 0 && list[len(list)-1].Frames.Lost > mostMissing {
+		t.Errorf("segments %s are filed before those of the runs that were killed", briefs(list))
+	}
+	if err := os.WriteFile(b.Dir+"/go", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	endOfKills(t, b, c, p, stop)
+	list := born(t, b)
+	in := 0
+	for _, s := range list {
+		in += int(s.Items)
+	}
+	if in < recorded {
+		t.Errorf("segments %s have %d frames; want the %d that were in whole fragments", briefs(list), in, recorded)
+	}
 }
 
 // zombie says whether a process has ended and nobody has buried it.
@@ -277,13 +416,16 @@ func TestAnUnplayableSegment(t *testing.T) {
 	}
 	p = b.Start("h264writer", "clips")
 	states.State("two files in quarantine", func(s msg.State) bool { return s.Counters["quarantined"] == 2 })
+	c.ready()
+	c.film(c.bus.Clock().Now(), 10)
+	states.State("the new frames", fed(10))
 	p.Stop()
 	aside, _ := filepath.Glob(b.Dir + "/cache/quarantine/*.mp4") // the pattern is a good one
 	if len(aside) != 2 {
 		t.Errorf("in quarantine: %v; want two files", aside)
 	}
-	// The newest frame is read again; the others are accounted for.
-	if got, want := briefs(born(t, b)), "49-49 -0-48"; got != want {
+	// None of the frames is recorded twice; all of them are missing.
+	if got, want := briefs(born(t, b)), "50-59 -0-49"; got != want {
 		t.Errorf("segments %s; want %s", got, want)
 	}
 	wantNothingLeft(t, b)

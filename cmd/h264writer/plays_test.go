@@ -10,11 +10,10 @@ import (
 
 	"github.com/perch-edge/perch/internal/ffmpeg"
 	"github.com/perch-edge/perch/internal/spool"
-	"github.com/perch-edge/perch/pkg/worker"
 )
 
-// cutFilm is an archive with a segment in it that ffmpeg did not close.
-func cutFilm(t *testing.T) (a *archive, r *reel, path string, pictures int) {
+// cutFilm is a filer with a segment in it that ffmpeg did not close.
+func cutFilm(t *testing.T) (a *filer, r *recording, path string, pictures int) {
 	t.Helper()
 	needFFmpeg(t)
 	sp, err := spool.Open(t.TempDir(), spool.Work, spool.Born)
@@ -25,7 +24,7 @@ func cutFilm(t *testing.T) (a *archive, r *reel, path string, pictures int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r, err = newReel(work, "clips_x"+reelSuffix, reelHead{}); err != nil {
+	if r, err = newRecording(work, recordingName("clips", 1), head{Number: 1}); err != nil {
 		t.Fatal(err)
 	}
 	path = sp.Path(spool.Work, r.name) + "/" + segmentName(0)
@@ -33,7 +32,7 @@ func cutFilm(t *testing.T) (a *archive, r *reel, path string, pictures int) {
 		"-c:v", "libx264", "-tune", "zerolatency", "-g", "5", "-movflags", "+frag_keyframe+empty_moov+default_base_moof", "-f", "mp4", path).CombinedOutput(); err != nil {
 		t.Fatalf("make segment: %v: %s", err, text)
 	}
-	return &archive{w: &worker.Worker{Log: slog.New(slog.DiscardHandler)}, spool: sp, work: work}, r, path, 30
+	return &filer{log: slog.New(slog.DiscardHandler), spool: sp, work: work, step: func(string) {}}, r, path, 30
 }
 
 // A writer that is told to stop while it looks at a segment leaves that as it is.
@@ -46,7 +45,7 @@ func TestStoppedWhileItLooksAtASegment(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	for range 3 {
-		if err := a.decide(ctx, r, ending{start: -1, cut: "by a test"}); !errors.Is(err, context.Canceled) {
+		if err := a.decide(ctx, r, ending{cut: "by a test"}); !errors.Is(err, context.Canceled) {
 			t.Errorf("decide() = %v; want that it was told to stop", err)
 		}
 	}

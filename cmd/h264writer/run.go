@@ -12,17 +12,18 @@ import (
 )
 
 func run(ctx context.Context, w *worker.Worker, cfg Config) (err error) {
-	found, err := working(ctx, w, cfg.Encoder)
+	encoders, err := findEncoders(ctx, w, cfg.Encoder)
 	if err != nil {
 		return err
 	}
-	a, err := openArchive(w, cfg)
+	a, err := openFiler(w, cfg)
 	if err != nil {
 		return err
 	}
-	go a.run(ctx)
-	r := &recorder{w: w, cfg: cfg, archive: a, encoders: found,
-		retry: &backoff.Backoff{First: 200 * time.Millisecond, Most: 30 * time.Second, Healthy: time.Minute}}
+	r := &recorder{w: w, cfg: cfg, filer: a, encoders: encoders,
+		retry: newRetry()}
+	r.recordedEpoch, r.recordedEnd = a.recorded()
+	a.start(ctx)
 	// The last segment is closed when we are told to stop, too.
 	defer func() { err = errors.Join(err, r.stop("the writer was told to stop"), a.close(w.Progress)) }()
 	frames, err := w.Frames(cfg.Pins())
@@ -30,7 +31,7 @@ func run(ctx context.Context, w *worker.Worker, cfg Config) (err error) {
 		return err
 	}
 	r.topic = frames.Topic()
-	w.Status("segments of %s by %s into %s", cfg.Segment, found[0], a.spool.Dir())
+	r.status()
 	w.Ready(ctx)
 	return r.record(ctx, frames)
 }
@@ -40,13 +41,29 @@ type recorder struct {
 	w        *worker.Worker
 	cfg      Config
 	topic    msg.Topic
-	archive  *archive
-	encoders []string // that may be used, the best first
+	filer    *filer
+	encoders *encoders
 	retry    *backoff.Backoff
 	after    time.Time // when ffmpeg may be started again
 
-	take  *take // nil when ffmpeg does not run
-	count uint64
+	// Frames of this run of the source before this one were recorded by an earlier
+	// run of the writer: a reader that comes again begins with the newest frame.
+	recordedEpoch msg.Epoch
+	recordedEnd   msg.Seq
+
+	take *take // nil when ffmpeg does not run
+}
+
+// maxPause is how long recording pauses at most before ffmpeg is started again.
+const maxPause = 5 * time.Second
+
+func newRetry() *backoff.Backoff {
+	return &backoff.Backoff{First: 200 * time.Millisecond, Most: maxPause, Healthy: time.Minute}
+}
+
+// status says what the worker does.
+func (r *recorder) status() {
+	r.w.Status("segments of %s by %s into %s", r.cfg.Segment, r.encoders.current(), r.filer.spool.Dir())
 }
 
 // record reads frames until ctx is done.
@@ -69,6 +86,8 @@ func (r *recorder) record(ctx context.Context, frames *worker.FrameInbox) error 
 		case !ok:
 			err = r.stop(fmt.Sprintf("no frame for %s", r.cfg.Segment))
 			silent = time.Time{}
+		case frame.Epoch == r.recordedEpoch && frame.Seq < r.recordedEnd:
+			frame.Release()
 		default:
 			if err = r.add(ctx, frame); err != nil {
 				frame.Release()
@@ -79,7 +98,7 @@ func (r *recorder) record(ctx context.Context, frames *worker.FrameInbox) error 
 			if ctx.Err() != nil {
 				return err
 			}
-			r.w.TroubleWith(recording, err)
+			r.w.TroubleWith(whileRecording, err)
 		}
 	}
 }
@@ -90,7 +109,7 @@ func (r *recorder) record(ctx context.Context, frames *worker.FrameInbox) error 
 func (r *recorder) add(ctx context.Context, f msg.Frame) error {
 	if why := r.differs(f); why != "" {
 		if err := r.stop(why); err != nil {
-			r.w.TroubleWith(recording, err)
+			r.w.TroubleWith(whileRecording, err)
 		}
 	}
 	list, bytes, err := parts(f)
@@ -109,19 +128,20 @@ func (r *recorder) add(ctx context.Context, f msg.Frame) error {
 		if err == nil {
 			r.take.keep(f)
 			r.w.Counter("frames").Add(1)
-			r.well()
+			r.well(ctx)
 			return nil
 		}
 		made, ran := r.take.made(), r.take.ran()
 		err = r.take.fail(err)
 		r.take = nil
 		r.w.Counter("restarts").Add(1)
-		r.w.TroubleWith(recording, err)
+		r.w.TroubleWith(whileRecording, err)
 		if !made {
-			r.next()
+			r.failedEarly()
 			r.pause(ran)
 			return err
 		}
+		r.encoders.succeeded()
 		r.retry.Succeeded()
 	}
 }
@@ -130,22 +150,25 @@ func (r *recorder) add(ctx context.Context, f msg.Frame) error {
 // trouble any more.
 const healthy = 2 * time.Second
 
-// well forgets the trouble once ffmpeg has taken frames for a while.
-func (r *recorder) well() {
-	if ran := r.take.ran(); ran >= healthy {
-		r.w.TroubleWith(recording, nil)
+// well forgets the trouble once ffmpeg has taken frames for a while, and looks
+// from time to time whether a better encoder works again.
+func (r *recorder) well(ctx context.Context) {
+	if r.take.ran() >= healthy {
+		r.w.TroubleWith(whileRecording, nil)
+		r.encoders.succeeded()
 	}
+	r.encoders.look(ctx, time.Now(), r.w.Log)
 }
 
 // pause puts off the next start.
 func (r *recorder) pause(ran time.Duration) { r.after = time.Now().Add(r.retry.Failed(ran)) }
 
-// next gives up an encoder that a trial found working and the frames did not,
-// where there is another.
-func (r *recorder) next() {
-	if len(r.encoders) > 1 {
-		r.w.Log.Warn("trying another encoder", "failed", r.encoders[0], "next", r.encoders[1])
-		r.encoders = r.encoders[1:]
+// failedEarly counts an ffmpeg that ended before its first fragment against the
+// encoder.
+func (r *recorder) failedEarly() {
+	if from, to, changed := r.encoders.failed(time.Now()); changed {
+		r.w.Log.Warn("trying another encoder for a while", "failed", from, "next", to, "for", encoderRetry.String())
+		r.status()
 	}
 }
 
@@ -162,14 +185,18 @@ func (r *recorder) differs(f msg.Frame) string {
 		return fmt.Sprintf("no frame for %s", f.Stamp.Boot-last)
 	case last-f.Stamp.Boot >= r.cfg.Segment.D():
 		return "the frames' times went back"
+	case r.take.border(f, r.cfg.Segment.D()) && r.encoders.better():
+		return "a better encoder works again"
 	}
 	return ""
 }
 
 func (r *recorder) begin(ctx context.Context, f msg.Frame) error {
-	r.count++
-	name := fmt.Sprintf("%s_%s-%06d%s", r.w.Name(), r.w.Epoch(), r.count, reelSuffix)
-	t, err := r.begun(ctx, name, f)
+	if from, to, changed := r.encoders.improve(); changed {
+		r.w.Log.Info("back to the better encoder", "from", from, "to", to)
+		r.status()
+	}
+	t, err := r.begun(ctx, r.encoders.current(), f)
 	if err != nil {
 		return fmt.Errorf("begin a video: %w", err)
 	}
@@ -193,6 +220,7 @@ func (r *recorder) stop(why string) error {
 
 // What may be in trouble by itself.
 const (
-	recording = "recording"
-	storing   = "storing"
+	whileRecording = "recording"
+	whileStoring   = "storing"
+	whileSyncing   = "syncing"
 )

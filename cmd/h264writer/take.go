@@ -19,11 +19,11 @@ import (
 )
 
 // take is one run of ffmpeg: frames go in, and lines about closed segments come
-// out, which it passes to the archive.
+// out, which it passes to the filer.
 type take struct {
 	w       *worker.Worker
-	reel    *reel
-	archive *archive
+	out     *recording
+	filer   *filer
 	process *ffmpeg.Process
 	listed  chan struct{} // closed when ffmpeg's list has ended
 	stall   time.Duration
@@ -42,27 +42,27 @@ const endPatience = 2 * time.Second
 
 // begun starts ffmpeg for a stream that begins with that frame. It is not ended
 // with ctx: the last segment is to be closed.
-func (r *recorder) begun(ctx context.Context, name string, f msg.Frame) (_ *take, err error) {
+func (r *recorder) begun(ctx context.Context, encoder string, f msg.Frame) (_ *take, err error) {
 	head, err := streamHead(f.Geometry)
 	if err != nil {
 		return nil, err
 	}
-	reel, err := newReel(r.archive.work, name, reelHead{Source: r.topic, Epoch: f.Epoch, BootID: r.w.BootID()})
+	out, err := r.filer.newRecording(r.topic, f)
 	if err != nil {
 		return nil, err
 	}
-	pattern := path.Join(strings.ReplaceAll(r.archive.spool.Path(spool.Work, name), "%", "%%"), "%06d"+mp4)
-	command := ffmpeg.FFmpeg(ffmpeg.Piped(), r.cfg.encode(r.encoders[0], f.Geometry, pattern)...)
+	pattern := path.Join(strings.ReplaceAll(r.filer.spool.Path(spool.Work, out.name), "%", "%%"), "%06d"+mp4)
+	command := ffmpeg.FFmpeg(ffmpeg.Piped(), append(roomArgs(r.cfg.Segment.D()), r.cfg.encode(encoder, f.Geometry, pattern)...)...)
 	command.Stdin, command.Stdout = true, true
 	command.Lend = r.cfg.Splice
 	command.Small = len(f.Bytes()) // more in the pipe would be lost with ffmpeg
-	t := &take{w: r.w, reel: reel, archive: r.archive, listed: make(chan struct{}), stall: r.cfg.StallAfter.D(),
+	t := &take{w: r.w, out: out, filer: r.filer, listed: make(chan struct{}), stall: r.cfg.StallAfter.D(),
 		epoch: f.Epoch, first: f.Stamp.Boot, at: -1, begun: time.Now(), last: f.Stamp.Boot}
 	t.process, err = ffmpeg.Start(context.WithoutCancel(ctx), command)
 	if err != nil {
-		return nil, errors.Join(err, reel.close(), r.archive.work.RemoveAll(name))
+		return nil, errors.Join(err, out.close(), r.filer.work.RemoveAll(out.name))
 	}
-	r.archive.jobs <- job{reel: reel, begun: true}
+	r.filer.add(out)
 	go t.list(t.process.Stdout)
 	if err := t.process.Feed([][]byte{head}, t.stall, r.w.Progress); err != nil {
 		return nil, t.fail(err)
@@ -77,13 +77,13 @@ func (t *take) send(f msg.Frame, parts [][]byte, bytes int) error {
 		t.w.Counter("irregular_frames").Add(1)
 		at = t.at + time.Millisecond
 	}
-	shot := shot{Seq: f.Seq, Time: msg.Time{Time: f.Stamp.Wall}, BootNS: int64(f.Stamp.Boot), Synced: f.Stamp.Synced, At: at}
-	if err := t.reel.feed(shot); err != nil {
+	sent := sentFrame{Seq: f.Seq, Time: msg.Time{Time: f.Stamp.Wall}, BootNS: int64(f.Stamp.Boot), Synced: f.Stamp.Synced, At: at}
+	if err := t.out.send(sent); err != nil {
 		return err
 	}
 	t.head = frameHead(t.head[:0], at, bytes)
 	if err := t.process.Feed(append([][]byte{t.head}, parts...), t.stall, t.w.Progress); err != nil {
-		return errors.Join(err, t.reel.unfeed())
+		return errors.Join(err, t.out.unsend())
 	}
 	t.at, t.last = at, max(t.last, f.Stamp.Boot)
 	return nil
@@ -103,11 +103,11 @@ func (t *take) keep(f msg.Frame) {
 
 // made says whether ffmpeg has written a fragment.
 func (t *take) made() bool {
-	indices, err := t.reel.left()
+	indices, err := t.out.left()
 	if err != nil || len(indices) == 0 {
 		return false
 	}
-	f, err := t.reel.file(indices[0], os.O_RDONLY)
+	f, err := t.out.file(indices[0], os.O_RDONLY)
 	if err != nil {
 		return false
 	}
@@ -118,6 +118,11 @@ func (t *take) made() bool {
 	}
 	m, err := readFilm(f, st.Size())
 	return indices[0] > 0 || err == nil && len(m.shown) > 0
+}
+
+// border says whether that frame begins another segment.
+func (t *take) border(f msg.Frame, segment time.Duration) bool {
+	return (f.Stamp.Boot-t.first)/segment > (t.last-t.first)/segment
 }
 
 // ran is for how long.
@@ -134,7 +139,10 @@ func (t *take) list(out io.Reader) {
 			t.w.Log.Warn("a line of ffmpeg's list", "err", err)
 			continue
 		}
-		t.archive.jobs <- job{reel: t.reel, index: index, start: start}
+		if err := t.out.segmentClosed(index, start); err != nil {
+			t.w.Log.Warn("a segment that is closed will be looked at as one that is not, should the writer end now", "err", err)
+		}
+		t.filer.poke()
 	}
 }
 
@@ -164,7 +172,8 @@ func (t *take) finish(why string) error {
 		return t.over(err)
 	}
 	t.held.Release()
-	t.archive.jobs <- job{reel: t.reel, over: true}
+	t.out.end("")
+	t.filer.poke()
 	return nil
 }
 
@@ -196,10 +205,11 @@ func (t *take) fail(err error) error {
 	return t.over(err)
 }
 
-// over passes what ffmpeg left to the archive.
+// over passes what ffmpeg left to the filer.
 func (t *take) over(err error) error {
 	<-t.listed
 	t.held.Release() // the pipe is gone with ffmpeg
-	t.archive.jobs <- job{reel: t.reel, over: true, why: err.Error()}
+	t.out.end(err.Error())
+	t.filer.poke()
 	return err
 }

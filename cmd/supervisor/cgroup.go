@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -16,7 +17,19 @@ import (
 // fleet, one in it for each worker. What a process starts cannot leave it, and
 // one write to cgroup.kill ends all that is inside. nil is none, and does
 // nothing.
-type cgroup struct{ path string }
+type cgroup struct {
+	path string
+	left atomic.Bool // it may be another supervisor's by now
+}
+
+// leave gives the group up without touching what is in it.
+func (g *cgroup) leave() {
+	if g != nil {
+		g.left.Store(true)
+	}
+}
+
+func (g *cgroup) none() bool { return g == nil || g.left.Load() }
 
 // newCgroup makes the fleet's below the supervisor's own; nil where that is
 // not allowed.
@@ -33,7 +46,7 @@ func newCgroup(runDir string) *cgroup {
 		_ = os.Remove(path)
 		return nil
 	}
-	return &cgroup{path}
+	return &cgroup{path: path}
 }
 
 // cgroupName tells the fleets of a machine apart.
@@ -49,7 +62,7 @@ func cgroupAt(path, runDir string) *cgroup {
 	if path == "" || filepath.Base(path) != cgroupName(runDir) {
 		return nil
 	}
-	return &cgroup{path}
+	return &cgroup{path: path}
 }
 
 // ownCgroup is the folder of this process's; "" when there is none of version 2.
@@ -82,7 +95,7 @@ func ownCgroup() string {
 // join puts a process into its worker's own. Where that fails, there is still
 // its process group, and the mark.
 func (g *cgroup) join(name string, pid int) {
-	if g == nil {
+	if g.none() {
 		return
 	}
 	path := filepath.Join(g.path, name)
@@ -93,7 +106,7 @@ func (g *cgroup) join(name string, pid int) {
 }
 
 func (g *cgroup) killWorker(name string) {
-	if g != nil {
+	if !g.none() {
 		_ = kill(filepath.Join(g.path, name)) // a worker that never had one has none
 	}
 }
@@ -104,7 +117,7 @@ func kill(path string) error {
 
 // remove kills all that is inside and removes the groups.
 func (g *cgroup) remove() error {
-	if g == nil {
+	if g.none() {
 		return nil
 	}
 	if err := kill(g.path); err != nil {

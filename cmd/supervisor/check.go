@@ -35,8 +35,10 @@ type plan struct {
 
 // inspect checks a topology as a whole: by itself, by each of its programs, and
 // as a fleet. The error is topology.Problems, all of them; the plan is then as
-// complete as can be, nil when there is nothing to be read.
-func inspect(ctx context.Context, path string) (*plan, error) {
+// complete as can be, nil when there is nothing to be read. A quick one leaves out
+// what takes programs seconds, such as to load a model: a fleet starts at once, and
+// records, although its detector will be held.
+func inspect(ctx context.Context, path string, quick bool) (*plan, error) {
 	file, err := filepath.Abs(path)
 	if err != nil {
 		return nil, err
@@ -47,7 +49,7 @@ func inspect(ctx context.Context, path string) (*plan, error) {
 	}
 	p := &plan{top: top, file: file, programs: map[string]string{}, reports: map[string]worker.Report{}}
 	ps := append(topology.ProblemsOf(err), p.findPrograms()...)
-	ps = append(ps, p.askAll(ctx)...)
+	ps = append(ps, p.askAll(ctx, quick)...)
 	ps = append(ps, p.checkFleet()...)
 	if ps = tidy(ps); len(ps) > 0 {
 		return p, ps
@@ -133,7 +135,7 @@ func programsIn(folder string) (names []string) {
 }
 
 // askAll asks all programs for their reports, a few at a time.
-func (p *plan) askAll(ctx context.Context) (ps topology.Problems) {
+func (p *plan) askAll(ctx context.Context, quick bool) (ps topology.Problems) {
 	var asking sync.WaitGroup
 	var mu sync.Mutex
 	room := make(chan struct{}, max(runtime.NumCPU(), 2))
@@ -145,7 +147,7 @@ func (p *plan) askAll(ctx context.Context) (ps topology.Problems) {
 		asking.Go(func() {
 			room <- struct{}{}
 			defer func() { <-room }()
-			report, err := ask(ctx, program, p.top.Path, e.Name)
+			report, err := ask(ctx, program, p.top.Path, e.Name, quick)
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {
@@ -161,11 +163,14 @@ func (p *plan) askAll(ctx context.Context) (ps topology.Problems) {
 }
 
 // ask lets a program check its entry.
-func ask(ctx context.Context, program, topologyPath, name string) (worker.Report, error) {
+func ask(ctx context.Context, program, topologyPath, name string, quick bool) (worker.Report, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, program, "--topology", topologyPath, "--name", name, "--check", "-o", "json")
 	cmd.WaitDelay = time.Second
+	if quick {
+		cmd.Env = append(os.Environ(), worker.QuickCheck)
+	}
 	var out, words bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &words
 	err := cmd.Run()
@@ -236,7 +241,7 @@ type answered struct {
 
 // Run checks, and prints all problems or one line.
 func (c *checkCmd) Run(ctx context.Context, to worker.Streams) error {
-	plan, err := inspect(ctx, c.Topology)
+	plan, err := inspect(ctx, c.Topology, false)
 	switch {
 	case c.Output == "text" && err != nil:
 		return err
@@ -252,7 +257,7 @@ func (c *checkCmd) Run(ctx context.Context, to worker.Streams) error {
 		a.Budget, a.Warnings = &plan.budget, plan.warnings()
 		for _, e := range plan.top.Entries {
 			if r, ok := plan.reports[e.Name]; ok {
-				r.Problems = nil
+				r.Problems, r.Warnings = nil, nil // they are above
 				a.Entries = append(a.Entries, r)
 			}
 		}

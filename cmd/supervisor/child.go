@@ -64,6 +64,7 @@ type child struct {
 	ended   chan struct{} // closed when it is over
 	orders  chan order
 	retry   backoff.Backoff
+	atEnd   stopped // valid when ended is closed
 
 	mu   sync.Mutex
 	view view
@@ -135,6 +136,7 @@ func (c *child) run(ctx context.Context) {
 			c.settle()
 		}
 	}
+	c.atEnd.idle = c.look().phase
 	if c.look().phase != Done {
 		c.enter(Stopped)
 	}
@@ -222,7 +224,7 @@ func stampOf(path string) string {
 
 // live runs the worker once, and says what is to follow.
 func (c *child) live(ctx context.Context) pause {
-	name, outOfMemory := c.entry.Name, oomKills()
+	name := c.entry.Name
 	p, err := c.launch()
 	if err != nil {
 		return c.failed(notStarted(err))
@@ -247,8 +249,9 @@ func (c *child) live(ctx context.Context) pause {
 		c.log.Info("done", "name", name)
 		return pause{ordered: true}
 	case ctx.Err() != nil:
+		c.atEnd = stopped{exit: &exit, inTurn: end.inTurn, ready: said.ready}
 		return pause{ordered: true}
-	case exit.Signal == "SIGKILL" && exit.Why == "" && oomKills() == outOfMemory:
+	case exit.Signal == "SIGKILL" && exit.Why == "" && !exit.OutOfMemory:
 		// Somebody outside killed it, and not the kernel for want of memory:
 		// that is no failure of its own, and no reason to wait longer each time.
 		c.retry.Succeeded()
@@ -289,13 +292,14 @@ func (c *child) hold(exit Exit) pause {
 // ending is why a process was ended; the zero value is that it ended by
 // itself, or with the fleet.
 type ending struct {
-	why   string // it hung
-	order *order
+	why    string // it hung, or did not stop
+	inTurn bool   // it was stopped in its turn, after its sources
+	order  *order
 }
 
 // attend watches over a process until it has ended.
 func (c *child) attend(p *process) ending {
-	limit := newLimit(c.timing.Start)
+	limit := time.NewTimer(c.timing.Start)
 	defer limit.Stop()
 	for {
 		select {
@@ -303,16 +307,13 @@ func (c *child) attend(p *process) ending {
 			return ending{}
 		case <-p.wake:
 			if c.hear(p) {
-				limit.reset(c.timing.Watchdog)
+				limit.Reset(c.timing.Watchdog)
 			}
 		case <-limit.C:
-			if limit.late() { // it is we who hung, and what was said meanwhile is still to be read
-				limit.reset(c.timing.Watchdog)
-				continue
-			}
+			silence := p.silence()
 			said := p.heard.now()
-			if left := c.timing.Watchdog - time.Since(said.beat); said.ready && left > 0 {
-				limit.reset(left)
+			if left := c.timing.Watchdog - silence; left > 0 && (said.ready || c.resumed()) {
+				limit.Reset(left)
 				continue
 			}
 			return c.abort(p, said.ready)
@@ -321,33 +322,18 @@ func (c *child) attend(p *process) ending {
 				close(o.done)
 				continue
 			}
-			c.stop(p)
-			return ending{order: &o}
+			return ending{why: c.stop(p), order: &o}
 		case <-c.turn:
-			c.stop(p)
-			return ending{}
+			return ending{why: c.stop(p), inTurn: true}
 		}
 	}
 }
 
-// limit is a timer that knows how late it is.
-type limit struct {
-	*time.Timer
-	due time.Time
+// resumed says whether this process has gone on after a pause of its own less than
+// a heartbeat ago: then a worker that is not ready yet may have said that it is.
+func (c *child) resumed() bool {
+	return c.launcher != nil && time.Since(c.launcher.awake.since()) < c.timing.Watchdog
 }
-
-func newLimit(d time.Duration) *limit { return &limit{time.NewTimer(d), time.Now().Add(d)} }
-
-func (l *limit) reset(d time.Duration) {
-	l.Reset(d)
-	l.due = time.Now().Add(d)
-}
-
-// late says whether the timer was seen to fire much later than it did: then
-// this process was stopped, or the machine was asleep or out of breath.
-func (l *limit) late() bool { return time.Since(l.due) > mostLate }
-
-const mostLate = 500 * time.Millisecond
 
 // abort ends a process that hangs, so that it shows where.
 func (c *child) abort(p *process, ready bool) ending {
@@ -361,12 +347,19 @@ func (c *child) abort(p *process, ready bool) ending {
 	return ending{why: why}
 }
 
-func (c *child) stop(p *process) {
+// stop ends a process that is to end, and returns why it had to be killed; "" when
+// it ended by itself, or another hand killed it.
+func (c *child) stop(p *process) (why string) {
 	c.enter(Stopping)
-	p.end(syscall.SIGTERM, c.timing.Grace, c.kill)
-	if p.exit.Signal == "SIGKILL" {
-		c.log.Warn("killed: it did not stop when asked", "name", c.entry.Name, "grace", c.timing.Grace.String())
+	why = p.end(syscall.SIGTERM, c.timing.Grace, c.kill)
+	switch {
+	case why != "":
+		why = "killed: " + why
+		c.log.Warn(why, "name", c.entry.Name)
+	case p.exit.Signal != "":
+		c.log.Warn("ended while it was stopping, and not by its supervisor", "name", c.entry.Name, "exit", p.exit.String())
 	}
+	return why
 }
 
 // hear takes in what the process said of itself, and says whether by that it

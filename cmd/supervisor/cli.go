@@ -38,6 +38,9 @@ func (e *notRunningError) Error() string {
 	if file == "" {
 		file = "FILE"
 	}
+	if left := supervisorsOf(e.place.RunDir); len(left) > 0 {
+		return fmt.Sprintf("supervisor process %d runs the fleet of %s, but its socket there was removed: it makes it anew within a second, or stops its fleet", left[0], e.place.RunDir)
+	}
 	return fmt.Sprintf("no supervisor runs in %s: start one with supervisor up %s", e.place.RunDir, file)
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -30,39 +31,86 @@ type request struct {
 	Verb     string  `json:"verb"`
 	Name     string  `json:"name,omitempty"`      // of start, stop, restart
 	TimeoutS float64 `json:"timeout_s,omitempty"` // of wait
+	Discard  bool    `json:"discard,omitempty"`   // of down: keep no histories
 }
 
 func verbs() []string { return []string{"status", "wait", "start", "stop", "restart", "down"} }
 
 // reply is the answer.
 type reply struct {
-	OK    bool   `json:"ok"`
-	Error string `json:"error,omitempty"`
-	Box   *Box   `json:"box,omitempty"` // of status and wait
+	OK     bool    `json:"ok"`
+	Error  string  `json:"error,omitempty"`
+	Box    *Box    `json:"box,omitempty"`    // of status and wait
+	Ending *Ending `json:"ending,omitempty"` // of down
 }
 
 // control is the socket on which a supervisor is asked.
 type control struct {
-	listener *net.UnixListener
+	path string
 
-	mu    sync.Mutex
-	conns map[net.Conn]bool
+	mu       sync.Mutex
+	listener *net.UnixListener
+	file     fileID
+	closed   bool
+	conns    map[net.Conn]bool
 }
 
 func listenForRequests(runDir string) (*control, error) {
-	path := filepath.Join(runDir, controlName)
-	listener, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: path})
+	c := &control{path: filepath.Join(runDir, controlName), conns: map[net.Conn]bool{}}
+	return c, c.open()
+}
+
+// open binds the socket, also in place of one that somebody has removed.
+func (c *control) open() error {
+	listener, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: c.path})
 	if err != nil {
-		return nil, fmt.Errorf("listen for requests: %w", err)
+		return fmt.Errorf("listen for requests: %w", err)
 	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		return nil, errors.Join(fmt.Errorf("listen for requests: %w", err), listener.Close())
+	listener.SetUnlinkOnClose(false) // the name may be another's by then
+	err = os.Chmod(c.path, 0o600)
+	file, statErr := idOf(c.path)
+	if err = errors.Join(err, statErr); err != nil {
+		return errors.Join(fmt.Errorf("listen for requests: %w", err), listener.Close())
 	}
-	return &control{listener: listener, conns: map[net.Conn]bool{}}, nil
+	c.mu.Lock()
+	before := c.listener
+	c.listener, c.file = listener, file
+	c.mu.Unlock()
+	if before != nil {
+		_ = before.Close() // nobody can connect to it any more
+	}
+	return nil
+}
+
+// reopen makes the socket anew where it is not in its place any more.
+func (c *control) reopen() (again bool, err error) {
+	if now, err := idOf(c.path); err == nil && now == c.file {
+		return false, nil
+	}
+	if err := os.Remove(c.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, fmt.Errorf("listen for requests: %w", err)
+	}
+	return true, c.open()
 }
 
 // close takes no more callers; those who are there are still answered.
-func (c *control) close() error { return c.listener.Close() }
+func (c *control) close() error {
+	c.mu.Lock()
+	listener, file := c.listener, c.file
+	c.closed = true
+	c.mu.Unlock()
+	err := listener.Close()
+	if now, statErr := idOf(c.path); statErr == nil && now == file {
+		err = errors.Join(err, os.Remove(c.path))
+	}
+	return err
+}
+
+func (c *control) present() (listener *net.UnixListener, closed bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.listener, c.closed
+}
 
 // hangUp ends waiting for requests.
 func (c *control) hangUp() {
@@ -73,15 +121,24 @@ func (c *control) hangUp() {
 	}
 }
 
-// serve takes callers until close, and answers them until ctx is done.
-func (c *control) serve(ctx context.Context, answer func(context.Context, request) reply) {
+// serve takes callers until close, whatever fails meanwhile, and answers them until
+// ctx is done.
+func (c *control) serve(ctx context.Context, report func(string, error), answer func(context.Context, request) reply) {
 	var callers sync.WaitGroup
 	defer callers.Wait()
 	context.AfterFunc(ctx, c.hangUp)
+	sick := ailment{what: "accept requests", report: report}
 	for {
-		conn, err := c.listener.Accept()
-		if err != nil {
+		listener, closed := c.present()
+		if closed {
 			return
+		}
+		conn, err := listener.Accept()
+		if err != nil {
+			if !errors.Is(err, net.ErrClosed) {
+				sick.met(err)
+			}
+			continue
 		}
 		if !c.enter(ctx, conn) {
 			conn.Close()
@@ -142,9 +199,12 @@ func (f *fleet) answer(ctx context.Context, r request) reply {
 		return reply{OK: true, Box: f.box()}
 	case "down":
 		f.log.Info("asked to stop")
+		if r.Discard {
+			f.discard.Store(true)
+		}
 		f.stop()
 		<-f.over
-		return reply{OK: true}
+		return reply{OK: true, Ending: f.ending}
 	case "start", "stop", "restart":
 		if err := f.order(ctx, r); err != nil {
 			return reply{Error: err.Error()}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 type downCmd struct {
 	place
 	Timeout time.Duration `default:"2m" help:"How long to wait for the fleet to end."`
+	Discard bool          `help:"Remove the histories that are kept for workers which have not saved all that was sent."`
 }
 
 // Run stops the fleet. Where no supervisor runs any more, it removes what one
@@ -24,14 +26,28 @@ func (c *downCmd) Run(ctx context.Context, to worker.Streams) error {
 	if err := c.find(); err != nil {
 		return err
 	}
-	_, err := c.ask(ctx, request{Verb: "down"}, c.Timeout)
-	if absent := (*notRunningError)(nil); errors.As(err, &absent) {
+	answer, err := c.ask(ctx, request{Verb: "down", Discard: c.Discard}, c.Timeout)
+	absent := (*notRunningError)(nil)
+	for until := time.Now().Add(mostAdrift * guardEvery); errors.As(err, &absent) && len(supervisorsOf(c.RunDir)) > 0 && time.Now().Before(until); {
+		time.Sleep(guardEvery / 10) //nolint:forbidigo // it looks each second whether its socket is still there
+		answer, err = c.ask(ctx, request{Verb: "down", Discard: c.Discard}, c.Timeout)
+	}
+	if errors.As(err, &absent) {
+		for _, pid := range supervisorsOf(c.RunDir) {
+			fmt.Fprintf(to.Err, "supervisor: process %d does not answer in %s: it is told to stop by a signal\n", pid, c.RunDir)
+			if err := endSupervisor(ctx, pid, c.Timeout); err != nil {
+				return err
+			}
+		}
 		return c.sweep(to.Out)
 	}
-	if err == nil {
-		_, err = fmt.Fprintln(to.Out, "stopped")
+	if err != nil {
+		return err
 	}
-	return err
+	if answer.Ending == nil { // of an earlier version
+		answer.Ending = &Ending{}
+	}
+	return answer.Ending.print(to.Out, to.Err)
 }
 
 func (c *downCmd) sweep(out io.Writer) error {
@@ -51,8 +67,17 @@ func (c *downCmd) sweep(out io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("a supervisor does not answer: %w", err)
 	}
-	found, err := sweep(root, c.RunDir, c.node.ShmDir, nil)
-	err = errors.Join(err, lock.Release())
+	rec := readRecord(root)
+	shmDir := cmp.Or(c.node.ShmDir, rec.ShmDir)
+	var kept []Kept
+	if !c.Discard {
+		kept = keptFor(shmDir, rec.Unread)
+	}
+	found, err := sweep(root, c.RunDir, shmDir, keeper(kept))
+	err = errors.Join(err, recordKept(root, rec.BootID, shmDir, rec.Unread, kept), lock.Release())
+	if len(kept) > 0 {
+		defer func() { fmt.Fprintln(out, keptText(shmDir, kept)) }()
+	}
 	if found.any() {
 		fmt.Fprintf(out, "no supervisor runs in %s; swept %d processes, %d rings, %d files that one left\n",
 			c.RunDir, len(found.Processes), len(found.Rings), len(found.Files))

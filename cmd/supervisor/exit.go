@@ -21,6 +21,8 @@ type Exit struct {
 	Message string   `json:"message,omitempty"` // its last words
 	Time    msg.Time `json:"time"`
 	RanS    float64  `json:"ran_s"`
+	// OutOfMemory says that SIGKILL came while the kernel killed for want of memory.
+	OutOfMemory bool `json:"out_of_memory,omitempty"`
 }
 
 func exitOf(state *os.ProcessState, words []string) Exit {
@@ -57,6 +59,8 @@ func (e Exit) String() string {
 	switch {
 	case e.Why != "":
 		text = e.Why
+	case e.OutOfMemory:
+		text = "killed by SIGKILL: the machine was out of memory, and the kernel killed"
 	case e.Signal != "":
 		text = "killed by " + e.Signal
 	case e.Code < 0:

@@ -17,7 +17,7 @@ import (
 
 // fakeConfig is a worker that behaves as its topology says.
 type fakeConfig struct {
-	Behave string                `toml:"behave" doc:"ready, never, config, done, fail, deaf, hang or fork"`
+	Behave string                `toml:"behave" doc:"ready, never, config, done, fail, deaf, hang, fork, loss or crash"`
 	Trace  string                `toml:"trace" doc:"file that its starts and stops are added to"`
 	Stream map[string]fakeStream `toml:"stream" doc:"streams"`
 
@@ -107,8 +107,19 @@ func fakeRun(ctx context.Context, w *worker.Worker, cfg fakeConfig) error {
 	}
 	if len(w.Entry().Sources) > 0 {
 		in, err := w.Messages(nil)
+		epochs := map[msg.Epoch]bool{}
 		for err == nil {
-			_, _, err = in.Next(ctx, time.Time{})
+			var m msg.Message
+			if m, _, err = in.Next(ctx, time.Time{}); err == nil {
+				epochs[m.Epoch] = true
+				w.Gauge("epochs", float64(len(epochs)))
+			}
+		}
+		switch cfg.Behave {
+		case "loss":
+			err = errors.Join(err, errors.New("7 rows could not be saved: the disk is full"))
+		case "crash":
+			panic("as asked")
 		}
 		return errors.Join(err, cfg.note("stop", w))
 	}

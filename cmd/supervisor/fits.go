@@ -167,7 +167,15 @@ func (p *plan) checkFolders() (ps topology.Problems) {
 
 // warnings are what a fleet can run with, and people should know.
 func (p *plan) warnings() topology.Problems {
-	return slices.Concat(p.absentStore(), p.fullCache(), p.unknownLabels())
+	return slices.Concat(p.absentStore(), p.fullCache(), p.unknownLabels(), p.reported())
+}
+
+// reported are the warnings of the programs about their own entries.
+func (p *plan) reported() (ps topology.Problems) {
+	for _, e := range p.top.Entries {
+		ps = append(ps, p.reports[e.Name].Warnings...)
+	}
+	return ps
 }
 
 // unknownLabels warns of rules that ask for what no detector will ever see. A

@@ -28,7 +28,8 @@ type fleet struct {
 	book     *logbook
 	logs     *logPlace
 	log      *slog.Logger
-	root     *os.Root // the run folder
+	root     *os.Root       // the run folder; once the fleet runs, guard's
+	held     *lockfile.Lock // of the run folder, likewise
 	launcher *launcher
 	bus      *msg.Bus
 	observer *observer
@@ -43,6 +44,11 @@ type fleet struct {
 
 	mu      sync.Mutex
 	changed chan struct{} // closed at the next change of a phase
+	fatal   error         // why the fleet had to be stopped
+
+	discard atomic.Bool         // histories are not to be kept
+	unread  map[string][]string // by publisher, the workers that may not have saved all of its histories
+	ending  *Ending             // valid when over is closed; nil before all children have ended
 
 	files atomic.Pointer[Files] // as counted last; nil before
 	disk  atomic.Pointer[disk]  // as seen last
@@ -53,7 +59,7 @@ type fleet struct {
 // openFleet prepares all that children need. It fails when another supervisor
 // has the run folder (*lockfile.HeldError), and then leaves nothing open.
 func openFleet(p *plan, t timing, show func(entry)) (f *fleet, err error) {
-	f = &fleet{plan: p, timing: t, began: clock.Boot(), book: newLogbook(show),
+	f = &fleet{plan: p, timing: t, unread: readersOf(p.top), began: clock.Boot(), book: newLogbook(show),
 		kill: make(chan struct{}), up: make(chan struct{}), over: make(chan struct{}), changed: make(chan struct{})}
 	f.log = f.book.logger(slog.Level(p.top.Node.LogLevel))
 	f.later(f.book.close)
@@ -92,12 +98,20 @@ func (f *fleet) lock() error {
 		return fmt.Errorf("open run folder: %w", err)
 	}
 	f.root = root
-	f.later(root.Close)
-	lock, err := lockfile.Acquire(root, lockName)
+	f.later(func() error { return f.root.Close() })
+	f.held, err = lockfile.Acquire(root, lockName)
 	if err != nil {
 		return fmt.Errorf("a supervisor runs in %s already: %w", dir, err)
 	}
-	f.later(lock.Release)
+	f.later(func() error {
+		if !f.held.Current() {
+			return f.held.Drop()
+		}
+		return f.held.Release()
+	})
+	if others := supervisorsOf(dir); len(others) > 0 {
+		return errLeftBehind(dir, others[0])
+	}
 	f.clock, err = clock.System()
 	return err
 }
@@ -126,16 +140,23 @@ func (f *fleet) sweepEarlier() error {
 		f.log.Warn("swept what an earlier run left", "what", found.String())
 	}
 	f.later(func() error {
-		_, err := sweep(f.root, n.RunDir, n.ShmDir, nil)
+		if another(f.abandoned()) {
+			return nil
+		}
+		var kept []Kept
+		if !f.discard.Load() {
+			kept = keptFor(n.ShmDir, f.unread)
+		}
+		_, err := sweep(f.root, n.RunDir, n.ShmDir, keeper(kept))
 		_ = os.Remove(n.ShmDir) // where it is empty: the next one to use it may be another user
-		return err
+		return errors.Join(err, recordKept(f.root, f.clock.BootID(), n.ShmDir, f.unread, kept))
 	})
 	return err
 }
 
 func (f *fleet) openLauncher() error {
 	n := f.plan.top.Node
-	notes, err := listenForNotes(n.RunDir)
+	notes, err := listenForNotes(n.RunDir, f.book.complain)
 	if err != nil {
 		return err
 	}
@@ -144,8 +165,9 @@ func (f *fleet) openLauncher() error {
 	f.later(group.remove)
 	threads := newSpawner()
 	f.later(threads.close)
-	f.launcher = &launcher{runDir: n.RunDir, watchdog: f.timing.Watchdog, spawner: threads, notifier: notes, cgroup: group,
-		record: newRecord(f.root, f.clock.BootID(), n.ShmDir, group), book: f.book}
+	f.launcher = &launcher{runDir: n.RunDir, watchdog: f.timing.Watchdog, spawner: threads, notifier: notes,
+		awake: newAwake(f.timing.Watchdog), cgroup: group,
+		record: newRecord(f.root, f.clock.BootID(), n.ShmDir, group, f.unread), book: f.book}
 	return nil
 }
 
@@ -229,9 +251,11 @@ func (f *fleet) run(ctx context.Context, killed <-chan struct{}, started func())
 	watching, unwatch := context.WithCancel(context.Background())
 	var children, watchers, requests sync.WaitGroup
 	asked, hangUp := context.WithCancel(context.Background())
-	requests.Go(func() { f.control.serve(asked, f.answer) })
+	requests.Go(func() { f.control.serve(asked, f.book.complain, f.answer) })
 	watchers.Go(func() { f.observer.listen(watching, f.log) })
 	watchers.Go(func() { f.publish(watching) })
+	watchers.Go(func() { f.launcher.awake.watch(watching) })
+	watchers.Go(func() { f.guard(watching) })
 	watchers.Go(func() { f.watchStore(watching) })
 	watchers.Go(func() {
 		select {
@@ -251,8 +275,9 @@ func (f *fleet) run(ctx context.Context, killed <-chan struct{}, started func())
 	children.Wait()
 	unwatch()
 	watchers.Wait()
+	f.conclude()
 	f.log.Info("stopped")
-	err := f.close()
+	err := errors.Join(f.abandoned(), f.ending.err(), f.close())
 	close(f.over)
 	hangUp()
 	requests.Wait()

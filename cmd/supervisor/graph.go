@@ -30,7 +30,7 @@ type link struct {
 // Run prints who reads whom. A topology with problems has a graph too, as far
 // as it can be read; its problems are told as well.
 func (c *graphCmd) Run(ctx context.Context, to worker.Streams) error {
-	p, problems := inspect(ctx, c.Topology)
+	p, problems := inspect(ctx, c.Topology, true)
 	if p == nil {
 		return problems
 	}

@@ -168,7 +168,7 @@ func (j *job) attend(ctx context.Context, p *process) ending {
 				beat = time.After(j.timing.Watchdog)
 			}
 		case <-beat:
-			left := j.timing.Watchdog - time.Since(p.heard.now().beat)
+			left := j.timing.Watchdog - p.silence()
 			if left <= 0 {
 				return j.abort(p, true)
 			}
@@ -189,11 +189,9 @@ func (j *job) attend(ctx context.Context, p *process) ending {
 				close(o.done)
 				continue
 			}
-			j.stop(p)
-			return ending{order: &o}
+			return ending{why: j.stop(p), order: &o}
 		case <-ctx.Done():
-			j.stop(p)
-			return ending{}
+			return ending{why: j.stop(p)}
 		}
 	}
 }
@@ -213,6 +211,6 @@ func (j *job) overrun(p *process) ending {
 	why := fmt.Sprintf("not done after %v", topology.Duration(j.limit))
 	j.enter(Failing)
 	j.log.Error("takes too long", "name", j.entry.Name, "why", why)
-	p.end(syscall.SIGTERM, j.timing.Grace, j.kill)
+	_ = p.end(syscall.SIGTERM, j.timing.Grace, j.kill) // it was to end either way
 	return ending{why: why}
 }

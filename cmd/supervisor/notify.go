@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -22,49 +23,120 @@ const notifyName = "notify.sock"
 // what they started.
 type notifier struct {
 	path string
-	conn *net.UnixConn
 	done chan struct{}
+	fail func(what string, err error) // reports an error; the notifier goes on
 
 	mu    sync.Mutex
 	known map[int]*process
-	marks map[string]chan struct{} // of catchUp
-	made  int
+
+	reading sync.Mutex // one reads at a time, and takes in what it has read before the next
+	conn    *net.UnixConn
+	file    fileID
+	closed  bool
 }
 
-func listenForNotes(runDir string) (*notifier, error) {
-	n := &notifier{path: filepath.Join(runDir, notifyName), done: make(chan struct{}),
-		known: map[int]*process{}, marks: map[string]chan struct{}{}}
+func listenForNotes(runDir string, fail func(string, error)) (*notifier, error) {
+	n := &notifier{path: filepath.Join(runDir, notifyName), done: make(chan struct{}), fail: fail, known: map[int]*process{}}
+	if err := n.open(); err != nil {
+		return nil, err
+	}
+	go n.listen()
+	return n, nil
+}
+
+// open binds the socket, also in place of one that somebody has removed.
+func (n *notifier) open() error {
 	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram", Name: n.path})
 	if err != nil {
-		return nil, fmt.Errorf("listen for readiness: %w", err)
+		return fmt.Errorf("listen for readiness: %w", err)
 	}
-	n.conn = conn
 	raw, err := conn.SyscallConn()
 	if err == nil {
 		var set error
 		err = raw.Control(func(fd uintptr) { set = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PASSCRED, 1) })
 		err = errors.Join(err, set)
 	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("listen for readiness: %w", err), conn.Close())
+	file, statErr := idOf(n.path)
+	if err = errors.Join(err, statErr); err != nil {
+		return errors.Join(fmt.Errorf("listen for readiness: %w", err), conn.Close())
 	}
-	go n.listen()
-	return n, nil
+	n.reading.Lock()
+	before := n.conn
+	n.conn, n.file = conn, file
+	n.reading.Unlock()
+	if before != nil {
+		_ = before.Close() // nobody can send to it any more
+	}
+	return nil
 }
 
+// reopen makes the socket anew where it is not in its place any more.
+func (n *notifier) reopen() (again bool, err error) {
+	if now, err := idOf(n.path); err == nil && now == n.file {
+		return false, nil
+	}
+	if err := os.Remove(n.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, fmt.Errorf("listen for readiness: %w", err)
+	}
+	return true, n.open()
+}
+
+// close ends listening. The file is removed where it is still the notifier's.
 func (n *notifier) close() error {
-	err := n.conn.Close()
+	n.reading.Lock()
+	conn, file := n.conn, n.file
+	n.closed = true
+	n.reading.Unlock()
+	err := conn.Close()
 	<-n.done
-	return errors.Join(err, os.Remove(n.path))
+	if now, statErr := idOf(n.path); statErr == nil && now == file {
+		err = errors.Join(err, os.Remove(n.path))
+	}
+	return err
 }
 
+// listen takes in what comes until close, whatever fails meanwhile: without it
+// each worker would seem to hang.
 func (n *notifier) listen() {
 	defer close(n.done)
+	sick := ailment{what: "listen for readiness", report: n.fail}
+	for {
+		n.reading.Lock()
+		conn, closed := n.conn, n.closed
+		n.reading.Unlock()
+		if closed {
+			return
+		}
+		if err := n.listenAt(conn); !errors.Is(err, net.ErrClosed) {
+			sick.met(err)
+		}
+	}
+}
+
+func (n *notifier) listenAt(conn *net.UnixConn) error {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	err = raw.Read(func(fd uintptr) bool { failed = n.drain(int(fd)); return failed != nil })
+	return errors.Join(err, failed)
+}
+
+// drain takes in all that waits on the socket.
+func (n *notifier) drain(fd int) error {
+	n.reading.Lock()
+	defer n.reading.Unlock()
 	text, control := make([]byte, 4096), make([]byte, unix.CmsgSpace(unix.SizeofUcred))
 	for {
-		size, controlSize, _, _, err := n.conn.ReadMsgUnix(text, control)
-		if err != nil {
-			return // closed
+		size, controlSize, _, _, err := unix.Recvmsg(fd, text, control, unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
+		switch {
+		case errors.Is(err, unix.EAGAIN):
+			return nil
+		case errors.Is(err, unix.EINTR):
+			continue
+		case err != nil:
+			return os.NewSyscallError("recvmsg", err)
 		}
 		n.take(senderOf(control[:controlSize]), string(text[:size]))
 	}
@@ -89,10 +161,6 @@ func (n *notifier) take(pid int, text string) {
 	if p := n.known[pid]; p != nil {
 		p.take(text)
 	}
-	if reached := n.marks[text]; reached != nil && pid == os.Getpid() {
-		close(reached)
-		delete(n.marks, text)
-	}
 }
 
 // forget ends listening to a process, after all that it had said is heard.
@@ -103,21 +171,16 @@ func (n *notifier) forget(p *process) {
 	delete(n.known, p.pid)
 }
 
-// catchUp returns when everything sent before it has been taken in: datagrams
-// on one socket keep their order.
+// catchUp returns when everything sent before it has been taken in. It never waits.
 func (n *notifier) catchUp() {
-	n.mu.Lock()
-	n.made++
-	text, reached := fmt.Sprintf("X_MARK=%d", n.made), make(chan struct{})
-	n.marks[text] = reached
-	n.mu.Unlock()
-	if _, err := n.conn.WriteToUnix([]byte(text), &net.UnixAddr{Net: "unixgram", Name: n.path}); err != nil {
+	n.reading.Lock()
+	conn := n.conn
+	n.reading.Unlock()
+	raw, err := conn.SyscallConn()
+	if err != nil {
 		return
 	}
-	select {
-	case <-reached:
-	case <-n.done:
-	}
+	_ = raw.Control(func(fd uintptr) { _ = n.drain(int(fd)) }) // listen meets the same error, and reports it
 }
 
 // said is what a process has said of itself.

@@ -69,8 +69,9 @@ type sight struct {
 // intake is what a worker has read of one stream, over all of both's runs.
 type intake struct {
 	last  msg.Account
-	run   msg.Epoch // of the reader
-	got   uint64    // received and repaired
+	left  []msg.Account // of the epochs before, the last few: a reader may go back to one
+	run   msg.Epoch     // of the reader
+	got   uint64        // received and repaired
 	lost  uint64
 	rates series // of got
 }
@@ -96,16 +97,17 @@ func newObserver(top *topology.Topology) (*observer, error) {
 
 func (o *observer) close() error { return o.ear.Close() }
 
-// listen takes in states until ctx is done.
+// listen takes in states until ctx is done, whatever fails meanwhile.
 func (o *observer) listen(ctx context.Context, log *slog.Logger) {
+	sick := ailment{what: "listen to the workers' states", report: func(what string, err error) { log.Error(what, "err", err) }}
 	for {
 		m, ok, err := o.ear.Next(ctx, time.Time{})
 		if ctx.Err() != nil && !ok {
 			return
 		}
 		if err != nil {
-			log.Error("listen to the workers' states", "err", err)
-			return
+			sick.met(err)
+			continue
 		}
 		state, err := m.State()
 		if err != nil {
@@ -141,11 +143,25 @@ func (o *observer) take(s msg.State, now time.Duration) {
 	}
 }
 
+// mostLeft is how many epochs that a reader has left are remembered.
+const mostLeft = 4
+
 // take adds what is new in an account. An account begins at zero with each run
 // of the reader, and with each epoch of the stream.
 func (i *intake) take(a msg.Account, run msg.Epoch, at time.Duration) {
 	before := i.last
-	if a.Epoch != before.Epoch || run != i.run || a.Received < before.Received || a.Lost < before.Lost {
+	switch {
+	case run != i.run:
+		before, i.left = msg.Account{}, nil
+	case a.Epoch != before.Epoch:
+		i.left = append(i.left, before)
+		i.left = i.left[max(0, len(i.left)-mostLeft):]
+		before = msg.Account{}
+		if at := slices.IndexFunc(i.left, func(l msg.Account) bool { return l.Epoch == a.Epoch }); at >= 0 {
+			before, i.left = i.left[at], slices.Delete(i.left, at, at+1)
+		}
+	}
+	if a.Received < before.Received || a.Repaired < before.Repaired || a.Lost < before.Lost {
 		before = msg.Account{}
 	}
 	i.got += a.Received + a.Repaired - before.Received - before.Repaired

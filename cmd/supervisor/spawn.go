@@ -66,6 +66,7 @@ type launcher struct {
 	watchdog time.Duration
 	spawner  *spawner
 	notifier *notifier
+	awake    *awake
 	record   *record
 	cgroup   *cgroup // nil where none can be made
 	book     *logbook
@@ -78,7 +79,8 @@ func (l *launcher) start(name, program string, args ...string) (*process, error)
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
 	defer in.Close()
-	p := &process{name: name, began: clock.Boot(), gone: make(chan struct{}), wake: make(chan struct{}, 1)}
+	p := &process{name: name, began: clock.Boot(), gone: make(chan struct{}), wake: make(chan struct{}, 1),
+		notifier: l.notifier, awake: l.awake, oomKills: oomKills()}
 	p.cmd = exec.Command(program, args...)
 	p.cmd.Stdout, p.cmd.Stderr, p.cmd.Env = in, in, l.environment()
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
@@ -141,6 +143,7 @@ func (l *launcher) watch(p *process, out *os.File) {
 	p.exit = exitOf(p.cmd.ProcessState, <-heard)
 	_ = out.Close()
 	p.exit.RanS = (clock.Boot() - p.began).Seconds()
+	p.exit.OutOfMemory = p.exit.Signal == "SIGKILL" && oomKills() > p.oomKills
 	if err := l.record.remove(p.pid); err != nil {
 		l.book.complain("keep the record of processes", err)
 	}
@@ -158,36 +161,63 @@ func awaitExit(pid int) {
 
 // process is one run of a worker.
 type process struct {
-	name  string
-	cmd   *exec.Cmd
-	pid   int
-	began time.Duration // since boot
-	gone  chan struct{} // closed when it has ended, and all is known of it
-	exit  Exit          // valid then
-	wake  chan struct{} // there is something new to be heard
+	name     string
+	cmd      *exec.Cmd
+	pid      int
+	began    time.Duration // since boot
+	gone     chan struct{} // closed when it has ended, and all is known of it
+	exit     Exit          // valid then
+	wake     chan struct{} // there is something new to be heard
+	oomKills uint64        // of the machine, when it was started
+	notifier *notifier     // nil in tests
+	awake    *awake
 
 	heard hearing
+}
+
+// silence is how long the process has shown no sign of life while this one could
+// have heard it: what it has said is read first, and a time in which the
+// supervisor itself did not run does not count.
+func (p *process) silence() time.Duration {
+	last := p.heard.now().beat
+	if p.notifier != nil {
+		p.notifier.catchUp()
+		last = p.heard.now().beat
+		if resumed := p.awake.since(); resumed.After(last) {
+			last = resumed
+		}
+	}
+	return time.Since(last)
 }
 
 // mostGraces is how many times its grace a process may take to end that shows
 // all the while that it works: it may be bringing to disk what is in RAM.
 const mostGraces = 12
 
-// end asks the process to go, and makes it go when the grace is over without a
-// sign of life, or now is closed.
-func (p *process) end(ask syscall.Signal, grace time.Duration, now <-chan struct{}) {
+// end asks the process to go, and kills it when the grace is over without a sign
+// of life, or now is closed. It returns why it was killed; "" when it ended by
+// itself, or by another hand.
+func (p *process) end(ask syscall.Signal, grace time.Duration, now <-chan struct{}) (why string) {
 	_ = p.cmd.Process.Signal(ask) // fails when it has ended by itself
-	killed := false
-	for limit := time.Now().Add(mostGraces * grace); !killed; {
+	for graces := 1; why == ""; graces++ {
 		select {
 		case <-p.gone:
-			return
+			return ""
 		case <-now:
-			killed = true
+			why = "all was to end at once"
 		case <-time.After(grace):
-			killed = time.Since(p.heard.now().beat) > grace || time.Now().After(limit)
+			switch {
+			case p.silence() > grace:
+				why = fmt.Sprintf("it did not stop when asked, and showed no sign of life for %v", grace)
+			case graces == mostGraces:
+				why = fmt.Sprintf("it did not stop when asked, and was still at work after %v", mostGraces*grace)
+			}
 		}
 	}
 	_ = p.cmd.Process.Kill() // its group follows, see watch
 	<-p.gone
+	if p.exit.Signal != "SIGKILL" {
+		return ""
+	}
+	return why
 }

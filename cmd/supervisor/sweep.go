@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"strings"
 	"sync"
@@ -28,8 +29,8 @@ const (
 // record is what was started, kept in the run folder for who has to sweep
 // after a supervisor that was killed.
 type record struct {
-	root *os.Root
 	mu   sync.Mutex
+	root *os.Root // nil once it is another supervisor's
 	recorded
 }
 
@@ -38,6 +39,9 @@ type recorded struct {
 	ShmDir    string             `json:"shm_dir"`
 	Cgroup    string             `json:"cgroup,omitempty"`
 	Processes map[int]recordedAs `json:"processes"` // by id
+	// Unread lists, by publisher, the workers that may not have read and saved all
+	// that its histories hold.
+	Unread map[string][]string `json:"unread,omitempty"`
 }
 
 type recordedAs struct {
@@ -45,8 +49,9 @@ type recordedAs struct {
 	Started uint64 `json:"started"` // as in /proc/PID/stat
 }
 
-func newRecord(root *os.Root, bootID, shmDir string, g *cgroup) *record {
-	r := &record{root: root, recorded: recorded{BootID: bootID, ShmDir: shmDir, Processes: map[int]recordedAs{}}}
+func newRecord(root *os.Root, bootID, shmDir string, g *cgroup, unread map[string][]string) *record {
+	r := &record{root: root, recorded: recorded{BootID: bootID, ShmDir: shmDir, Processes: map[int]recordedAs{}, Unread: map[string][]string{}}}
+	maps.Copy(r.Unread, unread)
 	if g != nil {
 		r.Cgroup = g.path
 	}
@@ -71,8 +76,28 @@ func (r *record) remove(pid int) error {
 	return r.write()
 }
 
+// move keeps the record in another folder from now on.
+func (r *record) move(root *os.Root) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.root = root
+}
+
+// leave writes no more.
+func (r *record) leave() { r.move(nil) }
+
+// keep writes it as it is.
+func (r *record) keep() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.write()
+}
+
 // write replaces the file: half a record would be none.
 func (r *record) write() error {
+	if r.root == nil {
+		return nil
+	}
 	text, err := json.Marshal(r.recorded)
 	if err != nil {
 		return err

@@ -24,6 +24,7 @@ func killSupervisor(t *testing.T) (b *box, grandchild int) {
 		grandchild = int(b.worker("csv").Gauges["grandchild_pid"])
 		return grandchild != 0
 	})
+	b.until("air has sent something", 10*time.Second, func() bool { return keptFor(b.shm, map[string][]string{"air": {"csv"}}) != nil })
 	if err := r.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
@@ -49,6 +50,17 @@ func TestDownSweepsAfterAKilledSupervisor(t *testing.T) {
 			}
 			if alive(grandchild) {
 				t.Errorf("process %d, started by a killed worker, still runs", grandchild)
+			}
+			for range 2 { // a killed reader may not have saved all
+				if !strings.Contains(out, "messages of reading/air/environment are kept in "+b.shm+" for csv") {
+					t.Errorf("down = %v\n%s; want that the history of air is kept for csv", err, out)
+				}
+				if out, err = b.supervisor(which...); err != nil {
+					t.Errorf("down again: %v", err)
+				}
+			}
+			if out, err := b.supervisor(append(which, "--discard")...); err != nil {
+				t.Errorf("down --discard = %v\n%s", err, out)
 			}
 			b.wantNothingLeft()
 			if out, err := b.supervisor(which...); err != nil || !strings.HasPrefix(out, "nothing runs in ") {
@@ -89,7 +101,7 @@ func TestSweepTakesOnlyWhatWasLeft(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rec := newRecord(root, sys.BootID(), shmDir, nil)
+	rec := newRecord(root, sys.BootID(), shmDir, nil, nil)
 	for pid, name := range map[int]string{left: "air", stranger: "soil"} {
 		if err := rec.add(pid, name); err != nil {
 			t.Fatal(err)

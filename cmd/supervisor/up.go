@@ -38,9 +38,9 @@ func (c *upCmd) Run(ctx context.Context, to worker.Streams) error {
 	if c.Detach {
 		return c.detach(ctx, con)
 	}
-	ctx, killed, done := interrupts(ctx)
+	ctx, killed, done := interrupts(ctx, c.Detached)
 	defer done()
-	plan, err := inspect(ctx, c.Topology)
+	plan, err := inspect(ctx, c.Topology, true)
 	if err != nil {
 		return err
 	}
@@ -79,26 +79,39 @@ func (c *upCmd) timing() timing {
 	return timing{Start: c.StartDeadline, Watchdog: c.Watchdog, Abort: 2 * time.Second, Grace: c.Grace, Edited: time.Second}
 }
 
-// interrupts is a context that the first SIGINT, SIGTERM or SIGHUP cancels; the
-// second closes killed, where it would otherwise end this process.
-func interrupts(parent context.Context) (ctx context.Context, killed <-chan struct{}, done func()) {
+// sameOrder is how long after the first signal another one is the same order: a
+// shell, a wrapper or the kernel may send it twice, and a person is not as quick.
+const sameOrder = 300 * time.Millisecond
+
+// interrupts is a context that the first SIGINT, SIGTERM or SIGHUP cancels; a later
+// SIGINT or SIGTERM closes killed, where it would otherwise end this process. A
+// later SIGHUP does nothing: a terminal that closes sends two within milliseconds,
+// one by the kernel and one by its shell. A detached supervisor has no terminal,
+// and is not stopped by SIGHUP at all.
+func interrupts(parent context.Context, detached bool) (ctx context.Context, killed <-chan struct{}, done func()) {
 	ctx, cancel := context.WithCancel(parent)
-	signals, kill := make(chan os.Signal, 4), make(chan struct{})
+	signals, kill := make(chan os.Signal, 8), make(chan struct{})
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
 	if !signal.Ignored(syscall.SIGHUP) { // nohup(1)
 		signal.Notify(signals, syscall.SIGHUP)
 	}
 	quit := make(chan struct{})
 	go func() {
-		for count := 1; ; count++ {
+		var first time.Time
+		for {
 			select {
-			case <-signals:
+			case s := <-signals:
+				switch {
+				case s == syscall.SIGHUP && detached:
+				case first.IsZero():
+					first = time.Now()
+					cancel()
+				case s != syscall.SIGHUP && time.Since(first) > sameOrder:
+					close(kill)
+					return
+				}
 			case <-quit:
 				return
-			}
-			cancel()
-			if count == 2 {
-				close(kill)
 			}
 		}
 	}()

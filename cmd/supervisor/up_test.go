@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/perch-edge/perch/internal/boxtest"
 )
 
 const chain = `
@@ -182,14 +184,19 @@ func TestWorkerWithoutHeartbeatIsEnded(t *testing.T) {
 
 func TestDeafWorkerIsKilledAfterTheGrace(t *testing.T) {
 	b := newBox(t, "[sensor.air]\nprogram = \"fake-sensor\"\nbehave = \"deaf\"\n")
-	r := b.up("--grace", "300ms")
+	r := b.up("--grace", "600ms")
 	b.untilPhase("air", Ready)
-	if _, err := b.supervisor("down", b.file); err != nil {
-		t.Error(err)
+	pid := b.worker("air").PID
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil { // no sign of life
+		t.Fatal(err)
+	}
+	out, err := b.supervisor("down", b.file)
+	if want := "air killed: it did not stop when asked, and showed no sign of life for 600ms"; codeOf(err) != 1 || !strings.Contains(out, want) {
+		t.Errorf("down = %v\n%s; want exit code 1, %q", err, out, want)
 	}
 	r.ended(20 * time.Second)
-	if !strings.Contains(r.said.String(), "it did not stop when asked") {
-		t.Errorf("the log does not say that air was killed:\n%s", r.said.String())
+	if !strings.Contains(r.said.String(), "killed: it did not stop when asked") || r.ProcessState.ExitCode() != 1 {
+		t.Errorf("exit code %d, and the log does not say that air was killed:\n%s", r.ProcessState.ExitCode(), r.said.String())
 	}
 }
 
@@ -239,11 +246,90 @@ func TestSecondInterruptKillsAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.untilPhase("air", Stopping)
+	<-time.After(2 * sameOrder)
 	if err := r.Process.Signal(syscall.SIGINT); err != nil {
 		t.Fatal(err)
 	}
 	r.ended(10 * time.Second)
+	if said := r.said.String(); !strings.Contains(said, "killed: all was to end at once") || strings.Contains(said, "did not stop when asked") {
+		t.Errorf("the log does not say why air was killed:\n%s", said)
+	}
+	if code := r.ProcessState.ExitCode(); code != 1 {
+		t.Errorf("exit code = %d; want 1: csv was killed with what it had not saved", code)
+	}
+	if out, err := b.supervisor("down", "--discard", b.file); err != nil {
+		t.Errorf("down = %v\n%s", err, out)
+	}
 	b.wantNothingLeft()
+}
+
+// A terminal that closes sends SIGHUP twice: by the kernel, and by its shell.
+func TestClosedTerminalStopsTheFleetInOrder(t *testing.T) {
+	t.Parallel()
+	trace := filepath.Join(shortDir(t), "trace")
+	b := newBox(t, strings.ReplaceAll(chain, "TRACE", trace))
+	r := b.up()
+	b.untilPhase("air", Ready)
+	for range 2 {
+		if err := r.Process.Signal(syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+	}
+	<-time.After(time.Millisecond)
+	_ = r.Process.Signal(syscall.SIGHUP) // it may have ended
+	r.ended(20 * time.Second)
+	text, err := os.ReadFile(trace)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"ready send", "ready csv", "ready air", "stop air", "stop csv", "stop send"}
+	if diff := cmp.Diff(want, strings.Split(strings.TrimSpace(string(text)), "\n")); diff != "" {
+		t.Errorf("order of starts and stops (-want +got):\n%s", diff)
+	}
+	if code := r.ProcessState.ExitCode(); code != 0 || strings.Contains(r.said.String(), "killed") {
+		t.Errorf("exit code = %d; want 0, and nobody killed:\n%s", code, r.said.String())
+	}
+}
+
+// A fleet in the background has no terminal that could close.
+func TestHangupDoesNotStopAFleetInTheBackground(t *testing.T) {
+	t.Parallel()
+	b := newBox(t, "[sensor.air]\nprogram = \"fake-sensor\"\n")
+	if out, err := b.supervisor("up", "-d", b.file); err != nil {
+		t.Fatal(out, err)
+	}
+	before := b.state()
+	if err := syscall.Kill(before.Supervisor.PID, syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	b.until("a second has passed", 20*time.Second, func() bool { return b.state().BootNS-before.BootNS > int64(time.Second) })
+	if w := b.worker("air"); w.Phase != Ready || w.PID != before.Workers[0].PID {
+		t.Errorf("air = %s, pid %d; want that it runs on", w.Phase, w.PID)
+	}
+}
+
+// What another hand does to a worker that is stopping is not said to be the
+// supervisor's doing.
+func TestWorkerKilledByAnotherHandWhileItStops(t *testing.T) {
+	t.Parallel()
+	b := newBox(t, "[sensor.air]\nprogram = \"fake-sensor\"\nbehave = \"deaf\"\n")
+	r := b.up("--grace", "10m")
+	pid := b.untilPhase("air", Ready).PID
+	if err := r.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	b.untilPhase("air", Stopping)
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	r.ended(20 * time.Second)
+	said := r.said.String()
+	if !strings.Contains(said, "ended while it was stopping, and not by its supervisor") || strings.Contains(said, "did not stop when asked") {
+		t.Errorf("the log does not say how air ended:\n%s", said)
+	}
+	if code := r.ProcessState.ExitCode(); code != 1 {
+		t.Errorf("exit code = %d; want 1", code)
+	}
 }
 
 func TestOneWorkerIsStoppedAndStarted(t *testing.T) {
@@ -340,8 +426,8 @@ func TestRealSensor(t *testing.T) {
 		t.Fatal(err)
 	}
 	sensor := filepath.Join(filepath.Dir(path), "sensor-bme280")
-	if out, err := exec.Command("go", "build", "-o", sensor, "../sensor-bme280").CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
+	if err := os.Symlink(filepath.Join(boxtest.Built(t, "sensor-bme280"), "sensor-bme280"), sensor); err != nil {
+		t.Fatal(err)
 	}
 	b := newBox(t, `
 [sensor.air]

@@ -15,6 +15,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/perch-edge/perch/internal/boxtest"
 	"github.com/perch-edge/perch/pkg/msg"
 )
 
@@ -26,11 +27,7 @@ func TestMain(m *testing.M) {
 // their topologies too; tap looks at a real sensor-bme280 on a simulated bus, at
 // publish, which plays a camera, and at what a real deleter leaves.
 func TestScript(t *testing.T) {
-	bin := t.TempDir()
-	build := exec.Command("go", "build", "-o", bin, "github.com/perch-edge/perch/cmd/sensor-bme280", "github.com/perch-edge/perch/cmd/deleter")
-	if text, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build what tap looks at: %v\n%s", err, text)
-	}
+	bin := boxtest.Built(t, "sensor-bme280", "deleter")
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(env *testscript.Env) error {

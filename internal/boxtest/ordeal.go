@@ -69,6 +69,7 @@ const pause = 25 * time.Millisecond
 // Ordeal lets a program's disk fail at each of its calls in turn, from its start
 // to its end, in each way that a disk fails, and kills it there; until it gets
 // by without coming to that call. begin makes a new box with something to do.
+// Of the calls one in four is tried, and each in a soak (faultfs.Sample).
 //
 // Where the program ends, it is started again, as a supervisor does it. A fault
 // that lasts is taken away when the program has said so in its state, or has
@@ -76,23 +77,26 @@ const pause = 25 * time.Millisecond
 // run it beside no other tests.
 func Ordeal(t *testing.T, calls, syncs int, begin func(t *testing.T) *Trial) {
 	t.Helper()
+	sample := faultfs.NewSample(4)
+	t.Log(sample)
 	var group sync.WaitGroup
 	var all atomic.Int64
-	for _, f := range faults(calls, syncs) {
-		group.Go(func() { all.Add(f.atEachCall(t, begin)) })
+	for i, f := range faults(calls, syncs) {
+		group.Go(func() { all.Add(f.atCalls(t, begin, sample.Next(i, 1), sample.Every())) })
 	}
 	group.Wait()
 	t.Logf("%d faults", all.Load())
 }
 
-// atEachCall says at how many calls it came to the fault.
-func (f fault) atEachCall(t *testing.T, begin func(t *testing.T) *Trial) int64 {
+// atCalls tries the calls from first on that are so far apart, and returns at how
+// many of them the program came to the fault.
+func (f fault) atCalls(t *testing.T, begin func(t *testing.T) *Trial, first, apart int) int64 {
 	t.Helper()
 	var group sync.WaitGroup
-	var count, left atomic.Int64
-	for first := range f.stripes() {
+	var count, left, reached atomic.Int64
+	for stripe := range f.stripes() {
 		group.Go(func() {
-			for n := 1 + first; n < most; n += f.stripes() {
+			for n := first + stripe*apart; n < most; n += f.stripes() * apart {
 				ran, came := false, false
 				passed := t.Run(fmt.Sprintf("%s/%d", f.name, n), func(t *testing.T) {
 					ran = true
@@ -105,20 +109,22 @@ func (f fault) atEachCall(t *testing.T, begin func(t *testing.T) *Trial) int64 {
 					return
 				default:
 					count.Add(1)
+					for last := reached.Load(); int64(n) > last && !reached.CompareAndSwap(last, int64(n)); last = reached.Load() {
+					}
 				}
 			}
 		})
 	}
 	group.Wait()
-	n := count.Load()
-	t.Logf("%s: at each of %d calls", f.name, n)
-	if n < int64(f.least) && left.Load() == 0 && !t.Failed() {
+	n := reached.Load()
+	t.Logf("%s: at %d of %d calls", f.name, count.Load(), n)
+	if n+int64(apart) <= int64(f.least) && left.Load() == 0 && !t.Failed() {
 		t.Errorf("%s: it was done after %d calls; want at least %d, or this test does not see them", f.name, n, f.least)
 	}
-	if n >= most-int64(f.stripes()) {
+	if n >= most-int64(f.stripes()*apart) {
 		t.Errorf("%s: it was not done after %d calls", f.name, n)
 	}
-	return n
+	return count.Load()
 }
 
 // run says whether it came to the n-th call at all.

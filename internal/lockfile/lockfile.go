@@ -100,10 +100,31 @@ func Holder(root *os.Root, name string) (pid int, held bool) {
 	return readPID(file), true
 }
 
+// HolderOf says which process holds the lock of a file, by its own word; 0 is none.
+// The path may be one that still leads to a removed file, as /proc/PID/fd/N.
+func HolderOf(path string) (pid int) {
+	file, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return 0
+	}
+	defer file.Close()
+	if !IsHeld(file, 0) {
+		return 0
+	}
+	return readPID(file)
+}
+
 // Release removes the file and gives up the lock.
 func (l *Lock) Release() error {
 	return errors.Join(l.root.Remove(l.name), l.file.Close())
 }
+
+// Current says whether the lock still protects its name: whoever removes the file
+// makes room for another holder.
+func (l *Lock) Current() bool { return current(l.root, l.name, l.file) }
+
+// Drop gives up the lock and leaves the name alone, since it may be another's.
+func (l *Lock) Drop() error { return l.file.Close() }
 
 func (l *Lock) writePID() error {
 	if err := l.file.Truncate(0); err != nil {

@@ -10,9 +10,16 @@
 // and the folders of Debian's libraries. Its error lists all that it tried.
 //
 // A process has one Runtime at a time, and closes its sessions before it. A
-// Session is for one goroutine. It takes models with one input and outputs of
-// float32. Tensors are allocated once, by Shape, which also runs the network
-// once: what a model cannot do is an error there and not at the first frame.
+// Session is for one goroutine. It takes models that have one input for a picture,
+// of float32, float16 or uint8, and small other inputs whose values do not change.
+// It is filled with float32 and read as float32; what the network has in another
+// type is converted for each run. Tensors are allocated once, by Shape, which also
+// runs the network once: what a model cannot do is an error there and not at the
+// first frame. Outputs whose size depends on the picture are allocated anew for
+// each run.
+//
+// OpenFile also reads weights that a model keeps in files beside it; package
+// onnxfile checks beforehand that they are whole and in the model's own folder.
 //
 // Run ends early when its context does: the runtime looks between two nodes of
 // the network whether it is to go on. A single node that hangs can not be

@@ -55,16 +55,16 @@ func TestRun(t *testing.T) {
 	r := onnxtest.Runtime(t)
 	for _, o := range []onnx.Options{{}, {Threads: 2, Level: onnx.Off, Provider: onnx.CPU}, {Level: onnx.Basic}, {Level: onnx.Extended}} {
 		s := open(t, r, twice(onnxfile.Float, onnxfile.Float, 1, -1), o)
-		if got, want := s.InputPort(), (onnx.Port{Name: "a", Shape: []int64{1, -1}}); !cmp.Equal(got, want) {
+		if got, want := s.InputPort(), (onnx.Port{Name: "a", Type: onnx.Float32, Shape: []int64{1, -1}}); !cmp.Equal(got, want) {
 			t.Errorf("InputPort() = %v; want %v", got, want)
 		}
 		if got := s.Metadata()["names"]; got != "{0: 'x'}" {
 			t.Errorf("Metadata() = %v; want the names", s.Metadata())
 		}
-		if err := s.Shape(t.Context(), []int64{1, 3}); err != nil {
+		if err := s.Shape(t.Context(), []int64{1, 3}, nil); err != nil {
 			t.Fatal(err)
 		}
-		if got, want := s.OutputPorts(), []onnx.Port{{Name: "b", Shape: []int64{1, 3}}}; !cmp.Equal(got, want) {
+		if got, want := s.OutputPorts(), []onnx.Port{{Name: "b", Type: onnx.Float32, Shape: []int64{1, 3}}}; !cmp.Equal(got, want) {
 			t.Errorf("OutputPorts() = %v; want %v", got, want)
 		}
 		for i := range 3 {
@@ -76,7 +76,7 @@ func TestRun(t *testing.T) {
 				t.Errorf("Output(0) = %v; want %v", got, want)
 			}
 		}
-		if err := s.Shape(t.Context(), []int64{1, 3}); err == nil {
+		if err := s.Shape(t.Context(), []int64{1, 3}, nil); err == nil {
 			t.Error("a second Shape() = nil; want an error")
 		}
 	}
@@ -89,7 +89,7 @@ func TestRunEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithTimeoutCause(t.Context(), 50*time.Millisecond, late)
 	defer cancel()
 	begun := time.Now()
-	if err := s.Shape(ctx, []int64{1}); !errors.Is(err, late) || time.Since(begun) > 5*time.Second {
+	if err := s.Shape(ctx, []int64{1}, nil); !errors.Is(err, late) || time.Since(begun) > 5*time.Second {
 		t.Errorf("Shape() of an endless network = %v after %v; want %v soon after 50ms", err, time.Since(begun), late)
 	}
 	if err := s.Run(ctx); err == nil {
@@ -117,8 +117,8 @@ func TestOpenRefuses(t *testing.T) {
 		"text":      {[]byte("<!DOCTYPE html>"), onnx.Options{}, "not a model that ONNX Runtime reads"},
 		"cut short": {good[:len(good)/2], onnx.Options{}, "not a model that ONNX Runtime reads"},
 		"operator":  {unknown, onnx.Options{}, "Guess"},
-		"integers":  {twice(onnxfile.Int64, onnxfile.Int64, 1), onnx.Options{}, "want a tensor of float32"},
-		"two":       {two, onnx.Options{}, "2 inputs, 1 outputs: want one input"},
+		"integers":  {twice(onnxfile.Int64, onnxfile.Int64, 1), onnx.Options{}, "want float32, float16 or uint8"},
+		"two":       {two, onnx.Options{}, "want one for a picture, with four sides"},
 		"provider":  {good, onnx.Options{Provider: "NoSuch"}, `execution provider "NoSuch": this library does not have it`},
 		"level":     {good, onnx.Options{Level: "most"}, "want off, basic, extended or all"},
 	} {
@@ -127,7 +127,7 @@ func TestOpenRefuses(t *testing.T) {
 		}
 	}
 	s := open(t, r, good, onnx.Options{})
-	if err := s.Shape(t.Context(), []int64{1, 4}); err == nil {
+	if err := s.Shape(t.Context(), []int64{1, 4}, nil); err == nil {
 		t.Error("Shape([1 4]) of a network of [1 3] = nil; want an error")
 	}
 	if _, err := onnx.Load(onnxtest.Library(t)); err == nil || !strings.Contains(err.Error(), "loaded already") {

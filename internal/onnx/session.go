@@ -4,9 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
+	"slices"
 	"strings"
 
 	ort "github.com/yalue/onnxruntime_go"
+
+	"github.com/perch-edge/perch/internal/onnxfile"
 )
 
 // Level is how far the runtime rewrites a network before it runs it: off, basic,
@@ -58,49 +62,120 @@ type Options struct {
 // Port is an input or output of a network. A side that only the data decide is -1.
 type Port struct {
 	Name  string
+	Type  Type
 	Shape []int64
 }
 
-func (p Port) String() string { return fmt.Sprintf("%s %v", p.Name, p.Shape) }
+func (p Port) String() string { return fmt.Sprintf("%s %s %v", p.Name, p.Type, p.Shape) }
+
+// whole says whether the model declares every side. Those of which it leaves the
+// first open are whole for one picture.
+func (p Port) whole() bool { return len(p.Shape) > 0 && !slices.ContainsFunc(p.Shape, negative) }
+
+func negative(side int64) bool { return side < 0 }
 
 // Session is a network that is ready to run.
 type Session struct {
 	in      Port
+	side    []Port // the other inputs
 	outs    []Port
 	ort     *ort.DynamicAdvancedSession
 	opts    *ort.RunOptions
 	meta    map[string]string
-	input   *ort.Tensor[float32]
+	input   tensor
+	inputs  []ort.Value // of the picture, and of the other inputs
 	outputs []ort.Value
+	fixed   []bool      // outputs whose memory is used again
+	read    [][]float32 // outputs of other types as numbers
 }
 
 // Open opens a model, the contents of an ONNX file. It fails when they are none,
-// are cut short, want a newer runtime, or have inputs or outputs of another kind
-// than the package takes.
-func (r *Runtime) Open(model []byte, o Options) (s *Session, err error) {
+// are cut short, want a newer runtime, or have no input that the package takes.
+func (r *Runtime) Open(model []byte, o Options) (*Session, error) {
 	if len(model) == 0 {
 		return nil, errors.New("open model: no bytes: want an ONNX file")
 	}
+	s, err := open(o, source{
+		ports: func() ([]ort.InputOutputInfo, []ort.InputOutputInfo, error) {
+			return ort.GetInputOutputInfoWithONNXData(model)
+		},
+		session: func(in, out []string, so *ort.SessionOptions) (*ort.DynamicAdvancedSession, error) {
+			return ort.NewDynamicAdvancedSessionWithONNXData(model, in, out, so)
+		}})
+	if err != nil {
+		return nil, fmt.Errorf("open model of %d bytes: %w", len(model), err)
+	}
+	return s, nil
+}
+
+// OpenFile opens an ONNX file, and reads the files beside it in which it keeps its
+// weights. It fails as Open does.
+func (r *Runtime) OpenFile(path string, o Options) (*Session, error) {
+	s, err := openFile(path, o)
+	if err != nil && strings.Contains(err.Error(), "external tensors") {
+		// The runtime wants small ones, such as shapes, in the model itself.
+		whole, merging := onnxfile.Merge(path)
+		if merging != nil {
+			return nil, fmt.Errorf("open model: weights in another file: %w; export into one file", merging)
+		}
+		return r.Open(whole, o)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open model: %w", err)
+	}
+	return s, nil
+}
+
+func openFile(path string, o Options) (*Session, error) {
+	return open(o, source{
+		ports: func() ([]ort.InputOutputInfo, []ort.InputOutputInfo, error) {
+			quick, err := Options{Threads: 1, Level: Off}.settings()
+			if err != nil {
+				return nil, nil, err
+			}
+			ins, outs, err := ort.GetInputOutputInfoWithOptions(path, quick)
+			return ins, outs, errors.Join(err, quick.Destroy())
+		},
+		session: func(in, out []string, so *ort.SessionOptions) (*ort.DynamicAdvancedSession, error) {
+			return ort.NewDynamicAdvancedSession(path, in, out, so)
+		}})
+}
+
+// source is where a model comes from. The binding opens it twice: for what it
+// takes and gives, and to run it.
+type source struct {
+	ports   func() (ins, outs []ort.InputOutputInfo, err error)
+	session func(in, out []string, o *ort.SessionOptions) (*ort.DynamicAdvancedSession, error)
+}
+
+func open(o Options, from source) (s *Session, err error) {
 	s = &Session{}
 	defer func() {
 		if err != nil {
-			err = errors.Join(fmt.Errorf("open model of %d bytes: %w", len(model), err), s.Close())
+			err = errors.Join(err, s.Close())
 		}
 	}()
-	if err := s.look(model); err != nil {
-		return s, err
-	}
 	settings, err := o.settings()
 	if err != nil {
 		return s, err
 	}
 	defer func() { err = errors.Join(err, settings.Destroy()) }()
-	var names []string
-	for _, p := range s.outs {
-		names = append(names, p.Name)
+	ins, outs, err := from.ports()
+	if err != nil {
+		return s, fmt.Errorf("not a model that ONNX Runtime reads: %w", plain(err))
 	}
-	if s.ort, err = ort.NewDynamicAdvancedSessionWithONNXData(model, []string{s.in.Name}, names, settings); err != nil {
+	if err := s.choosePorts(ins, outs); err != nil {
 		return s, err
+	}
+	inputs, outputs := []string{s.in.Name}, []string{}
+	for _, p := range s.side {
+		inputs = append(inputs, p.Name)
+	}
+	for _, p := range s.outs {
+		outputs = append(outputs, p.Name)
+	}
+	if s.ort, err = from.session(inputs, outputs, settings); err != nil {
+		return s, plain(err)
 	}
 	if s.opts, err = ort.NewRunOptions(); err != nil {
 		return s, err
@@ -108,26 +183,66 @@ func (r *Runtime) Open(model []byte, o Options) (s *Session, err error) {
 	return s, s.readMetadata()
 }
 
-// look reads what the network's inputs and outputs are. The binding opens the
-// model for that, and closes it again.
-func (s *Session) look(model []byte) error {
-	ins, outs, err := ort.GetInputOutputInfoWithONNXData(model)
-	if err != nil {
-		return fmt.Errorf("not a model that ONNX Runtime reads: %w", err)
+// origin is where in the runtime's own source an error arose, and what the binding
+// was about.
+var origin = regexp.MustCompile(`^Error (creating C session( from file)?|loading temporary session|running network): |/onnxruntime_src/\S+:\d+ .*?\) (\[with [^\]]*\] )?`)
+
+// plain is an error of the runtime without its source's places, and with what
+// helps against it, as far as that is known.
+func plain(err error) error {
+	text := origin.ReplaceAllString(err.Error(), "")
+	has := func(part string) bool { return strings.Contains(text, part) }
+	advice := ""
+	switch {
+	case has("_TRT"):
+		advice = "; that operator is TensorRT's own: export without it (YOLOv6 and v7: without --end2end, or with --end2end --max-wh 640)"
+	case has("IR version"), has("opset"):
+		advice = "; the model is newer than this ONNX Runtime: export with an older opset (opset=17), or use a newer library"
+	case has("is not a registered function/op"):
+		advice = "; ONNX Runtime does not have that operator: export with ONNX's own operators only"
 	}
-	if len(ins) != 1 || len(outs) == 0 {
-		return fmt.Errorf("%d inputs, %d outputs: want one input, and an output", len(ins), len(outs))
-	}
-	for _, p := range append(ins, outs...) {
-		if p.OrtValueType != ort.ONNXTypeTensor || p.DataType != ort.TensorElementDataTypeFloat {
-			return fmt.Errorf("%s: want a tensor of float32; export the model in full precision", p.String())
+	return errors.New(text + advice)
+}
+
+// choosePorts finds the input for the picture, the one with four sides, and the
+// outputs that can be read.
+func (s *Session) choosePorts(ins, outs []ort.InputOutputInfo) error {
+	found := false
+	for _, i := range ins {
+		p := Port{i.Name, typeOf(i), i.Dimensions}
+		if !found && (len(p.Shape) == 4 || len(ins) == 1) {
+			found, s.in = true, p
+		} else {
+			s.side = append(s.side, p)
 		}
 	}
-	s.in = Port{ins[0].Name, ins[0].Dimensions}
-	for _, p := range outs {
-		s.outs = append(s.outs, Port{p.Name, p.Dimensions})
+	if !found {
+		return fmt.Errorf("inputs %v: want one for a picture, with four sides", ports(ins))
+	}
+	switch s.in.Type {
+	case Float32, Float16, Uint8:
+	default:
+		return fmt.Errorf("input %s: want float32, float16 or uint8", s.in)
+	}
+	for _, o := range outs {
+		// Single values, text, sequences and the like are of no use here and are not
+		// asked for: the binding fails on some of them.
+		p := Port{o.Name, typeOf(o), o.Dimensions}
+		if p.Type.readable() && (len(p.Shape) > 0 || len(outs) == 1) {
+			s.outs = append(s.outs, p)
+		}
+	}
+	if len(s.outs) == 0 {
+		return fmt.Errorf("outputs %v: want a tensor of numbers", ports(outs))
 	}
 	return nil
+}
+
+func ports(list []ort.InputOutputInfo) (all []Port) {
+	for _, i := range list {
+		all = append(all, Port{i.Name, typeOf(i), i.Dimensions})
+	}
+	return all
 }
 
 func (o Options) settings() (*ort.SessionOptions, error) {
@@ -177,8 +292,11 @@ func (s *Session) readMetadata() error {
 	return nil
 }
 
-// InputPort is the network's input as the model declares it.
+// InputPort is the input for the picture, as the model declares it.
 func (s *Session) InputPort() Port { return s.in }
+
+// SidePorts are the other inputs.
+func (s *Session) SidePorts() []Port { return s.side }
 
 // OutputPorts are the network's outputs: as the model declares them, and from
 // Shape on as they are.
@@ -187,63 +305,114 @@ func (s *Session) OutputPorts() []Port { return s.outs }
 // Metadata is what the model's exporter noted in it; the caller must not change it.
 func (s *Session) Metadata() map[string]string { return s.meta }
 
-// Shape settles the input's shape, allocates all tensors, and runs the network
-// once on zeros. It fails where Run does, and when an output is not of float32.
-func (s *Session) Shape(ctx context.Context, input []int64) (err error) {
+// Shape settles the shape of the picture's input, gives the other inputs the
+// values of side, by name, allocates all tensors, and runs the network once on
+// zeros. It fails where Run does, and when an input is given nothing.
+func (s *Session) Shape(ctx context.Context, input []int64, side map[string][]float32) (err error) {
 	if s.input != nil {
 		return errors.New("shape input: it has a shape already")
 	}
-	if s.input, err = ort.NewEmptyTensor[float32](ort.NewShape(input...)); err != nil {
+	if s.input, err = newInput(s.in.Type, input); err != nil {
 		return fmt.Errorf("shape input %v: %w", input, err)
 	}
-	s.outputs = make([]ort.Value, len(s.outs)) // nil: the runtime makes them, by the shapes it finds
+	s.inputs = []ort.Value{s.input.value()}
+	for _, p := range s.side {
+		v, err := sideInput(p, side[p.Name])
+		if err != nil {
+			return err
+		}
+		s.inputs = append(s.inputs, v)
+	}
+	if err := s.allocate(); err != nil {
+		return err
+	}
 	if err := s.Run(ctx); err != nil {
 		return fmt.Errorf("first run with input %v: %w", input, err)
 	}
 	for i, v := range s.outputs {
-		if _, ok := v.(*ort.Tensor[float32]); !ok {
-			return fmt.Errorf("first run: output %s: want float32", s.outs[i])
-		}
 		s.outs[i].Shape = v.GetShape()
 	}
 	return nil
 }
 
-// Input is the input's memory, to be filled before Run.
-func (s *Session) Input() []float32 { return s.input.GetData() }
+// allocate makes the outputs' memory where the model says how much it is. The
+// rest is the runtime's to make: once, where the first run tells, and for each run
+// where the model leaves it open, since then it may depend on the picture.
+func (s *Session) allocate() error {
+	s.outputs, s.fixed, s.read = make([]ort.Value, len(s.outs)), make([]bool, len(s.outs)), make([][]float32, len(s.outs))
+	for i, p := range s.outs {
+		s.fixed[i] = p.whole()
+		if p.Type != Float16 {
+			continue
+		}
+		// The binding cannot make one by itself.
+		one := slices.Clone(p.Shape)
+		if len(one) > 0 && one[0] < 0 {
+			one[0] = 1
+		}
+		if !(Port{Shape: one}).whole() {
+			return fmt.Errorf("output %s: its sides are open: export with fixed sizes (dynamic=False), or in float32", p)
+		}
+		v, err := newHalf(one)
+		if err != nil {
+			return fmt.Errorf("allocate output %s: %w", p, err)
+		}
+		s.outputs[i], s.fixed[i] = v.tensor, true
+	}
+	return nil
+}
 
-// Output is output i of the last Run, valid until the next.
-func (s *Session) Output(i int) []float32 { return s.outputs[i].(*ort.Tensor[float32]).GetData() }
+// Input is the picture's memory, to be filled before Run: of float32, whatever
+// the network takes. Values for one of uint8 are 0 to 255.
+func (s *Session) Input() []float32 { return s.input.numbers() }
+
+// Output is output i of the last Run, as float32, valid until the next.
+func (s *Session) Output(i int) []float32 {
+	if t, ok := s.outputs[i].(*ort.Tensor[float32]); ok {
+		return t.GetData()
+	}
+	s.read[i] = numbers(s.outputs[i], s.read[i][:0])
+	return s.read[i]
+}
 
 // Run runs the network on what is in Input. When ctx ends first it returns ctx's
 // error, as soon as the node that is being computed is done.
 func (s *Session) Run(ctx context.Context) error {
-	if err := errors.Join(ctx.Err(), s.opts.UnsetTerminate()); err != nil {
+	if err := errors.Join(ctx.Err(), s.opts.UnsetTerminate(), s.discardOpen()); err != nil {
 		return err
 	}
+	s.input.convert()
 	told := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(told)
 		_ = s.opts.Terminate() // fails for options that do not exist only
 	})
-	err := s.ort.RunWithOptions([]ort.Value{s.input}, s.outputs, s.opts)
+	err := s.ort.RunWithOptions(s.inputs, s.outputs, s.opts)
 	if !stop() {
 		<-told
 		return context.Cause(ctx)
 	}
 	if err != nil {
-		return fmt.Errorf("run network: %w", err)
+		return fmt.Errorf("run network: %w", plain(err))
 	}
 	return nil
+}
+
+// discardOpen frees the outputs that the next run makes anew.
+func (s *Session) discardOpen() (err error) {
+	for i, v := range s.outputs {
+		if v != nil && !s.fixed[i] {
+			err = errors.Join(err, v.Destroy())
+			s.outputs[i] = nil
+		}
+	}
+	return err
 }
 
 // Close frees the session's memory. It must not be called while Run runs.
 func (s *Session) Close() error {
 	var errs []error
-	if s.input != nil {
-		errs = append(errs, s.input.Destroy())
-	}
-	for _, v := range s.outputs {
+	for _, v := range append(s.inputs, s.outputs...) {
 		if v != nil {
 			errs = append(errs, v.Destroy())
 		}

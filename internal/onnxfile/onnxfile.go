@@ -1,8 +1,15 @@
-// Package onnxfile writes small neural networks as ONNX files.
+// Package onnxfile writes small neural networks as ONNX files, and reads what ONNX
+// files state about themselves.
 //
 //	Graph{Inputs, Nodes, Constants, Outputs, Metadata} --Encode--> the bytes of an .onnx file
+//	an .onnx file --Inspect--> Info{Producer, Metadata, External, ...}, or what the file is instead
 //
-// It knows as much of the format as models made by hand need: operators with
+// Inspect needs no runtime, and neither the time nor the memory that a model takes
+// to load. It tells a Git LFS pointer, a web page or half a download from a model,
+// and checks that weights in other files are whole and in the model's own folder.
+// Merge puts those into the model.
+//
+// Encode knows as much of the format as models made by hand need: operators with
 // attributes of whole numbers, numbers, lists and graphs, and tensors of float32
 // and int64. Field numbers are those of onnx.proto3 (github.com/onnx/onnx, IR
 // version 8, operators of version 13); the encoding is Protocol Buffers'
@@ -13,6 +20,7 @@ package onnxfile
 import (
 	"encoding/binary"
 	"math"
+	"strconv"
 )
 
 const (
@@ -25,9 +33,12 @@ type Type int
 
 // The types, numbered as in onnx.proto3.
 const (
-	Float Type = 1
-	Int64 Type = 7
-	Bool  Type = 9
+	Float   Type = 1
+	Uint8   Type = 2
+	Int32   Type = 6
+	Int64   Type = 7
+	Bool    Type = 9
+	Float16 Type = 10
 )
 
 // Value is a named tensor that goes into or comes out of a graph. A side that is
@@ -39,12 +50,24 @@ type Value struct {
 }
 
 // Constant is a named tensor of known values: Floats, or else Ints. No shape is a
-// single value.
+// single value. With a File its values are the first of that file, beside the model.
 type Constant struct {
 	Name   string
 	Shape  []int64
 	Floats []float32
 	Ints   []int64
+	File   string
+}
+
+// Bytes are the values as the file of a Constant holds them.
+func (c *Constant) Bytes() (raw []byte) {
+	for _, v := range c.Floats {
+		raw = binary.LittleEndian.AppendUint32(raw, math.Float32bits(v))
+	}
+	for _, v := range c.Ints {
+		raw = binary.LittleEndian.AppendUint64(raw, uint64(v))
+	}
+	return raw
 }
 
 // Node computes its outputs from its inputs by an operator.
@@ -176,20 +199,20 @@ func (c *Constant) encode() (m message) {
 	for _, d := range c.Shape {
 		m.number(1, d)
 	}
-	var raw message
 	kind := Int64
 	if c.Floats != nil {
 		kind = Float
 	}
-	for _, v := range c.Floats {
-		raw = binary.LittleEndian.AppendUint32(raw, math.Float32bits(v))
-	}
-	for _, v := range c.Ints {
-		raw = binary.LittleEndian.AppendUint64(raw, uint64(v))
-	}
 	m.number(2, int64(kind))
 	m.text(8, c.Name)
-	m.bytes(9, raw)
+	if c.File == "" {
+		m.bytes(9, c.Bytes())
+		return m
+	}
+	for _, p := range []Pair{{"location", c.File}, {"offset", "0"}, {"length", strconv.Itoa(len(c.Bytes()))}} {
+		m.bytes(13, new(message).text(1, p.Key), new(message).text(2, p.Value))
+	}
+	m.number(14, 1) // the values are elsewhere
 	return m
 }
 

@@ -50,7 +50,10 @@ const (
 )
 
 // Build writes the network down.
-func Build() []byte {
+func Build() []byte { return onnxfile.Encode(Graph()) }
+
+// Graph is the network, to be built upon.
+func Graph() *onnxfile.Graph {
 	b := &builder{g: onnxfile.Graph{Name: "scene-target",
 		Doc:      "Finds the magenta target of perch's simulated scene. Written by internal/scenemodel.",
 		Inputs:   []onnxfile.Value{{Name: "images", Type: onnxfile.Float, Shape: []int64{1, 3, side, side}}},
@@ -66,7 +69,7 @@ func Build() []byte {
 		heads = append(heads, b.head(cells, stride))
 	}
 	b.node("Concat", heads, []string{"output0"}, onnxfile.Attribute{Name: "axis", Value: int64(2)})
-	return onnxfile.Encode(&b.g)
+	return &b.g
 }
 
 // weight is how much of each pixel is the target's.

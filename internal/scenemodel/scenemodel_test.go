@@ -43,10 +43,10 @@ func TestFindsTheTarget(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Shape(t.Context(), yolo.Shape(size)); err != nil {
+	if err := s.Shape(t.Context(), yolo.Shape(size), nil); err != nil {
 		t.Fatal(err)
 	}
-	layout, err := yolo.Recognise(yolo.Auto, size, [][]int64{s.OutputPorts()[0].Shape}, s.Metadata())
+	layout, err := yolo.Recognise(yolo.Auto, yolo.Model{Size: size, Meta: s.Metadata(), Outputs: []yolo.Tensor{{Name: "output0", Shape: s.OutputPorts()[0].Shape}}})
 	if err != nil || layout.Family != yolo.YOLOv8 {
 		t.Fatalf("Recognise() = %+v, %v; want yolov8", layout, err)
 	}
@@ -104,7 +104,7 @@ func (e *eye) check(frame uint64) {
 	if err != nil {
 		e.t.Fatal(err)
 	}
-	got, err := e.decoder.Decode(e.session.Output(0), e.box)
+	got, err := e.decoder.Decode([][]float32{e.session.Output(0)}, e.box)
 	if err != nil {
 		e.t.Fatal(err)
 	}

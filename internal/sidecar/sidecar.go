@@ -82,6 +82,15 @@ type Frames struct {
 	Skipped  uint64 `json:"skipped"`           // frames left out on purpose
 	Lost     uint64 `json:"lost"`              // frames that are in no file
 	Missing  []Span `json:"missing,omitempty"` // which are lost, ascending; the first ones where they are many
+	// Frames of earlier runs of the publisher that are in no file either, and
+	// that no file of those runs could name. Lost does not count them.
+	Earlier []RunSpan `json:"earlier,omitempty"`
+}
+
+// RunSpan is a range of a run's sequence numbers.
+type RunSpan struct {
+	Epoch msg.Epoch `json:"epoch"`
+	Span
 }
 
 // Span is a range of sequence numbers, both ends included.

@@ -28,6 +28,14 @@ func (s *Spool) ReadAtom(name string) ([]byte, error) {
 	return text, nil
 }
 
+// RemoveAtom removes what WriteAtom wrote, if it is there.
+func (s *Spool) RemoveAtom(name string) error {
+	if err := s.unlink(name); err != nil {
+		return fmt.Errorf("remove %s: %w", name, err)
+	}
+	return nil
+}
+
 // Claim is the right to a name in the spool's own folder, where people look: as
 // long as it is held no other process can claim it.
 type Claim struct {

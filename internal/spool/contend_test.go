@@ -5,12 +5,12 @@ import (
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
-	"os"
 	"os/exec"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/perch-edge/perch/internal/faultfs"
 	"github.com/perch-edge/perch/internal/sidecar"
 )
 
@@ -123,7 +123,7 @@ func recoverAmidst(cache, store *Spool, killed bool) error {
 // Two processes are after the same files while a third recovers; in every other
 // round the two are killed now and then. Each file comes to its end once.
 func TestContention(t *testing.T) {
-	for round := range again(t, 2, 6) {
+	for round := range again(6) {
 		killed := round%2 == 1
 		dir := ram(t)
 		cache, store, err := openBoth(dir)
@@ -201,17 +201,12 @@ func (w *contender) wait() (string, error) {
 	return w.out.String(), err
 }
 
-// again counts how often a test is to be repeated: as long as PERCH_SOAK says,
-// or else that often, with -short or without.
-func again(t *testing.T, short, long int) func(func(int) bool) {
-	t.Helper()
-	soak, err := time.ParseDuration(os.Getenv("PERCH_SOAK"))
-	end := time.Now().Add(soak)
-	if testing.Short() {
-		long = short
-	}
+// again counts how often a test is to be repeated: that often, and in a soak as
+// long as it lasts.
+func again(atLeast int) func(func(int) bool) {
+	end := time.Now().Add(faultfs.Soak())
 	return func(yield func(int) bool) {
-		for n := 0; n < long || err == nil && time.Now().Before(end); n++ {
+		for n := 0; n < atLeast || time.Now().Before(end); n++ {
 			if !yield(n) {
 				return
 			}

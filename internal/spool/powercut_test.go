@@ -164,7 +164,7 @@ func TestPowerCuts(t *testing.T) {
 		_ = cmd.Wait()
 	}()
 	found, settled, last := 0, 0, 0
-	for n := range again(t, 10, 50) {
+	for n := range again(15) {
 		for lines, until := last, last+1+rand.IntN(9); lines < until; _, lines = said(t, log.Name()) {
 			time.Sleep(time.Duration(rand.IntN(3000)) * time.Microsecond) // which step it hits is left to chance
 			if _, err := faultfs.Frozen(cmd.Process.Pid); err != nil {

@@ -88,6 +88,10 @@ func (s *Spool) spend() bool {
 	return left > 0 || s.root.Remove(reserveName) == nil // it may be that only an inode was lacking
 }
 
+// Insist does a small thing of a worker's own that must go on when the disk is
+// full, in room of the reserve.
+func (s *Spool) Insist(do func() error) error { return s.insist(do) }
+
 // insist does a small thing that must go on when the disk is full, in room of
 // the reserve.
 func (s *Spool) insist(do func() error) error {

@@ -14,12 +14,7 @@ import (
 )
 
 // many is how many files a store may well have after days without a network.
-func many() int {
-	if testing.Short() {
-		return 1000
-	}
-	return 10_000
-}
+const many = 10_000
 
 // fill puts files with sidecars into ready/, as they are on a disk.
 func fill(t testing.TB, n int) *Spool {
@@ -46,7 +41,7 @@ func fill(t testing.TB, n int) *Spool {
 }
 
 func TestManyFiles(t *testing.T) {
-	many := many()
+	many := many
 	s := fill(t, many)
 	if entries, err := s.Entries(Ready); err != nil || len(entries) != many {
 		t.Errorf("Entries() = %d files, %v; want %d", len(entries), err, many)
@@ -113,7 +108,7 @@ func TestDeepReadsNoMoreThanItMust(t *testing.T) {
 }
 
 func BenchmarkManyFiles(b *testing.B) {
-	many := many()
+	many := many
 	s := fill(b, many)
 	for name, look := range map[string]func() error{
 		"Entries":      func() error { _, err := s.Entries(Ready); return err },

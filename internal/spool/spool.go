@@ -229,9 +229,11 @@ func (s *Spool) Discard(name string, to State) error {
 }
 
 // Complete moves a finished file from work/ to a state, with its sidecar, whose
-// bytes and hash it fills in. The file stays open for the caller to close. It
-// fails with fs.ErrExist where the state has that file. Where it fails it can
-// be called again, with the file opened anew if it is still in work/.
+// bytes and hash it fills in. Where the sidecar has a hash already, of what was
+// written, a file with another one fails with ErrDamaged. The file stays open for
+// the caller to close. It fails with fs.ErrExist where the state has that file.
+// Where it fails it can be called again, with the file opened anew if it is still
+// in work/.
 func (s *Spool) Complete(f *os.File, to State, side *sidecar.Sidecar) error {
 	if err := s.complete(f, to, side); err != nil {
 		return fmt.Errorf("complete %s: %w", side.Name, err)
@@ -249,12 +251,17 @@ func (s *Spool) complete(f *os.File, to State, side *sidecar.Sidecar) error {
 	if errors.Is(err, fs.ErrNotExist) && s.isOnly(f, path.Join(string(to), side.Name)) == nil {
 		return s.sync(string(to)) // which is what failed the last time
 	}
-	if err == nil {
-		side.Bytes, side.SHA256, err = hash(f, func() {})
+	if err != nil {
+		return err
+	}
+	bytes, sum, err := hash(f, func() {})
+	if err == nil && side.SHA256 != "" && side.SHA256 != sum {
+		err = fmt.Errorf("%w: it has %d bytes with sha256 %s, and %s was written", ErrDamaged, bytes, sum, side.SHA256)
 	}
 	if err != nil {
 		return err
 	}
+	side.Bytes, side.SHA256 = bytes, sum
 	durable, err := s.secure(f, side)
 	if err != nil {
 		return err
@@ -277,7 +284,7 @@ func (s *Spool) secure(f *os.File, side *sidecar.Sidecar) (durable *os.File, err
 			return nil, fmt.Errorf("sync: %w", err)
 		}
 		return f, nil
-	case sum != side.SHA256:
+	case sum != "" && sum != side.SHA256:
 		return nil, fmt.Errorf("%w: its bytes changed when it could not be synced", ErrDamaged)
 	}
 	part := unfinishedCopy(side.ID)
@@ -295,6 +302,10 @@ func (s *Spool) secure(f *os.File, side *sidecar.Sidecar) (durable *os.File, err
 	s.doubts.Delete(side.Name)
 	return c, nil
 }
+
+// Distrust says that a sync of a file in work/ failed elsewhere: Complete then
+// copies it, since the kernel reports such a failure once.
+func (s *Spool) Distrust(name string) { s.doubts.Store(name, "") }
 
 // SyncFolder makes the names in a state durable, for who relies on a file in
 // work/ that Create made.

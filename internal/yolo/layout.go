@@ -1,8 +1,10 @@
 package yolo
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 
 	"github.com/perch-edge/perch/pkg/pixel"
@@ -13,20 +15,37 @@ type Family string
 
 // The families.
 const (
-	Auto   Family = "auto"
-	YOLOX  Family = "yolox"
-	YOLOv5 Family = "yolov5"
-	YOLOv8 Family = "yolov8"
+	Auto     Family = "auto"
+	YOLOX    Family = "yolox"
+	YOLOv5   Family = "yolov5"  // also v3, v7, and MegaDetector v5
+	YOLOv6   Family = "yolov6"  // also others whose boxes are decoded and that want R G B from 0 to 1
+	YOLOv8   Family = "yolov8"  // also v9, v11, v12
+	EndToEnd Family = "end2end" // suppression in the network: v10, v26, exports with nms=True or --end2end
+	RTDETR   Family = "rtdetr"  // also D-FINE and DEIM
 )
+
+func families() []Family {
+	return []Family{Auto, YOLOX, YOLOv5, YOLOv6, YOLOv8, EndToEnd, RTDETR}
+}
 
 // UnmarshalText makes a Family a value of a topology.
 func (f *Family) UnmarshalText(text []byte) error {
-	switch Family(text) {
-	case Auto, YOLOX, YOLOv5, YOLOv8:
-		*f = Family(text)
-		return nil
+	if !slices.Contains(families(), Family(text)) {
+		return fmt.Errorf("family %.20q: want auto, yolox, yolov5 (also v3, v7), yolov6, yolov8 (also v9, v11, v12), end2end (v10, v26, nms=True) or rtdetr", text)
 	}
-	return fmt.Errorf("family %.20q: want auto, yolox, yolov5 or yolov8 (which is also v9's and v11's)", text)
+	*f = Family(text)
+	return nil
+}
+
+// input is how the family wants its pictures.
+func (f Family) input(s pixel.Size) Input {
+	switch f {
+	case YOLOX:
+		return Input{Size: s, BGR: true, Scale: 1}
+	case RTDETR:
+		return Input{Size: s, Scale: 1.0 / 255, Stretched: true}
+	}
+	return Input{Size: s, Scale: 1.0 / 255, Centred: true}
 }
 
 // Bounds of what a network may be. A model is a file from elsewhere.
@@ -42,8 +61,8 @@ const (
 // 640x640. It fails for what no picture fits into, sides that are no multiples of
 // 32, or over 4096.
 func InputSize(shape []int64, meta map[string]string, want pixel.Size) (pixel.Size, error) {
-	if len(shape) != 4 || shape[0] > 1 || shape[1] != 3 {
-		return pixel.Size{}, fmt.Errorf("input of shape %v: want [1 3 height width], one picture of three colours", shape)
+	if err := picture(shape); err != nil {
+		return pixel.Size{}, fmt.Errorf("input of shape %v: %w", shape, err)
 	}
 	s := pixel.Size{Width: int(min(shape[3], maxSide+1)), Height: int(min(shape[2], maxSide+1))}
 	if open := s.Width <= 0 || s.Height <= 0; open {
@@ -69,6 +88,33 @@ func InputSize(shape []int64, meta map[string]string, want pixel.Size) (pixel.Si
 	return s, nil
 }
 
+// picture checks that an input is one picture of three colours. A side that the
+// model leaves open is -1.
+func picture(shape []int64) error {
+	switch {
+	case len(shape) != 4:
+	case shape[0] > 1:
+		return fmt.Errorf("%d pictures at once: export with batch=1", shape[0])
+	case shape[1] == 1:
+		return errors.New("grey pictures: want a model that takes colours, [1 3 height width]")
+	case shape[1] == 4:
+		return errors.New("four channels: want a model that takes red, green and blue, [1 3 height width]")
+	case shape[1] == 3 || shape[1] < 0 && shape[3] != 3:
+		return nil
+	}
+	return errors.New("want [1 3 height width], one picture of three colours")
+}
+
+// LastChannels says whether a network wants the three colours of a pixel beside
+// each other, [1 height width 3], as TensorFlow has them, and returns the shape as
+// other networks have it.
+func LastChannels(shape []int64) (planar []int64, last bool) {
+	if len(shape) != 4 || shape[3] != 3 || shape[1] == 3 {
+		return shape, false
+	}
+	return []int64{shape[0], 3, shape[1], shape[2]}, true
+}
+
 var imgsz = regexp.MustCompile(`^\[(\d{1,5}), (\d{1,5})\]$`)
 
 // noted reads the size that an exporter noted, "[height, width]".
@@ -80,100 +126,6 @@ func noted(text string) pixel.Size {
 	h, _ := strconv.Atoi(m[1]) // digits, by the expression
 	w, _ := strconv.Atoi(m[2])
 	return pixel.Size{Width: w, Height: h}
-}
-
-// Layout is how to read a network's output.
-type Layout struct {
-	Family  Family
-	Size    pixel.Size // of the input
-	Classes int
-	Output  int // which of the network's outputs it is
-
-	cells   int
-	decoded bool // yolox: boxes are in pixels already
-}
-
-// Recognise tells the layout from the shapes of the outputs, as they are once the
-// input has that size. family, unless it is Auto, is what it must be. It fails when
-// no output is of a layout it knows, and when the metadata say that the network
-// does something else than to find boxes.
-func Recognise(family Family, size pixel.Size, outputs [][]int64, meta map[string]string) (Layout, error) {
-	if task := meta["task"]; task != "" && task != "detect" {
-		return Layout{}, fmt.Errorf("the model's task is %.40q: want detect", task)
-	}
-	for i, shape := range outputs {
-		l, ok := recognise(size, shape)
-		if ok && (family == Auto || family == "" || family == l.Family) {
-			l.Output = i
-			return l, nil
-		}
-	}
-	n := cells(size)
-	as := ""
-	if family != Auto && family != "" {
-		as = fmt.Sprintf(" as family %s", family)
-	}
-	return Layout{}, fmt.Errorf("outputs of shape %v%s: with an input of %s want [1 %d 5+classes] (yolox), [1 %d 5+classes] (yolov5) or [1 4+classes %d] (yolov8)",
-		outputs, as, size, n, 3*n, n)
-}
-
-func cells(s pixel.Size) int {
-	n := 0
-	for _, side := range strides() {
-		n += s.Width / side * (s.Height / side)
-	}
-	return n
-}
-
-func strides() [3]int { return [3]int{8, 16, 32} }
-
-func recognise(size pixel.Size, shape []int64) (Layout, bool) {
-	if len(shape) != 3 || shape[0] != 1 {
-		return Layout{}, false
-	}
-	n, l := int64(cells(size)), Layout{Size: size}
-	switch {
-	case shape[1] == n && shape[2] > 5:
-		l.Family, l.cells, l.Classes = YOLOX, int(n), int(shape[2])-5
-	case shape[1] == 3*n && shape[2] > 5:
-		l.Family, l.cells, l.Classes = YOLOv5, int(3*n), int(shape[2])-5
-	case shape[2] == n && shape[1] > 4:
-		l.Family, l.cells, l.Classes = YOLOv8, int(n), int(shape[1])-4
-	}
-	return l, l.Family != "" && l.Classes <= maxClasses
-}
-
-// Look settles by an output of any picture what shapes do not tell: whether a
-// yolox network's boxes are decoded. Offsets from a cell are a few cells at most,
-// places in the picture go all over it.
-func (l *Layout) Look(out []float32) error {
-	if len(out) != l.values() {
-		return fmt.Errorf("look at output: %d values: want %d for %s", len(out), l.values(), l.Family)
-	}
-	if l.Family != YOLOX {
-		return nil
-	}
-	farthest, row := float32(0), 5+l.Classes
-	for i := 0; i < len(out); i += row {
-		farthest = max(farthest, out[i], out[i+1])
-	}
-	l.decoded = farthest > float32(max(l.Size.Width, l.Size.Height)/2)
-	return nil
-}
-
-func (l *Layout) values() int {
-	if l.Family == YOLOv8 {
-		return (4 + l.Classes) * l.cells
-	}
-	return (5 + l.Classes) * l.cells
-}
-
-// Input is how the family wants its pictures.
-func (l *Layout) Input() Input {
-	if l.Family == YOLOX {
-		return Input{Size: l.Size, BGR: true, Scale: 1}
-	}
-	return Input{Size: l.Size, Scale: 1.0 / 255, Centred: true}
 }
 
 // Shape is the input's.

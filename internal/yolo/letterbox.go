@@ -8,10 +8,28 @@ import (
 
 // Input is how a network wants its picture: planes of float32, one a colour.
 type Input struct {
-	Size    pixel.Size
-	BGR     bool    // blue first; else red
-	Scale   float32 // of a value 0..255
-	Centred bool    // the picture in the middle; else at the top left
+	Size      pixel.Size
+	BGR       bool    // blue first; else red
+	Scale     float32 // of a value 0..255
+	Centred   bool    // the picture in the middle; else at the top left
+	Stretched bool    // the picture fills all, its sides' ratio not kept
+}
+
+func (in Input) String() string {
+	order, values, place := "rgb", "0-1", "topleft"
+	if in.BGR {
+		order = "bgr"
+	}
+	if in.Scale == 1 {
+		values = "0-255"
+	}
+	switch {
+	case in.Stretched:
+		place = "stretch"
+	case in.Centred:
+		place = "centre"
+	}
+	return fmt.Sprintf("%s %s %s %s", in.Size, order, values, place)
 }
 
 const (
@@ -29,7 +47,8 @@ type Letterbox struct {
 	size   pixel.Size
 	in     Input
 	matrix matrix
-	scale  float64    // tensor pixels a frame pixel
+	scaleX float64 // tensor pixels a frame pixel
+	scaleY float64
 	area   pixel.Size // of the picture in the tensor
 	x, y   int        // where it begins
 	dst    [3][]float32
@@ -148,12 +167,18 @@ func channels(f pixel.Format) [3]channel {
 // program does it.
 func (l *Letterbox) place() {
 	w, h := l.in.Size.Width, l.in.Size.Height
-	l.scale = min(float64(w)/float64(l.size.Width), float64(h)/float64(l.size.Height))
+	l.scaleX, l.scaleY = float64(w)/float64(l.size.Width), float64(h)/float64(l.size.Height)
+	if l.in.Stretched {
+		l.area = l.in.Size
+		return
+	}
+	l.scaleX = min(l.scaleX, l.scaleY)
+	l.scaleY = l.scaleX
 	round := 0.0
 	if l.in.Centred {
 		round = 0.5
 	}
-	side := func(n, most int) int { return min(max(int(float64(n)*l.scale+round), 1), most) }
+	side := func(n, most int) int { return min(max(int(float64(n)*l.scaleX+round), 1), most) }
 	l.area = pixel.Size{Width: side(l.size.Width, w), Height: side(l.size.Height, h)}
 	if l.in.Centred {
 		l.x, l.y = (w-l.area.Width)/2, (h-l.area.Height)/2
@@ -191,6 +216,16 @@ func (l *Letterbox) Fill(img pixel.Image) error {
 		}
 	}
 	return nil
+}
+
+// Interleave copies planes, one a colour, to pixels of three colours each.
+func Interleave(planes, pixels []float32) {
+	n := len(planes) / 3
+	r, g, b := planes[:n], planes[n:2*n], planes[2*n:3*n]
+	pixels = pixels[:3*n]
+	for i := range r {
+		pixels[3*i], pixels[3*i+1], pixels[3*i+2] = r[i], g[i], b[i]
+	}
 }
 
 // scale makes the samples of output row y. A pair of samples lies in one number of

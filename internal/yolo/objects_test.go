@@ -1,9 +1,11 @@
 package yolo
 
 import (
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -16,19 +18,28 @@ import (
 // with a class and a score, from how the family's exporter would have it.
 func outputOf(t *testing.T, l Layout, boxes ...Object) []float32 {
 	t.Helper()
-	out := make([]float32, l.values())
+	out := make([]float32, l.rows*l.columns())
 	for i, o := range boxes {
 		x, y, w, h := (o.Box[0]+o.Box[2])/2, (o.Box[1]+o.Box[3])/2, o.Box[2]-o.Box[0], o.Box[3]-o.Box[1]
 		cell := 10 * i
-		if l.Family == YOLOv8 {
+		if l.fractions {
+			x, y, w, h = x/float32(l.Size.Width), y/float32(l.Size.Height), w/float32(l.Size.Width), h/float32(l.Size.Height)
+		}
+		if l.form == classColumns {
 			for j, v := range []float32{x, y, w, h} {
-				out[j*l.cells+cell] = v
+				out[j*l.rows+cell] = v
 			}
-			out[(4+o.Class)*l.cells+cell] = o.Score
+			out[(4+o.Class)*l.rows+cell] = o.Score
+			continue
+		}
+		if l.form == classRows {
+			row := out[cell*(4+l.Classes):]
+			copy(row, []float32{x, y, w, h})
+			row[4+o.Class] = o.Score
 			continue
 		}
 		row := out[cell*(5+l.Classes):]
-		if l.Family == YOLOX && !l.decoded {
+		if l.form == gridRows {
 			cx, cy, s := l.cell(cell)
 			x, y = x/s-cx, y/s-cy
 			w, h = float32(math.Log(float64(w/s))), float32(math.Log(float64(h/s)))
@@ -44,14 +55,21 @@ func layouts(t *testing.T) []Layout {
 	size := pixel.Size{Width: 96, Height: 64}
 	n := int64(8*12 + 4*6 + 2*3)
 	var list []Layout
-	for family, shape := range map[Family][]int64{YOLOX: {1, n, 5 + 3}, YOLOv5: {1, 3 * n, 5 + 3}, YOLOv8: {1, 4 + 3, n}} {
-		l, err := Recognise(Auto, size, [][]int64{{1, 7}, shape}, nil)
-		if err != nil || l.Family != family || l.Classes != 3 || l.Output != 1 {
+	for family, shape := range map[Family][]int64{YOLOX: {1, n, 5 + 3}, YOLOv5: {1, 3 * n, 5 + 3}, YOLOv8: {1, 4 + 3, n}, RTDETR: {1, 300, 4 + 3}} {
+		m := model(size, [][]int64{{1, 7, 9, 9}, shape}, map[string]string{"names": "['a', 'b', 'c']"})
+		l, err := Recognise(Auto, m)
+		if err != nil || l.Family != family || l.Classes != 3 || !slices.Equal(l.Outputs, []int{1}) {
 			t.Fatalf("Recognise(%v) = %+v, %v; want %s of 3 classes", shape, l, err, family)
 		}
 		list = append(list, l)
 		if family == YOLOX {
-			l.decoded = true
+			l.form = gridRows
+			list = append(list, l)
+		}
+		if family == YOLOv8 {
+			l.fractions = true
+			list = append(list, l)
+			l.form = classRows
 			list = append(list, l)
 		}
 	}
@@ -69,7 +87,7 @@ func decode(t *testing.T, l Layout, f Filter, frame pixel.Size, out []float32) [
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := d.Decode(out, box)
+	got, err := d.Decode([][]float32{out}, box)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,7 +114,7 @@ func TestDecode(t *testing.T) {
 		want := []Object{{0, 0.45, Box{24, 20, 104, 60}}, {1, 0.35, Box{120, 80, 192, 120}}, {1, 0.30, Box{24, 22, 104, 62}}}
 		got := decode(t, l, f, frame, outputOf(t, l, in...))
 		if diff := cmp.Diff(want, got, cmpopts.EquateApprox(0, 0.01)); diff != "" {
-			t.Errorf("%s, decoded %v: Decode() (-want +got):\n%s", l.Family, l.decoded, diff)
+			t.Errorf("%s, form %v: Decode() (-want +got):\n%s", l.Family, l.form, diff)
 		}
 	}
 }
@@ -113,9 +131,9 @@ func TestBoxesComeBack(t *testing.T) {
 			}
 			w, h := float32(frame.Width), float32(frame.Height)
 			want := Box{w / 4, h / 4, w * 3 / 4, h / 2}
-			s := float32(box.scale)
+			sx, sy := float32(box.scaleX), float32(box.scaleY)
 			x, y := float32(box.x), float32(box.y)
-			inside := Box{want[0]*s + x, want[1]*s + y, want[2]*s + x, want[3]*s + y}
+			inside := Box{want[0]*sx + x, want[1]*sy + y, want[2]*sx + x, want[3]*sy + y}
 			got := decode(t, l, Filter{Scores: []float32{0.1, 0.1, 0.1}, NMS: 0.5}, frame, outputOf(t, l, Object{2, 0.4, inside}))
 			if len(got) != 1 || got[0].Class != 2 || got[0].Box.IoU(want) < 0.99 {
 				t.Errorf("%s, %s: Decode() = %v; want %v", l.Family, text, got, want)
@@ -130,7 +148,7 @@ func TestDecodeRefusesAnotherLength(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := d.Decode(make([]float32, 7), nil); err == nil {
+		if _, err := d.Decode([][]float32{make([]float32, 7)}, nil); err == nil {
 			t.Errorf("%s: Decode(7 values) = nil; want an error", l.Family)
 		}
 		if _, err := NewDecoder(l, Filter{Scores: make([]float32, 2)}); err == nil {
@@ -144,10 +162,10 @@ func FuzzDecode(f *testing.F) {
 	f.Add(uint64(1), uint8(0))
 	f.Fuzz(func(t *testing.T, seed uint64, which uint8) {
 		all := layouts(t)
-		slices.SortFunc(all, func(a, b Layout) int { return len(a.Family) - len(b.Family) })
+		slices.SortFunc(all, func(a, b Layout) int { return strings.Compare(fmt.Sprint(a), fmt.Sprint(b)) })
 		l := all[int(which)%len(all)]
 		r := rand.New(rand.NewPCG(seed, 1))
-		out := make([]float32, l.values())
+		out := make([]float32, l.rows*l.columns())
 		for i := range out {
 			if out[i] = math.Float32frombits(r.Uint32()); r.IntN(2) == 0 {
 				out[i] = r.Float32() * 100

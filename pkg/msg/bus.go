@@ -45,17 +45,19 @@ type Bus struct {
 	cfg Config
 	ctx *zmq4.Context
 	dir *shm.Dir
-	run *os.Root
 
 	mu     sync.Mutex
+	run    *os.Root
 	open   []func() error // how to close what was opened
-	bound  []bound        // endpoints
+	bound  []*bound       // endpoints
 	closed bool
 }
 
 // bound is an endpoint of this process: its socket file and the lock on it.
 type bound struct {
+	end  *endpoint
 	file string
+	info fs.FileInfo // of the file
 	lock *lockfile.Lock
 }
 
@@ -118,12 +120,79 @@ func (b *Bus) Close() error {
 	// ZeroMQ leaves the file of a bound socket behind. The lock goes last, so
 	// that nobody's successor loses its file.
 	for _, e := range endpoints {
+		if !e.lock.Current() { // somebody removed the file, and another process may have the name
+			errs = append(errs, e.lock.Drop())
+			continue
+		}
 		if err := b.run.Remove(e.file); !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)
 		}
 		errs = append(errs, e.lock.Release())
 	}
 	return errors.Join(append(errs, b.dir.Close(), b.run.Close())...)
+}
+
+// Mend makes the endpoints anew whose files somebody has removed, the whole run
+// folder perhaps (a cleaner, or logind at the last logout of a user): those who are
+// connected stay so, but nobody else could connect any more. It is to be called
+// about once a second. It fails where that is not possible, such as when another
+// process has the name by now.
+func (b *Bus) Mend() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return nil
+	}
+	if err := b.mendRun(); err != nil {
+		return err
+	}
+	var errs []error
+	for _, e := range b.bound {
+		if err := b.mendEndpoint(e); err != nil {
+			errs = append(errs, fmt.Errorf("make %s anew: %w", e.end.path, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// mendRun opens the run folder anew where its path names another one.
+func (b *Bus) mendRun() error {
+	there, err := os.Stat(b.cfg.RunDir)
+	own, ownErr := b.run.Stat(".")
+	if err == nil && ownErr == nil && os.SameFile(there, own) {
+		return nil
+	}
+	run, err := openRun(b.cfg.RunDir)
+	if err != nil {
+		return err
+	}
+	_ = b.run.Close() // the folder is gone: nothing can be done in it
+	b.run = run
+	return nil
+}
+
+func (b *Bus) mendEndpoint(e *bound) error {
+	info, err := b.run.Lstat(e.file)
+	there := err == nil && os.SameFile(info, e.info)
+	if there && e.lock.Current() {
+		return nil
+	}
+	if !e.lock.Current() {
+		lock, err := lockfile.Acquire(b.run, e.file+".lock")
+		if err != nil {
+			return err
+		}
+		_ = e.lock.Drop() // of a file that is gone
+		e.lock = lock
+	}
+	if there {
+		return nil
+	}
+	if err := e.end.rebind(); err != nil {
+		return err
+	}
+	e.info, err = b.run.Lstat(e.file)
+	return err
 }
 
 // openRun opens the folder of sockets. Its path is absolute, since it becomes

@@ -99,6 +99,7 @@ func subscribe(t *testing.T, b *Bus, resume func(Topic) (Cursor, bool)) *Subscri
 }
 
 func TestLateSubscriberGetsTheHistory(t *testing.T) {
+	t.Parallel()
 	run, shm := folders(t)
 	c := startCounter(t, run, shm, Retention{})
 	defer c.bus.Close()
@@ -116,6 +117,7 @@ func TestLateSubscriberGetsTheHistory(t *testing.T) {
 }
 
 func TestOverflowOfTheHistoryIsCounted(t *testing.T) {
+	t.Parallel()
 	run, shm := folders(t)
 	c := startCounter(t, run, shm, Retention{Messages: 16})
 	defer c.bus.Close()
@@ -146,6 +148,7 @@ func TestOverflowOfTheHistoryIsCounted(t *testing.T) {
 }
 
 func TestResumeAcrossRunsOfThePublisher(t *testing.T) {
+	t.Parallel()
 	run, shm := folders(t)
 	keep := Retention{Expect: []string{"csv"}}
 	first := startCounter(t, run, shm, keep)
@@ -177,6 +180,7 @@ func TestResumeAcrossRunsOfThePublisher(t *testing.T) {
 }
 
 func TestEndTakesTheRest(t *testing.T) {
+	t.Parallel()
 	run, shm := folders(t)
 	c := startCounter(t, run, shm, Retention{})
 	defer c.bus.Close()
@@ -193,6 +197,7 @@ func TestEndTakesTheRest(t *testing.T) {
 }
 
 func TestSecondPublisherOfANameIsRefused(t *testing.T) {
+	t.Parallel()
 	run, shm := folders(t)
 	c := startCounter(t, run, shm, Retention{})
 	defer c.bus.Close()
@@ -212,6 +217,7 @@ func comm(t *testing.T) string {
 }
 
 func TestGateNamesWhoIsMissing(t *testing.T) {
+	t.Parallel()
 	run, shm := folders(t)
 	c := startCounter(t, run, shm, Retention{})
 	defer c.bus.Close()
@@ -227,6 +233,7 @@ func TestGateNamesWhoIsMissing(t *testing.T) {
 }
 
 func TestBadValuesAreNull(t *testing.T) {
+	t.Parallel()
 	run, shm := folders(t)
 	c := startCounter(t, run, shm, Retention{})
 	defer c.bus.Close()
@@ -275,6 +282,7 @@ func publishFrame(t *testing.T, b *Bus, f *FrameStream, fill byte) {
 }
 
 func TestFramesInOrderAcrossRuns(t *testing.T) {
+	t.Parallel()
 	run, shm := folders(t)
 	reader := openBus(t, run, shm, "clips")
 	defer reader.Close()
@@ -306,6 +314,7 @@ func TestFramesInOrderAcrossRuns(t *testing.T) {
 }
 
 func TestNewestFramePassesOverTheRest(t *testing.T) {
+	t.Parallel()
 	run, shm := folders(t)
 	reader := openBus(t, run, shm, "pics")
 	defer reader.Close()

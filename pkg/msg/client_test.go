@@ -82,6 +82,7 @@ func TestPythonFailsOnAWrongVector(t *testing.T) {
 }
 
 func TestPythonReadsReadings(t *testing.T) {
+	t.Parallel()
 	run, shm := folders(t)
 	c := startCounter(t, run, shm, Retention{})
 	defer c.bus.Close()
@@ -192,6 +193,7 @@ func leftNothing(t *testing.T, out *FrameStream) {
 }
 
 func TestPythonIsRefusedByAFullRing(t *testing.T) {
+	t.Parallel()
 	run, shm := folders(t)
 	b, out := startCamera(t, run, shm, pixel.RGB24, pixel.Size{Width: 64, Height: 64})
 	defer b.Close()
@@ -209,6 +211,7 @@ func TestPythonIsRefusedByAFullRing(t *testing.T) {
 
 // The programs in the manual are whole: they run as they stand there.
 func TestProgramsOfTheManual(t *testing.T) {
+	t.Parallel()
 	run, shm := folders(t)
 	dir := t.TempDir()
 	for _, name := range []string{"readings", "frame"} {

@@ -12,18 +12,45 @@ import (
 	"github.com/perch-edge/perch/pkg/shm"
 )
 
-// Message is a message as it came: its header read, its body not yet.
+// Message is a message as it came: its header read, its body perhaps not yet.
 type Message struct {
 	Header
 	raw     []byte // the header part, JSON
 	Payload []byte // the optional third part
+	body    any    // as check read it: a *Reading, *Detection, *File or *State
 }
 
 // Raw is the header part as it came: one JSON object.
 func (m *Message) Raw() json.RawMessage { return m.raw }
 
+// check reads the body, whatever the kind, and keeps it: a subscriber must know
+// whether a message can be used before it counts it as received.
+func (m *Message) check() (err error) {
+	switch m.Kind {
+	case KindReading:
+		m.body, err = kept(m.Reading())
+	case KindDetection:
+		m.body, err = kept(m.Detection())
+	case KindFile:
+		m.body, err = kept(m.File())
+	case KindState:
+		m.body, err = kept(m.State())
+	}
+	return err
+}
+
+func kept[T any](body T, err error) (any, error) {
+	if err != nil {
+		return nil, err
+	}
+	return &body, nil
+}
+
 // Reading reads the body of a reading.
 func (m *Message) Reading() (Reading, error) {
+	if r, read := m.body.(*Reading); read {
+		return *r, nil
+	}
 	r := Reading{Header: m.Header}
 	var buf [24]field
 	all, err := m.has(KindReading, buf[:0])
@@ -58,6 +85,9 @@ func body[T any, P interface {
 	*T
 	checked
 }](m *Message, want Kind) (T, error) {
+	if read, ok := m.body.(*T); ok {
+		return *read, nil
+	}
 	var b T
 	_, err := m.has(want, nil)
 	if err == nil {

@@ -57,6 +57,8 @@
 //	           planes      list of {offset, stride, rows}: bytes from the frame's start, bytes
 //	                       from row to row, rows; yuv420 has 3, nv12 2, yuyv and rgb24 1, mjpeg 0
 //	           hz          the rate meant, 0 (not known) to 1000000
+//	           [colour_range]   limited or full; without it limited, of mjpeg full
+//	           [colour_matrix]  bt601, bt709 or bt2020; without it bt601
 //	detection  frame_source, frame_epoch, frame_seq, frame_time, frame_boot_ns: of the frame, as in its header
 //	           covered_until  ns of CLOCK_BOOTTIME: nothing about a frame before it is still to come
 //	           objects     list, empty when nothing was seen, of {label, score, box}: 1 to 64 bytes,
@@ -104,8 +106,17 @@
 //
 // An epoch is 50 bits of CLOCK_BOOTTIME in µs at the publisher's start, and 14
 // random bits: later runs within one boot are greater. seq begins at 0 in each
-// epoch and each stream. A message of a smaller epoch than the reader has seen in
-// this boot, or of a number that it has had, is a duplicate.
+// epoch and each stream. A message of a run that the reader has read to its end, or
+// of a number that it has had, is a duplicate.
+//
+// One wrong message must not end a stream for its readers, so an epoch and a number
+// must be possible. While a process holds the lock of the stream's ring, the run in
+// <ring>.cur is the live one: a greater epoch, and one that has no ring, is
+// malformed. Without a live ring an epoch of this boot (boot_id) that is later than
+// CLOCK_BOOTTIME is malformed, and so is a number greater than the microseconds
+// since the epoch; a message more than 100 numbers ahead waits until the next one of
+// the stream confirms it; and when messages of the epoch before go on, that one is
+// the present epoch again.
 //
 // # History and repair
 //
@@ -129,8 +140,9 @@
 //     between, which killed publishers left (two at most, for 5 minutes), and
 //     then the new one from 0.
 //
-// A publisher that ends removes its rings, unless a subscriber that must have
-// every message is away: then the next run removes them, or the supervisor.
+// A publisher that ends removes its rings, unless its topology names subscribers
+// that must have every message: one may be away, or fail to save what it has read.
+// Then a later run removes them, or the supervisor when all have ended well.
 //
 // # Frames
 //
@@ -148,9 +160,9 @@
 //	received + repaired + lost + skipped = sent
 //
 // where sent is its next sequence number, skipped is what was over before it came
-// or, for frames, what a newer one replaced. A message that was refused is counted
-// by its class, and is lost in the account once its number is passed, unless the
-// history had a good copy.
+// or, for frames, what a newer one replaced. A message that was refused, in its
+// header or in its body, is counted by its class, and is lost in the account once
+// its number is passed, unless the history had a good copy.
 //
 // # Versions
 //

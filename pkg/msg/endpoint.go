@@ -21,6 +21,9 @@ const helloPrefix = "hello/"
 const (
 	maxHello = 256  // names that an endpoint remembers
 	maxNotes = 4096 // subscriptions it takes in at a time
+	// maxNote is the longest subscription that is accepted, in bytes: a topic is
+	// shorter. ZeroMQ disconnects who sends more.
+	maxNote = 1 << 10
 )
 
 // locate settles the endpoint of a source: the one given, which must be the
@@ -48,6 +51,8 @@ type endpoint struct {
 // bind a live ipc endpoint, and silently steal it.
 func (b *Bus) bind(address string, hwm int) (*endpoint, error) {
 	path := strings.TrimPrefix(address, "ipc://")
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	lock, err := lockfile.Acquire(b.run, filepath.Base(path)+".lock")
 	if err != nil {
 		return nil, fmt.Errorf("publish on %s: another worker of that name is running: %w", address, err)
@@ -57,23 +62,36 @@ func (b *Bus) bind(address string, hwm int) (*endpoint, error) {
 		return nil, errors.Join(fmt.Errorf("publish on %s: %w", address, err), lock.Release())
 	}
 	e := &endpoint{soc: soc, path: path, hello: map[string]int{}}
-	for _, err := range []error{soc.SetSndhwm(hwm), soc.SetLinger(linger), soc.SetXpubVerboser(1), soc.Bind(address)} {
+	for _, err := range []error{soc.SetSndhwm(hwm), soc.SetLinger(linger), soc.SetXpubVerboser(1), soc.SetMaxmsgsize(maxNote), soc.Bind(address)} {
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("publish on %s: %w", address, err), soc.Close(), lock.Release())
 		}
 	}
-	b.closeLater(e.close)
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.bound = append(b.bound, bound{filepath.Base(path), lock})
+	file := filepath.Base(path)
+	info, err := b.run.Lstat(file)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("publish on %s: %w", address, err), soc.Close(), lock.Release())
+	}
+	b.open = append(b.open, e.close)
+	b.bound = append(b.bound, &bound{e, file, info, lock})
 	return e, nil
 }
 
+// rebind makes the socket's file anew. Connections that stand go on.
+func (e *endpoint) rebind() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.soc.Bind("ipc://" + e.path)
+}
+
 // send publishes; it never waits. A subscriber whose queue is full misses the
-// message and repairs it from the history.
+// message and repairs it from the history. ZeroMQ queues each subscription and
+// each end of one until it is received: they are taken in here, so that no
+// publisher grows by forgetting them.
 func (e *endpoint) send(parts ...[]byte) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	e.takeNotes()
 	for i, part := range parts {
 		flag := zmq4.DONTWAIT
 		if i < len(parts)-1 {
@@ -90,19 +108,24 @@ func (e *endpoint) send(parts ...[]byte) error {
 func (e *endpoint) subscribers() []string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for range maxNotes { // a peer that sends without end must not hold the publisher
-		note, err := e.soc.RecvBytes(zmq4.DONTWAIT)
-		if err != nil {
-			break
-		}
-		e.heard(note)
-	}
+	e.takeNotes()
 	names := make([]string, 0, len(e.hello))
 	for name := range e.hello {
 		names = append(names, name)
 	}
 	slices.Sort(names)
 	return names
+}
+
+// takeNotes takes in the subscriptions that came. e.mu is held.
+func (e *endpoint) takeNotes() {
+	for range maxNotes { // a peer that sends without end must not hold the publisher
+		note, err := e.soc.RecvBytes(zmq4.DONTWAIT)
+		if err != nil {
+			return
+		}
+		e.heard(note)
+	}
 }
 
 // heard takes one subscription (1 and the prefix) or its end (0 and the prefix).

@@ -340,3 +340,8 @@ func (a Account) plus(b Account) Account {
 	sum.Sent = sum.Received + sum.Repaired + sum.Lost + sum.Skipped
 	return sum
 }
+
+func (a Account) minus(b Account) Account {
+	return Account{Topic: a.Topic, Epoch: a.Epoch, Sent: a.Sent - b.Received - b.Repaired - b.Lost - b.Skipped, Received: a.Received - b.Received,
+		Repaired: a.Repaired - b.Repaired, Lost: a.Lost - b.Lost, Skipped: a.Skipped - b.Skipped}
+}

@@ -31,6 +31,7 @@ func nextFrame(t *testing.T, f *Frames) Frame {
 }
 
 func TestFramesThatWereOverwrittenAreLost(t *testing.T) {
+	t.Parallel()
 	run, shm := folders(t)
 	reader := openBus(t, run, shm, "clips")
 	defer reader.Close()
@@ -58,6 +59,7 @@ func TestFramesThatWereOverwrittenAreLost(t *testing.T) {
 
 // A frame that is held stays as it is, whatever the publisher does.
 func TestHeldFrameStays(t *testing.T) {
+	t.Parallel()
 	run, shm := folders(t)
 	reader := openBus(t, run, shm, "clips")
 	frames := readFrames(t, reader, 2)
@@ -79,6 +81,7 @@ func TestHeldFrameStays(t *testing.T) {
 }
 
 func TestReaderOfARunningStreamBeginsWithTheNewest(t *testing.T) {
+	t.Parallel()
 	run, dir := folders(t)
 	b, out := startFrames(t, run, dir)
 	for i := range 30 {
@@ -111,6 +114,7 @@ func TestReaderOfARunningStreamBeginsWithTheNewest(t *testing.T) {
 }
 
 func TestReaderThatFindsNoPlaceSaysSo(t *testing.T) {
+	t.Parallel()
 	run, dir := folders(t)
 	b, out := startFrames(t, run, dir)
 	defer b.Close()
@@ -128,6 +132,7 @@ func TestReaderThatFindsNoPlaceSaysSo(t *testing.T) {
 }
 
 func TestTooManyHeldFramesIsAnError(t *testing.T) {
+	t.Parallel()
 	run, dir := folders(t)
 	reader := openBus(t, run, dir, "clips")
 	defer reader.Close()
@@ -147,6 +152,7 @@ func TestTooManyHeldFramesIsAnError(t *testing.T) {
 
 // A doorbell that never rang, and one that rings for nothing, cost no frame.
 func TestDoorbellsAreOnlyDoorbells(t *testing.T) {
+	t.Parallel()
 	run, dir := folders(t)
 	reader := openBus(t, run, dir, "clips")
 	defer reader.Close()
@@ -179,6 +185,7 @@ func TestDoorbellsAreOnlyDoorbells(t *testing.T) {
 // A reader that rests is not woken, misses nothing that it wants, and waits again
 // as others do.
 func TestRestSilencesDoorbells(t *testing.T) {
+	t.Parallel()
 	run, dir := folders(t)
 	reader := openBus(t, run, dir, "pictures")
 	defer reader.Close()
@@ -224,6 +231,7 @@ func TestRestSilencesDoorbells(t *testing.T) {
 // Who has said that it is there misses no frame after that, however late it asks
 // for the first.
 func TestReaderThatSaidHelloGetsTheFirstFrame(t *testing.T) {
+	t.Parallel()
 	run, dir := folders(t)
 	b, out := startFrames(t, run, dir)
 	defer b.Close()

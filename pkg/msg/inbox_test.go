@@ -9,6 +9,7 @@ import (
 // ZMQ_FD tells of a message once, and only until somebody asks: a wait without
 // a deadline must not miss it, whenever it comes.
 func TestNoWakeIsLost(t *testing.T) {
+	t.Parallel()
 	run, shm := folders(t)
 	c := startCounter(t, run, shm, Retention{})
 	defer c.bus.Close()

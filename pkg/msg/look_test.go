@@ -16,6 +16,7 @@ import (
 )
 
 func TestListenerTakesNoPart(t *testing.T) {
+	t.Parallel()
 	run, rings := folders(t)
 	c := startCounter(t, run, rings, Retention{})
 	defer c.bus.Close()
@@ -76,6 +77,7 @@ func TestListenerEndsWithItsContext(t *testing.T) {
 }
 
 func TestEndpointsTellsLiveFromLeft(t *testing.T) {
+	t.Parallel()
 	run, rings := folders(t)
 	if _, err := Endpoints(run); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("Endpoints() of no folder = %v; want fs.ErrNotExist", err)
@@ -108,6 +110,7 @@ func TestEndpointsTellsLiveFromLeft(t *testing.T) {
 
 // One ring that says nonsense of itself must not hide the others.
 func TestStreamsNamesTheBadOnes(t *testing.T) {
+	t.Parallel()
 	run, rings := folders(t)
 	if _, err := Streams(rings); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("Streams() of no folder = %v; want fs.ErrNotExist", err)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -23,6 +24,7 @@ func TestMain(m *testing.M) {
 		fmt.Println("error:", play(role, os.Args[1], os.Args[2]))
 		os.Exit(1)
 	}
+	os.Args = slices.Insert(os.Args, 1, "-test.parallel=8") // they wait; a -parallel that is given comes later, and wins
 	goleak.VerifyTestMain(m)
 }
 
@@ -114,6 +116,7 @@ func killed(t *testing.T, role, run, shm string) {
 }
 
 func TestLastMessagesOfAKilledPublisher(t *testing.T) {
+	t.Parallel()
 	run, shm := folders(t)
 	b := openBus(t, run, shm, "csv")
 	defer b.Close()
@@ -126,6 +129,7 @@ func TestLastMessagesOfAKilledPublisher(t *testing.T) {
 }
 
 func TestKilledPublisherIsDrainedBeforeTheNext(t *testing.T) {
+	t.Parallel()
 	run, shm := folders(t)
 	b := openBus(t, run, shm, "csv")
 	defer b.Close()
@@ -142,6 +146,7 @@ func TestKilledPublisherIsDrainedBeforeTheNext(t *testing.T) {
 }
 
 func TestKilledCamera(t *testing.T) {
+	t.Parallel()
 	run, shm := folders(t)
 	reader := openBus(t, run, shm, "clips")
 	defer reader.Close()

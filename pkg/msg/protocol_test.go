@@ -118,6 +118,7 @@ func publishState(t *testing.T, p *Publisher, at Stamp) {
 }
 
 func TestExamplesOfTheManual(t *testing.T) {
+	t.Parallel()
 	run, dir := folders(t)
 	for _, c := range []struct {
 		kind    Kind

@@ -141,8 +141,9 @@ type outlet struct {
 type Retention struct {
 	Messages     int // 0 is DefaultHistory
 	MessageBytes int // largest message; 0 is DefaultMessageBytes
-	// Expect names the subscribers that must have every message. Should one
-	// be away when the publisher ends, the history stays for it.
+	// Expect names the subscribers that must have every message. Where there are
+	// some, the history stays when the publisher ends: one may be away, and one
+	// that has read all may yet fail to save it.
 	Expect []string
 }
 
@@ -257,19 +258,16 @@ func (o *outlet) dropAged(now time.Duration) {
 	}
 }
 
-// close ends the ring. Where an expected subscriber is away, the files stay
-// for it, until the publisher's next start or the supervisor's sweep.
+// close ends the ring. Where subscribers must have every message, the files stay
+// for them, until the publisher's next start or the supervisor's sweep.
 func (o *outlet) close() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.ring == nil {
 		return nil
 	}
-	reading := o.ring.Readers()
-	for _, name := range o.expect {
-		if !slices.ContainsFunc(reading, func(r shm.ReaderInfo) bool { return r.Name == name }) {
-			return o.ring.Retire()
-		}
+	if len(o.expect) > 0 {
+		return o.ring.Retire()
 	}
 	return o.ring.Close()
 }

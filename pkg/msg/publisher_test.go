@@ -18,6 +18,7 @@ import (
 )
 
 func TestFilesAndDetectionsRoundTrip(t *testing.T) {
+	t.Parallel()
 	run, shm := folders(t)
 	c := startCounter(t, run, shm, Retention{})
 	defer c.bus.Close()
@@ -70,6 +71,7 @@ func TestFilesAndDetectionsRoundTrip(t *testing.T) {
 }
 
 func TestMessageTooLargeForItsHistory(t *testing.T) {
+	t.Parallel()
 	run, shm := folders(t)
 	c := startCounter(t, run, shm, Retention{})
 	defer c.bus.Close()
@@ -96,6 +98,7 @@ func TestMessageTooLargeForItsHistory(t *testing.T) {
 }
 
 func TestPublishRefusesWhatNobodyWouldTake(t *testing.T) {
+	t.Parallel()
 	run, shm := folders(t)
 	c := startCounter(t, run, shm, Retention{})
 	defer c.bus.Close()
@@ -154,6 +157,7 @@ func TestPublishRefusesWhatNobodyWouldTake(t *testing.T) {
 // What fails leaves neither socket nor lock nor ring behind, so that it can be
 // tried again.
 func TestFramesThatDoNotFit(t *testing.T) {
+	t.Parallel()
 	run, dir := folders(t)
 	c := startCounter(t, run, dir, Retention{})
 	defer c.bus.Close()
@@ -176,6 +180,7 @@ func TestFramesThatDoNotFit(t *testing.T) {
 
 // A subscriber that does not read keeps nobody from ending.
 func TestCloseDoesNotWaitForAStalledSubscriber(t *testing.T) {
+	t.Parallel()
 	run, shm := folders(t)
 	c := startCounter(t, run, shm, Retention{})
 	stalled, err := zmq4.NewContext()
@@ -207,6 +212,7 @@ func TestCloseDoesNotWaitForAStalledSubscriber(t *testing.T) {
 
 // A peer may send a publisher anything.
 func TestPublisherHearsNonsense(t *testing.T) {
+	t.Parallel()
 	run, shm := folders(t)
 	c := startCounter(t, run, shm, Retention{})
 	defer c.bus.Close()
@@ -243,6 +249,7 @@ func TestPublisherHearsNonsense(t *testing.T) {
 }
 
 func TestOpenRefuses(t *testing.T) {
+	t.Parallel()
 	run, shm := folders(t)
 	if err := errors.Join(os.MkdirAll(run, 0o777), os.Chmod(run, 0o777)); err != nil {
 		t.Fatal(err)

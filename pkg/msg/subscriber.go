@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/perch-edge/perch/internal/clock"
 	"github.com/perch-edge/perch/pkg/shm"
 )
 
@@ -226,22 +227,26 @@ func (s *Subscriber) rest() {
 		}
 		s.arrived(parts)
 	}
+	for _, t := range s.order {
+		s.flush(t)
+	}
 	s.look(true)
 }
 
 // arrived takes a message from the socket and leaves in ready what it completes.
+// What is malformed in its body is refused as well: its number is lost when it
+// is passed, unless the history has a good copy.
 func (s *Subscriber) arrived(parts [][]byte) {
 	m, err := Decode(parts)
-	if errors.Is(err, ErrVersion) {
-		s.bad.Version++
-		return
+	if err == nil && !s.wants(m.Kind, m.Source, m.Stream) {
+		return // another stream whose name begins alike
+	}
+	if err == nil {
+		err = m.check()
 	}
 	if err != nil {
-		s.bad.Malformed++
+		s.refuse(err)
 		return
-	}
-	if !s.wants(m.Kind, m.Source, m.Stream) {
-		return // another stream whose name begins alike
 	}
 	if m.Kind == KindState {
 		s.ready = append(s.ready, m)
@@ -252,19 +257,148 @@ func (s *Subscriber) arrived(parts [][]byte) {
 		s.bad.Malformed++
 		return
 	}
-	s.enter(t, m.Epoch)
-	if m.Epoch != t.epoch || uint64(m.Seq) < t.next {
-		s.bad.Duplicate++
+	if err := s.admit(t, &m); err != nil {
+		s.refuse(err)
 		return
 	}
-	if t.ring != nil && uint64(m.Seq) >= t.ring.Published() {
-		s.bad.Malformed++ // ahead of its own history, which is written first
-		return
+	if s.follows(t, &m) {
+		s.take(t, m)
+	}
+}
+
+// errDuplicate says that a message has been taken before, or is of a run that
+// has been read to its end.
+var errDuplicate = errors.New("duplicate")
+
+func (s *Subscriber) refuse(err error) {
+	switch {
+	case errors.Is(err, ErrVersion):
+		s.bad.Version++
+	case errors.Is(err, errDuplicate):
+		s.bad.Duplicate++
+	default:
+		s.bad.Malformed++
+	}
+}
+
+// take hands out a message that has come, and before it those that are missing.
+func (s *Subscriber) take(t *track, m Message) {
+	if t.next == 0 && t.bare && t.resume == nil && !t.all && t.epoch < s.born {
+		t.count.Skipped, t.next = uint64(m.Seq), uint64(m.Seq) // what was before this subscriber came
 	}
 	s.repair(t, uint64(m.Seq))
 	t.count.Received++
 	t.next++
 	s.ready = append(s.ready, m)
+}
+
+// admit enters the run that a message is of. It fails where there can be no such
+// run or number: one wrong message must not end the stream for this reader.
+func (s *Subscriber) admit(t *track, m *Message) error {
+	if t.known && m.Epoch == t.epoch {
+		s.attach(t)
+	} else if err := s.admitRun(t, m); err != nil {
+		return err
+	}
+	switch {
+	case uint64(m.Seq) < t.next:
+		return errDuplicate
+	case t.over, t.ring != nil && uint64(m.Seq) >= t.ring.Published():
+		return fmt.Errorf("%w: %s is ahead of its own history, which is written first", ErrMalformed, m.ID())
+	case t.ring == nil && s.ownBoot(m) && time.Duration(m.Seq) > s.sinceStart(m.Epoch)/time.Microsecond:
+		return fmt.Errorf("%w: %s: more messages than microseconds since its run began", ErrMalformed, m.ID())
+	}
+	return nil
+}
+
+// admitRun decides about a run that is not the present one. What is live wins: a
+// writer holds the lock of its history, and sends nothing before that is there.
+// Without a live history, a run is as good as its epoch.
+func (s *Subscriber) admitRun(t *track, m *Message) error {
+	if live, ok := s.live(t); ok {
+		switch {
+		case m.Epoch == live:
+			s.enter(t, m.Epoch)
+			return nil
+		case t.known && m.Epoch < t.epoch && m.Epoch < live:
+			return errDuplicate // a straggler of a run that has been drained
+		case m.Epoch > live || !s.hasHistory(t, m.Epoch):
+			return fmt.Errorf("%w: %s: the run %s is live, and there was no such run before it", ErrMalformed, m.ID(), live)
+		}
+		s.enter(t, m.Epoch)
+		return nil
+	}
+	if s.ownBoot(m) && s.sinceStart(m.Epoch) < 0 {
+		return fmt.Errorf("%w: %s: its epoch is later than now", ErrMalformed, m.ID())
+	}
+	if !t.known || m.Epoch > t.epoch {
+		s.enter(t, m.Epoch)
+		return nil
+	}
+	if i := t.left(m.Epoch); i >= 0 && t.runs[i].bare && t.bare {
+		s.flush(t)
+		t.start(m.Epoch, 0) // the greater epoch did not end it, so it goes on
+		return nil
+	}
+	return errDuplicate
+}
+
+// live is the epoch of the stream's history while a process writes it.
+func (s *Subscriber) live(t *track) (Epoch, bool) {
+	if !s.bus.dir.HasWriter(t.name) {
+		return 0, false
+	}
+	epoch, err := s.bus.dir.Current(t.name)
+	return epoch, err == nil
+}
+
+func (s *Subscriber) hasHistory(t *track, epoch Epoch) bool {
+	epochs, err := s.bus.dir.Epochs(t.name)
+	return err != nil || slices.Contains(epochs, epoch)
+}
+
+// ownBoot says whether the message's epoch can be compared with this boot's clock.
+func (s *Subscriber) ownBoot(m *Message) bool { return m.BootID == s.bus.cfg.Clock.BootID() }
+
+// sinceStart is how long ago a run of this boot began; less than 0 is a run that
+// has yet to begin.
+func (s *Subscriber) sinceStart(epoch Epoch) time.Duration {
+	const slack = time.Second
+	return clock.Boot() + slack - time.Duration(epoch>>14)*time.Microsecond
+}
+
+// follows says whether a message is to be taken now. Where no history can
+// confirm a wide gap, the next message must: until it comes, the one behind the
+// gap is held.
+func (s *Subscriber) follows(t *track, m *Message) bool {
+	if before := t.held; before != nil {
+		t.held = nil
+		switch {
+		case t.ring != nil && uint64(before.Seq) < t.ring.Published(): // it comes from there
+		case m.Seq > before.Seq && s.wide(t, m):
+			s.take(t, *before)
+		default:
+			s.bad.Malformed++ // the stream goes on without it
+		}
+	}
+	if s.wide(t, m) {
+		t.held = m
+		return false
+	}
+	return true
+}
+
+func (s *Subscriber) wide(t *track, m *Message) bool {
+	return t.ring == nil && uint64(m.Seq)-t.next > maxJump
+}
+
+// flush takes the message that is held: nothing is to come that could contradict it.
+func (s *Subscriber) flush(t *track) {
+	m := t.held
+	t.held = nil
+	if m != nil && t.ring == nil { // else it comes from the history
+		s.take(t, *m)
+	}
 }
 
 // track is the track of a topic. It is nil where a peer invents more streams
@@ -291,22 +425,25 @@ func (s *Subscriber) track(topic Topic) *track {
 	return t
 }
 
-// enter moves a track to a later epoch: what the earlier ones still hold comes
-// first.
+// enter moves a track to another epoch: what the earlier ones still hold comes
+// first. The epoch is a greater one, or one that is live: of two boots, or after
+// a message of a run that never was, the number does not say which came later.
 func (s *Subscriber) enter(t *track, epoch Epoch) {
 	if t.known && epoch == t.epoch {
 		s.attach(t)
 		return
 	}
-	if t.known && epoch < t.epoch {
-		return // a straggler of a run that has been drained
-	}
 	switch {
 	case t.known:
+		s.flush(t)
 		t.tried = time.Time{} // the last occasion
 		s.attach(t)
 		s.finish(t)
-		s.between(t, t.epoch, epoch)
+		after := t.epoch
+		if after > epoch {
+			after = 0
+		}
+		s.between(t, after, epoch)
 	case t.resume != nil:
 		if after := s.goOn(t); epoch != t.epoch {
 			s.finish(t)
@@ -362,6 +499,7 @@ func (s *Subscriber) attach(t *track) {
 	if t.ring, t.why = shm.OpenEpoch(s.bus.dir, t.name, t.epoch, string(s.bus.cfg.Name), 1); t.why != nil {
 		t.ring, t.tried = nil, time.Now()
 	}
+	t.bare = t.bare && errors.Is(t.why, shm.ErrNoRing)
 }
 
 // between drains epochs that came and went unseen.
@@ -371,7 +509,7 @@ func (s *Subscriber) between(t *track, after, before Epoch) {
 		return
 	}
 	for _, e := range epochs {
-		if e > after && e < before {
+		if e > after && e < before && t.left(e) < 0 {
 			t.start(e, 0)
 			s.attach(t)
 			s.skip(t)
@@ -396,6 +534,9 @@ func (s *Subscriber) repair(t *track, before uint64) {
 			m, err := t.fetch(t.next)
 			if err != nil {
 				t.count.Lost++
+				if errors.Is(err, ErrMalformed) || errors.Is(err, ErrVersion) {
+					s.refuse(err)
+				}
 				continue
 			}
 			t.count.Repaired++
@@ -420,7 +561,8 @@ func (s *Subscriber) look(all bool) {
 func (s *Subscriber) compare(t *track, all bool) {
 	fresh := !t.known // its whole history is taken at once
 	if fresh || t.ring == nil || t.ring.Ended() {
-		if current, err := s.bus.dir.Current(t.name); err == nil {
+		current, err := s.bus.dir.Current(t.name)
+		if err == nil && (fresh || current >= t.epoch || s.bus.dir.HasWriter(t.name)) {
 			s.enter(t, current)
 		}
 	}

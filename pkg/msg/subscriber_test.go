@@ -79,6 +79,7 @@ func (c *counter) header(version int, epoch Epoch, seq uint64) string {
 }
 
 func TestTwoSources(t *testing.T) {
+	t.Parallel()
 	run, shm := folders(t)
 	air := startCounter(t, run, shm, Retention{})
 	defer air.bus.Close()
@@ -119,6 +120,7 @@ func TestTwoSources(t *testing.T) {
 
 // Subscriptions of ZeroMQ are prefixes, and ring names begin alike too.
 func TestStreamsThatBeginAlike(t *testing.T) {
+	t.Parallel()
 	run, shm := folders(t)
 	c := startCounter(t, run, shm, Retention{})
 	defer c.bus.Close()
@@ -145,6 +147,7 @@ func TestStreamsThatBeginAlike(t *testing.T) {
 }
 
 func TestStates(t *testing.T) {
+	t.Parallel()
 	run, shm := folders(t)
 	c := startCounter(t, run, shm, Retention{})
 	defer c.bus.Close()
@@ -184,6 +187,7 @@ func TestStates(t *testing.T) {
 // What is refused is counted twice over: by its class, and as lost where its
 // number is passed. A good copy in the history mends it.
 func TestRefusedMessagesAreAccountedFor(t *testing.T) {
+	t.Parallel()
 	run, shm := folders(t)
 	c := startCounter(t, run, shm, Retention{})
 	defer c.bus.Close()
@@ -217,6 +221,7 @@ func TestRefusedMessagesAreAccountedFor(t *testing.T) {
 // A history that holds what this program does not understand is lost to it,
 // and so counted, and does not stop it.
 func TestUnknownVersionInTheHistoryIsLost(t *testing.T) {
+	t.Parallel()
 	run, shm := folders(t)
 	c := startCounter(t, run, shm, Retention{})
 	defer c.bus.Close()
@@ -242,28 +247,9 @@ func TestUnknownVersionInTheHistoryIsLost(t *testing.T) {
 	}
 }
 
-// A gap as wide as the number's range takes no time, with a history and without.
-func TestHugeGapWithoutHistory(t *testing.T) {
-	run, shm := folders(t)
-	c := startCounter(t, run, shm, Retention{})
-	defer c.bus.Close()
-	b := openBus(t, run, shm, "csv")
-	defer b.Close()
-	s := subscribe(t, b, nil)
-	c.hears(t, "csv")
-	later := c.pub.Epoch() + 1 // has no ring
-	c.say(t, "reading/air/count", c.header(1, later, 5))
-	c.say(t, "reading/air/count", c.header(1, later, maxSeq))
-	if first, second := next(t, s).Seq, next(t, s).Seq; first != 5 || second != maxSeq {
-		t.Errorf("messages %d, %d; want 5, %d", first, second, uint64(maxSeq))
-	}
-	if a := s.Accounts()[0]; a.Received != 2 || a.Sent != 1<<53 || !sums(a) {
-		t.Errorf("Accounts() = %+v; want 2 received of 2^53", a)
-	}
-}
-
 // The last messages of a publisher that ended in order, and never came by the bus.
 func TestTailOfAnEndedPublisher(t *testing.T) {
+	t.Parallel()
 	run, shm := folders(t)
 	c := startCounter(t, run, shm, Retention{Expect: []string{"csv"}})
 	b := openBus(t, run, shm, "csv")
@@ -282,6 +268,7 @@ func TestTailOfAnEndedPublisher(t *testing.T) {
 // Runs that came and went between two looks of a subscriber that was there
 // are its own as well.
 func TestRunsThatWereNeverHeard(t *testing.T) {
+	t.Parallel()
 	run, shm := folders(t)
 	b := openBus(t, run, shm, "csv")
 	defer b.Close()
@@ -306,6 +293,7 @@ func TestRunsThatWereNeverHeard(t *testing.T) {
 // A cursor of a run whose history is out of reach for another reason than its
 // absence: what is older has been read, and is not read again.
 func TestResumeNeverGoesBack(t *testing.T) {
+	t.Parallel()
 	run, shm := folders(t)
 	keep := Retention{Messages: 3, Expect: []string{"csv"}}
 	first := startCounter(t, run, shm, keep)
@@ -334,6 +322,7 @@ func TestResumeNeverGoesBack(t *testing.T) {
 // Who does not know yet what it holds gets all that is there. What had been
 // overwritten by then is nobody's loss.
 func TestResumeFromNothing(t *testing.T) {
+	t.Parallel()
 	run, shm := folders(t)
 	keep := Retention{Messages: 3, Expect: []string{"csv"}}
 	for n := range 3 {
@@ -361,6 +350,7 @@ func TestResumeFromNothing(t *testing.T) {
 // A history with one place for a reader, which somebody else has: nothing can be
 // repaired, and that is said until it is over.
 func TestWaitingSaysWhatIsOutOfReach(t *testing.T) {
+	t.Parallel()
 	run, rings := folders(t)
 	c := startCounter(t, run, rings, Retention{Messages: 3})
 	defer c.bus.Close()
@@ -385,6 +375,7 @@ func TestWaitingSaysWhatIsOutOfReach(t *testing.T) {
 }
 
 func TestSubscribeRefuses(t *testing.T) {
+	t.Parallel()
 	run, shm := folders(t)
 	b := openBus(t, run, shm, "csv")
 	defer b.Close()
@@ -406,6 +397,7 @@ func TestSubscribeRefuses(t *testing.T) {
 }
 
 func TestNextEndsWithItsContext(t *testing.T) {
+	t.Parallel()
 	run, shm := folders(t)
 	b := openBus(t, run, shm, "csv")
 	defer b.Close()
@@ -430,6 +422,7 @@ func TestNextEndsWithItsContext(t *testing.T) {
 // A publisher that is seldom there is heard from its first message on each time
 // that it comes, by the bus: its history is not needed for that.
 func TestAPublisherThatIsSeldomThere(t *testing.T) {
+	t.Parallel()
 	run, shm := folders(t)
 	b := openBus(t, run, shm, "csv")
 	defer b.Close()
@@ -461,6 +454,7 @@ func TestAPublisherThatIsSeldomThere(t *testing.T) {
 // The memory of a history that has ended and been read is given back, and what
 // was read of it is not read again.
 func TestAnEndedHistoryIsLetGo(t *testing.T) {
+	t.Parallel()
 	run, shm := folders(t)
 	c := startCounter(t, run, shm, Retention{Expect: []string{"csv", "absent"}}) // for whom it stays there
 	b := openBus(t, run, shm, "csv")

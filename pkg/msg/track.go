@@ -22,9 +22,29 @@ type track struct {
 	seen   uint64      // what the ring had published at the last look
 	count  Account
 	past   Account // sums over earlier epochs
+	bare   bool    // the epoch has had no history so far
+	runs   []run   // the epochs before, the last few
+	held   *Message
 	resume *Cursor
 	all    bool // in place of resume: whatever the histories hold
 }
+
+// run is how far a track got in an epoch that it has left.
+type run struct {
+	epoch Epoch
+	next  uint64
+	count Account
+	bare  bool
+}
+
+const (
+	// maxRuns is how many epochs a track remembers.
+	maxRuns = 4
+	// maxJump is the widest gap that is believed at once where no history can
+	// confirm it. A message behind a wider one is held until the next one comes:
+	// a single wrong number must not silence the stream.
+	maxJump = 100
+)
 
 func (t *track) close() error {
 	if t.ring == nil {
@@ -35,12 +55,28 @@ func (t *track) close() error {
 	return ring.Close()
 }
 
+// start begins an epoch at a number, or goes on with one where it was left.
 func (t *track) start(epoch Epoch, next uint64) {
-	t.past = t.past.plus(t.count)
+	if t.known {
+		t.past = t.past.plus(t.count)
+		t.runs = append(t.runs, run{t.epoch, t.next, t.count, t.bare})
+		t.runs = t.runs[max(0, len(t.runs)-maxRuns):]
+	}
 	t.known, t.epoch, t.next, t.seen = true, epoch, next, 0
-	t.count = Account{Topic: t.topic, Epoch: epoch}
+	t.count, t.bare, t.held = Account{Topic: t.topic, Epoch: epoch}, true, nil
+	if i := t.left(epoch); i >= 0 {
+		before := t.runs[i]
+		t.runs = slices.Delete(t.runs, i, i+1)
+		t.next, t.count, t.bare = before.next, before.count, before.bare
+		t.past = t.past.minus(t.count)
+	}
 	t.tried, t.why, t.over = time.Time{}, nil, false
 	_ = t.close() // an unmap that fails leaves memory mapped, nothing worse
+}
+
+// left finds an epoch among those that were left; -1 is none of them.
+func (t *track) left(epoch Epoch) int {
+	return slices.IndexFunc(t.runs, func(r run) bool { return r.epoch == epoch })
 }
 
 func (t *track) holds(seq uint64) bool {
@@ -65,8 +101,10 @@ func (t *track) lose(before uint64) {
 }
 
 // fetch copies one message out of the history.
-func (t *track) fetch(seq uint64) (Message, error) {
-	lease, err := t.ring.At(seq)
+func (t *track) fetch(seq uint64) (Message, error) { return fetch(t.ring, t.topic, t.epoch, seq) }
+
+func fetch(ring *shm.Reader, topic Topic, epoch Epoch, seq uint64) (Message, error) {
+	lease, err := ring.At(seq)
 	if err != nil {
 		return Message{}, err
 	}
@@ -75,9 +113,12 @@ func (t *track) fetch(seq uint64) (Message, error) {
 	if header > uint64(len(text)) {
 		return Message{}, fmt.Errorf("%w: kept header of %d in %d bytes", ErrMalformed, header, len(text))
 	}
-	m, err := Decode([][]byte{[]byte(t.topic), text[:header]})
-	if err == nil && (m.Epoch != t.epoch || uint64(m.Seq) != seq) {
-		return Message{}, fmt.Errorf("%w: %s in the history of %s as number %d", ErrMalformed, m.ID(), t.epoch, seq)
+	m, err := Decode([][]byte{[]byte(topic), text[:header]})
+	if err == nil && (m.Epoch != epoch || uint64(m.Seq) != seq) {
+		return Message{}, fmt.Errorf("%w: %s in the history of %s as number %d", ErrMalformed, m.ID(), epoch, seq)
+	}
+	if err == nil {
+		err = m.check()
 	}
 	return m, err
 }

@@ -242,6 +242,9 @@ func (t *Table) validate(v reflect.Value) Problems {
 	return t.problemsOf(checked.Validate())
 }
 
+// Problems are what is wrong with the table, from errors that Bad made or others.
+func (t *Table) Problems(err error) Problems { return t.problemsOf(err) }
+
 func (t *Table) problemsOf(err error) Problems {
 	if err == nil {
 		return nil

@@ -14,7 +14,8 @@
 // run returns nil when it is done, ctx's error when it was told to stop, and
 // anything else when it failed; what is joined to ctx's error, such as rows that
 // could not be written at the end, is a failure too. It must not return before what it started has
-// ended. The first SIGINT or SIGTERM cancels ctx, the second ends the process.
+// ended. The first SIGINT, SIGTERM or SIGHUP cancels ctx. A second SIGINT or SIGTERM
+// ends the process; a second SIGHUP does not, since a terminal that closes sends two.
 //
 // # Exit codes
 //
@@ -30,4 +31,9 @@
 // themselves), which feeds the watchdog. A worker whose loop hangs is
 // therefore noticed: its state still comes, but progress_ns in it stands still
 // and systemd or the supervisor ends it after WATCHDOG_USEC.
+//
+// A worker never waits for who listens to it. A heartbeat that finds the socket of a
+// stopped supervisor full is dropped, and so is a log line that finds the pipe full;
+// the state counts them as dropped_heartbeats and dropped_log_lines. READY=1 and
+// STATUS are sent again.
 package worker

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/perch-edge/perch/internal/lockfile"
 	"github.com/perch-edge/perch/pkg/topology"
@@ -60,6 +61,24 @@ func stopped(err error) bool {
 		return stopped(inner)
 	}
 	return errors.Is(err, context.Canceled)
+}
+
+// reason is an error without what says only that the worker was told to stop.
+func reason(err error) string {
+	many, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return err.Error()
+	}
+	var parts []string
+	for _, e := range many.Unwrap() {
+		if !stopped(e) {
+			parts = append(parts, reason(e))
+		}
+	}
+	if text := err.Error(); len(parts) < 2 && !strings.Contains(text, "\n") { // one of fmt.Errorf, whose words would be missed
+		return text
+	}
+	return strings.Join(parts, "\n")
 }
 
 // ExitCode is how a process ends that stopped with this error.

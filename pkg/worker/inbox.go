@@ -152,6 +152,12 @@ func (in *Inbox) Next(ctx context.Context, until time.Time) (msg.Message, bool, 
 	return attend(ctx, &in.ledger, until, in.sub.Next)
 }
 
+// Replay visits those messages of a stream, from first to last of one epoch, that
+// its publisher's history still holds, whether they have been handed out or not.
+func (in *Inbox) Replay(topic msg.Topic, epoch msg.Epoch, first, last msg.Seq, visit func(msg.Message)) error {
+	return in.sub.Replay(topic, epoch, first, last, visit)
+}
+
 // sooner is the earlier of two times, where zero is never.
 func sooner(a, b time.Time) time.Time {
 	if a.IsZero() || (!b.IsZero() && b.Before(a)) {

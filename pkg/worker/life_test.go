@@ -55,6 +55,25 @@ func TestExitCodeOfAnError(t *testing.T) {
 	}
 }
 
+// The first line is what a supervisor shows: it is no word on having been told to stop.
+func TestReasonLeavesOutTheOrderToStop(t *testing.T) {
+	lost := errors.New("three rows are lost")
+	for _, tt := range []struct {
+		err  error
+		want string
+	}{
+		{lost, "three rows are lost"},
+		{errors.Join(context.Canceled, lost), "three rows are lost"},
+		{errors.Join(lost, fmt.Errorf("wait: %w", context.Canceled)), "three rows are lost"},
+		{errors.Join(errors.Join(context.Canceled, lost), errors.New("close: busy")), "three rows are lost\nclose: busy"},
+		{fmt.Errorf("write: %w: %w", lost, context.Canceled), "write: three rows are lost: context canceled"},
+	} {
+		if got := reason(tt.err); got != tt.want {
+			t.Errorf("reason(%v) = %q; want %q", tt.err, got, tt.want)
+		}
+	}
+}
+
 // notifications is a socket as systemd gives one.
 type notifications struct {
 	t    *testing.T
@@ -220,6 +239,7 @@ func TestSecondSignalEndsTheProcess(t *testing.T) {
 	feed.State("the worker ready", func(s msg.State) bool { return s.Ready })
 	p.Signal(syscall.SIGTERM)
 	feed.State("the first signal heard", func(s msg.State) bool { return s.Status == "told to stop" })
+	<-time.After(2 * sameOrder)
 	p.Signal(syscall.SIGINT)
 	if code := p.Wait(); code != -1 {
 		t.Errorf("exit code after a second signal = %d; want an end by the signal", code)

@@ -8,11 +8,9 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 
 	"github.com/alecthomas/kong"
 
@@ -44,6 +42,14 @@ type Program[C any] struct {
 //	Wants() []msg.Kind             kinds of which it must have a source, as it is set
 //	Knows() []string               labels that its objects can have
 //	Seeks() []string               labels of its sources' objects that it asks for
+//	Check(context.Context) (warning, err error)
+//	                               on *C: what --check finds out besides Validate, and a run by itself,
+//	                               such as whether a file can be used; within ten seconds. It is not
+//	                               called where the environment has QuickCheck
+
+// QuickCheck is in the environment of a --check that is to decide by the settings
+// alone, as before a fleet starts.
+const QuickCheck = "PERCH_CHECK=quick"
 
 // Ring is the shared memory of one stream.
 type Ring struct {
@@ -68,6 +74,7 @@ type Report struct {
 	Knows     []string          `json:"knows,omitempty"`
 	Seeks     []string          `json:"seeks,omitempty"`
 	Problems  topology.Problems `json:"problems,omitempty"`
+	Warnings  topology.Problems `json:"warnings,omitempty"` // what it can run with
 }
 
 // Cached is what an entry does with files in cache_dir, which is in RAM.
@@ -123,7 +130,7 @@ func (p Program[C]) main(args []string, stdout, stderr io.Writer) int {
 		return p.answerCheck(f, entry, cfg, err, stdout, stderr)
 	}
 	if err == nil {
-		ctx, stop := signals()
+		ctx, stop := stopSignals()
 		defer stop()
 		if v := p.verb(call.Command()); v != nil {
 			err = p.answer(ctx, v, f, top, entry, cfg, stdout, stderr)
@@ -133,7 +140,7 @@ func (p Program[C]) main(args []string, stdout, stderr io.Writer) int {
 	}
 	code := ExitCode(err)
 	if code != ExitDone && !said(err) {
-		fmt.Fprintf(stderr, "%s: %v\n", p.Name, err)
+		fmt.Fprintf(stderr, "%s: %s\n", p.Name, reason(err))
 	}
 	return code
 }
@@ -243,20 +250,33 @@ func (p Program[C]) fits(top *topology.Topology, e *topology.Entry) error {
 }
 
 func (p Program[C]) answerCheck(f flags, entry *topology.Entry, cfg C, err error, stdout, stderr io.Writer) int {
+	var warnings topology.Problems
+	if c, ok := any(&cfg).(interface {
+		Check(context.Context) (warning, err error)
+	}); ok && err == nil && "PERCH_CHECK="+os.Getenv("PERCH_CHECK") != QuickCheck {
+		warning, failed := c.Check(context.Background())
+		warnings = entry.Table.Problems(warning)
+		if ps := entry.Table.Problems(failed); len(ps) > 0 {
+			err = ps
+		}
+	}
 	if f.Output == "json" {
-		return p.reportJSON(entry, cfg, err, stdout, stderr)
+		return p.reportJSON(entry, cfg, warnings, err, stdout, stderr)
 	}
 	if err != nil {
 		fmt.Fprintln(stderr, err)
 		return ExitCode(err)
 	}
+	for _, w := range warnings {
+		fmt.Fprintf(stderr, "%s: warning: %v\n", p.Name, w)
+	}
 	fmt.Fprintf(stdout, "%s: [%s] is fine\n", p.Name, entry.Table.Path())
 	return ExitDone
 }
 
-func (p Program[C]) reportJSON(entry *topology.Entry, cfg C, err error, stdout, stderr io.Writer) int {
+func (p Program[C]) reportJSON(entry *topology.Entry, cfg C, warnings topology.Problems, err error, stdout, stderr io.Writer) int {
 	r := Report{Program: p.Name, Version: version.String(), Sensor: len(p.Reads) == 0, Reads: p.Reads, Publishes: p.Publishes,
-		Problems: topology.ProblemsOf(err)}
+		Problems: topology.ProblemsOf(err), Warnings: warnings}
 	if entry != nil {
 		r.Name = entry.Name
 	}
@@ -285,12 +305,4 @@ func (p Program[C]) reportJSON(entry *topology.Entry, cfg C, err error, stdout, 
 		return ExitFailed
 	}
 	return ExitCode(err)
-}
-
-// signals is a context that the first SIGINT or SIGTERM cancels; after that
-// the signals end the process as usual.
-func signals() (context.Context, context.CancelFunc) {
-	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	context.AfterFunc(ctx, cancel)
-	return ctx, cancel
 }

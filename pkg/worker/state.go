@@ -41,7 +41,8 @@ func (w *Worker) reportSoon() {
 }
 
 func (w *Worker) report() {
-	w.logTrouble()
+	w.TroubleWith("endpoints", w.bus.Mend())
+	_ = w.manager.retry() // else at the next report
 	s := w.state()
 	if err := w.states.Publish(w.clock.Now(), s); err != nil {
 		w.Log.Error("publish state", "err", err)
@@ -58,6 +59,11 @@ func (w *Worker) state() msg.State {
 		Published: published, Dropped: dropped, Subscribers: subscribers}
 	for name, c := range w.counters {
 		s.Counters[name] = c.Value()
+	}
+	for name, n := range map[string]uint64{"dropped_heartbeats": w.manager.dropped.Load(), "dropped_log_lines": w.dropped.Load()} {
+		if n > 0 {
+			s.Counters[name] = n
+		}
 	}
 	for _, l := range w.ledgers {
 		t := l.tally()

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -35,6 +36,8 @@ type Worker struct {
 	states  *msg.StateStream
 	soon    chan struct{} // the state is wanted before its second is over
 	dog     watchdog
+	manager *notifier
+	dropped atomic.Uint64 // log lines
 
 	progress atomic.Int64 // boot time of the work loop's last step
 	ready    atomic.Bool
@@ -57,7 +60,11 @@ type gate func(names []string, atMost time.Duration, done <-chan struct{}) []str
 func (p Program[C]) work(ctx context.Context, top *topology.Topology, entry *topology.Entry, cfg C, stderr io.Writer) (err error) {
 	w := &Worker{program: p.Name, reads: p.Reads, top: top, entry: entry, dog: newWatchdog(), soon: make(chan struct{}, 1),
 		troubles: map[string]string{}, counters: map[string]*Counter{}, gauges: map[string]float64{}}
-	w.Log = newLog(stderr, entry)
+	w.Log = newLog(stderr, entry, &w.dropped)
+	if w.manager, err = newNotifier(os.Getenv("NOTIFY_SOCKET")); err != nil {
+		return err
+	}
+	defer w.manager.close()
 	if err := w.open(); err != nil {
 		return err
 	}
@@ -75,6 +82,9 @@ func (p Program[C]) work(ctx context.Context, top *topology.Topology, entry *top
 	case err == nil:
 		w.Status("done")
 		w.Log.Info("done")
+		if err := w.manager.finish(lastWord); err != nil {
+			w.Log.Debug("notify the supervisor", "err", err)
+		}
 	}
 	return err
 }
@@ -96,15 +106,6 @@ func (w *Worker) open() (err error) {
 	}
 	w.gates = append(w.gates, w.pub.Gate)
 	return nil
-}
-
-// newLog writes text for people on a terminal, and JSON for whoever else reads it.
-func newLog(stderr io.Writer, entry *topology.Entry) *slog.Logger {
-	opts := &slog.HandlerOptions{Level: slog.Level(entry.LogLevel)}
-	if terminal(stderr) != nil {
-		return slog.New(slog.NewTextHandler(stderr, opts)).With("worker", entry.Name)
-	}
-	return slog.New(slog.NewJSONHandler(stderr, opts)).With("worker", entry.Name)
 }
 
 // Name is the entry's name.
@@ -175,7 +176,7 @@ func (w *Worker) Progress() {
 	now := clock.Boot()
 	w.progress.Store(int64(now))
 	if w.dog.due(now) {
-		w.notify(daemon.SdNotifyWatchdog)
+		w.manager.beat()
 	}
 }
 
@@ -266,8 +267,14 @@ func (w *Worker) Gauge(name string, value float64) {
 	w.gauges[name] = value
 }
 
+// lastWord is how long the end waits for the supervisor to hear that the work is
+// done: otherwise it would be begun again.
+const lastWord = 10 * time.Second
+
+// notify tells the service manager; the next report tries again where it is too
+// busy to be told.
 func (w *Worker) notify(state string) {
-	if _, err := daemon.SdNotify(false, state); err != nil {
+	if err := w.manager.tell(state); err != nil {
 		w.Log.Debug("notify the supervisor", "err", err)
 	}
 }

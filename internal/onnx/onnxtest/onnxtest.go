@@ -12,8 +12,9 @@ import (
 	"github.com/perch-edge/perch/internal/onnx"
 )
 
-// Library is the path of ONNX Runtime. It is in the environment of what the test
-// starts. The test is skipped where there is none.
+// Library is the path of ONNX Runtime. From then on it is in the environment of
+// what the tests start, which may run in parallel. The test is skipped where there
+// is none.
 func Library(t testing.TB) string {
 	t.Helper()
 	path, err := onnx.Find(inRepository(t))
@@ -23,7 +24,9 @@ func Library(t testing.TB) string {
 	if err != nil {
 		t.Skip(err)
 	}
-	t.Setenv(onnx.Variable, path)
+	if err := os.Setenv(onnx.Variable, path); err != nil {
+		t.Fatal(err)
+	}
 	return path
 }
 

@@ -1,0 +1,195 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"slices"
+
+	"github.com/perch-edge/perch/internal/spool"
+)
+
+// Rows that the disk does not take before the end of a run are kept in cache_dir
+// for the next one: the publisher's history is shorter, and ends with the
+// publisher. The disk's own last row tells the next run which of them it has
+// written already, should it be killed before it has removed them there.
+
+// unsaved is the list of those files.
+type unsaved struct {
+	Version int     `json:"v"`
+	Files   []draft `json:"files"`
+}
+
+func (b *book) unsavedName() string { return "work/" + b.w.Name() + ".unsaved" }
+
+// keepUnsaved keeps the rows that are not on disk, and says in its error how many
+// there are and where.
+func (b *book) keepUnsaved() error {
+	rows, left := b.unsavedRows()
+	if left.len() == 0 {
+		return nil
+	}
+	b.w.Counter("unsaved_rows").Add(left.len())
+	err := b.writeUnsaved(rows)
+	if err != nil {
+		b.w.Log.Error("rows are lost, but for those that the publisher's history still has at the next start",
+			"rows", left.len(), "numbers", left.text(), "err", err)
+		return fmt.Errorf("%d rows are not on disk (seq %s), and cannot be kept for the next run either: %w", left.len(), left.text(), err)
+	}
+	b.w.Log.Error("rows are not on disk: kept in cache_dir for the next start, at most until the box is booted",
+		"rows", left.len(), "numbers", left.text(), "dir", b.meter.cache.Dir())
+	return fmt.Errorf("%d rows are not on disk (seq %s): kept in %s for the next start", left.len(), left.text(), b.meter.cache.Dir())
+}
+
+// unsavedRows are the rows that go with this process, as they would be held.
+func (b *book) unsavedRows() (rows []*day, all rowLog) {
+	for _, d := range slices.Concat(b.orphans, b.ending, b.open(), b.held) {
+		h := &day{draft: d.draft, waiting: d.waiting}
+		if d.damage != "" && d.unlinked() {
+			h = b.readOut(d)
+		}
+		if len(h.waiting) == 0 {
+			continue
+		}
+		h.First = momentOf(h.waiting, &d.draft)
+		for text := h.waiting; len(text) > 0; {
+			line := text[:lineEnd(text)]
+			if text = text[len(line):]; len(line) == 0 {
+				break
+			}
+			if at, err := parseRow(line, len(h.Columns), h.Format); err == nil {
+				all.add(cursorOf(at), sumOf(line))
+			}
+		}
+		rows = append(rows, h)
+	}
+	return rows, all
+}
+
+// readOut reads the rows of a file that has no name any more.
+func (b *book) readOut(d *day) *day {
+	h := &day{draft: d.draft}
+	old := &damaged{day: d}
+	lines, err := b.collect(d, old)
+	if err != nil {
+		b.w.Log.Warn("a removed file cannot be read", "file", d.name(), "err", err)
+	}
+	for _, l := range lines {
+		text, err := l.line()
+		if err != nil {
+			continue
+		}
+		h.waiting = append(h.waiting, text...)
+	}
+	h.waiting = append(h.waiting, d.waiting...)
+	return h
+}
+
+func (b *book) writeUnsaved(rows []*day) error {
+	cache := b.meter.cache
+	if cache == nil {
+		return errors.New("there is no cache_dir")
+	}
+	list := unsaved{Version: 1}
+	for _, h := range rows {
+		h.ID, h.Over, h.Notes = b.files.NewID(h.First), "", nil
+		f, err := cache.Create(h.name())
+		if err != nil {
+			return err
+		}
+		_, err = f.WriteString(h.head() + string(h.waiting))
+		if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+			return errors.Join(err, cache.Remove(h.name()))
+		}
+		list.Files = append(list.Files, h.draft)
+	}
+	text, err := json.Marshal(list)
+	if err != nil {
+		return err
+	}
+	return cache.WriteAtom(b.unsavedName(), append(text, '\n'))
+}
+
+// takeUnsaved holds the rows that an earlier run could not write. What cannot be
+// read of them is no reason not to start.
+func (b *book) takeUnsaved() {
+	cache := b.meter.cache
+	if cache == nil {
+		return
+	}
+	text, err := cache.ReadAtom(b.unsavedName())
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	b.unsaved = true
+	var list unsaved
+	if err == nil {
+		err = json.Unmarshal(text, &list)
+	}
+	if err == nil && list.Version != 1 {
+		err = fmt.Errorf("version %d: want 1", list.Version)
+	}
+	for _, d := range list.Files {
+		h, one := readUnsaved(cache, d)
+		err = errors.Join(err, one)
+		if h == nil || h.rows.len() == 0 {
+			continue
+		}
+		b.w.Log.Info("rows of an earlier run are taken up", "topic", d.Topic, "rows", h.rows.len())
+		b.held, b.asked = append(b.held, h), append(b.asked, d.Topic)
+	}
+	if err != nil {
+		b.w.Log.Error("rows of an earlier run cannot be read", "err", err)
+	}
+}
+
+func readUnsaved(cache *spool.Spool, d draft) (*day, error) {
+	f, err := cache.Reopen(d.name())
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	c, err := scan(f, &d, func() {})
+	if err != nil {
+		return nil, err
+	}
+	head := int64(len(d.head()))
+	if c.damaged != "" || c.size < head {
+		return nil, fmt.Errorf("%s: %s", d.name(), c.damaged)
+	}
+	text := make([]byte, c.size-head)
+	if _, err := f.ReadAt(text, head); err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	first := d.First
+	h := &day{draft: draft{Topic: d.Topic, Columns: d.Columns, Format: d.Format, First: first}, waiting: text, rows: c.rows, start: c.start, end: c.end}
+	return h, nil
+}
+
+// dropUnsaved removes what is on disk by now.
+func (b *book) dropUnsaved() error {
+	if !b.unsaved || len(b.held) > 0 {
+		return nil
+	}
+	for _, d := range b.days {
+		if d.unsynced() || len(d.waiting) > 0 || d.doubted {
+			return nil
+		}
+	}
+	cache := b.meter.cache
+	names, err := cache.List(spool.Work, b.w.Name())
+	if err != nil {
+		return err
+	}
+	// The list goes first: files without one are nobody's.
+	if err := cache.RemoveAtom(b.unsavedName()); err != nil {
+		return err
+	}
+	for _, name := range names {
+		err = errors.Join(err, cache.Remove(name))
+	}
+	b.unsaved = err != nil
+	return err
+}

@@ -1,0 +1,133 @@
+package main
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/perch-edge/perch/internal/spool"
+)
+
+const (
+	// checkEvery is how often an open file is compared with what was written.
+	checkEvery = 500 * time.Millisecond
+	// tailBytes is how much of its end is read each time.
+	tailBytes = 4 << 10
+	// verifyShare bounds what a whole comparison costs: after one that took a
+	// second there is none for so many seconds.
+	verifyShare = 20
+)
+
+// watch remembers what a file looks like when nobody but csvwriter writes to it.
+type watch struct {
+	changed  unix.Timespec // its ctime after our last write; zero: not known
+	tail     []byte        // its last bytes
+	checked  time.Time
+	verifyAt time.Time // not before then is all of it compared
+}
+
+// wrote notes what we have written to a file's end.
+func (w *watch) wrote(f *os.File, text []byte) {
+	w.tail = append(w.tail, text[max(0, len(text)-tailBytes):]...)
+	if more := len(w.tail) - tailBytes; more > 0 {
+		w.tail = w.tail[:copy(w.tail, w.tail[more:])]
+	}
+	w.touched(f)
+}
+
+// touched notes that we have changed the file.
+func (w *watch) touched(f *os.File) {
+	w.changed = unix.Timespec{}
+	var st unix.Stat_t
+	if unix.Fstat(int(f.Fd()), &st) == nil {
+		w.changed = st.Ctim
+	}
+}
+
+// inspect says why a file cannot be gone on with: somebody removed, renamed,
+// replaced or changed it. The text is empty while it is what was written.
+//
+// Whoever writes to a file changes its ctime, which no program can set. So all of
+// the file is read only when that is not as we left it. Within the same tick of
+// the kernel's clock a change can go unnoticed; what was written last is read
+// again each time, and the hash of the whole file is compared when it is complete.
+func (b *book) inspect(d *day) (damage string, err error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(d.file.Fd()), &st); err != nil {
+		return "", fmt.Errorf("look at %s: %w", d.name(), err)
+	}
+	named, err := b.spool.Stat(spool.Work, d.name())
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && st.Nlink == 0:
+		return "it was removed", nil
+	case errors.Is(err, fs.ErrNotExist):
+		return "it was renamed or moved away", nil
+	case err != nil:
+		return "", fmt.Errorf("look at %s: %w", d.name(), err)
+	}
+	opened, err := d.file.Stat()
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("look at %s: %w", d.name(), err)
+	case !os.SameFile(named, opened):
+		return fmt.Sprintf("something else has taken its name (%s)", named.Mode()), nil
+	case st.Nlink > 1:
+		return fmt.Sprintf("it has %d names (hard links): whoever writes to one of them writes to all", st.Nlink), nil
+	case st.Size < d.size:
+		return fmt.Sprintf("it was truncated from %d bytes to %d", d.size, st.Size), nil
+	case st.Size > d.size:
+		return fmt.Sprintf("another program wrote %d bytes to its end", st.Size-d.size), nil
+	}
+	return b.compare(d, &st)
+}
+
+// compare compares a file's contents with what was written.
+func (b *book) compare(d *day, st *unix.Stat_t) (damage string, err error) {
+	now := time.Now()
+	touched := st.Ctim != d.watch.changed
+	if !touched && now.Sub(d.watch.checked) < checkEvery {
+		return "", nil
+	}
+	d.watch.checked = now
+	if n := int64(len(d.watch.tail)); n > 0 {
+		got := make([]byte, n)
+		if _, err := d.file.ReadAt(got, d.size-n); err != nil || !bytes.Equal(got, d.watch.tail) {
+			return "its contents were changed", nil
+		}
+	}
+	if !touched || d.sum == nil || now.Before(d.watch.verifyAt) {
+		return "", nil
+	}
+	if st.Mode&0o600 != 0o600 {
+		b.w.Log.Warn("somebody changed the permissions of an open file: set back", "file", d.name(), "mode", fmt.Sprintf("%#o", st.Mode&0o7777))
+		if err := d.file.Chmod(0o644); err != nil {
+			return "", fmt.Errorf("set back its permissions: %w", err)
+		}
+	}
+	same, err := d.verify(b.w.Progress)
+	if err != nil {
+		return "", err
+	}
+	if !same {
+		return "its contents were changed", nil
+	}
+	d.watch.changed = st.Ctim
+	if st.Mode&0o600 != 0o600 {
+		d.watch.touched(d.file)
+	}
+	d.watch.verifyAt = time.Now().Add(verifyShare * time.Since(now))
+	return "", nil
+}
+
+// verify reads a file whole, and says whether it is what was written.
+func (d *day) verify(alive func()) (same bool, err error) {
+	sum := sha256.New()
+	err = eachLine(d.file, d.size, alive, func(_ int64, line []byte) { sum.Write(line) })
+	return bytes.Equal(sum.Sum(nil), d.sum.Sum(nil)), err
+}

@@ -1,0 +1,84 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/perch-edge/perch/internal/onnx"
+	"github.com/perch-edge/perch/internal/proc"
+	"github.com/perch-edge/perch/pkg/topology"
+)
+
+const (
+	// checkTime is how long --check may take to load the model: the supervisor waits
+	// for ten seconds.
+	checkTime = 7 * time.Second
+	// loadedMemory is what the library takes besides the model, of which there are up
+	// to modelCopies while it is loaded: measured with models of 4 to 100 MB.
+	loadedMemory = 64 << 20
+	modelCopies  = 3
+)
+
+// Check loads the model as the worker does, so that what it will refuse is known
+// before it runs. A check costs no more than checkTime, and no memory that the box
+// does not have: where the model is not loaded, a warning says why, and that its
+// file is whole is all that is known.
+func (c *Config) Check(ctx context.Context) (warning, err error) {
+	size := int64(0)
+	if c.Model != Simulated {
+		info, err := c.inspect()
+		if err != nil {
+			return nil, topology.Bad("model", "%w", err)
+		}
+		size = info.Bytes
+	}
+	if _, err := onnx.Find(c.Library); err != nil {
+		if c.Without == Await { // that there may be none is known
+			return nil, nil
+		}
+		return topology.Bad("model", "it was not loaded, since there is no ONNX Runtime: %w", err), nil
+	}
+	if free, need := proc.AvailableRAM(), loadedMemory+modelCopies*size; free < need {
+		return topology.Bad("model", "it was not loaded: that may take %d MB of memory, and %d MB are available", need>>20, free>>20), nil
+	}
+	return c.try(ctx)
+}
+
+// try loads the model within checkTime. What takes longer is left running: the
+// process ends with the check.
+func (c *Config) try(ctx context.Context) (warning, err error) {
+	ctx, cancel := context.WithTimeout(ctx, checkTime)
+	defer cancel()
+	type result struct {
+		labels []string
+		err    error
+	}
+	done := make(chan result, 1)
+	go func() {
+		n, err := load(ctx, *c)
+		if err != nil {
+			done <- result{err: err}
+			return
+		}
+		done <- result{n.labels, n.close()}
+	}()
+	slow := fmt.Errorf("it was not checked whole: to load it takes longer than %s", checkTime)
+	select {
+	case <-ctx.Done():
+		return topology.Bad("model", "%w", slow), nil
+	case r := <-done:
+		library := (*libraryError)(nil)
+		switch {
+		case r.err == nil:
+			c.found = r.labels
+			return nil, nil
+		case ctx.Err() != nil:
+			return topology.Bad("model", "%w", slow), nil
+		case errors.As(r.err, &library):
+			return nil, topology.Bad("library", "%w", r.err)
+		}
+		return nil, topology.Bad("model", "%w", r.err)
+	}
+}

@@ -1,0 +1,180 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/perch-edge/perch/internal/lockfile"
+	"github.com/perch-edge/perch/internal/private"
+)
+
+const (
+	guardEvery = time.Second
+	// mostAdrift is how often in a row the run folder may be found not to be this
+	// supervisor's before it stops its fleet: nobody could reach it any more.
+	mostAdrift = 5
+)
+
+// guard looks regularly whether the run folder, the lock and the sockets are still
+// there and this supervisor's own, and makes anew what somebody has removed: a
+// cleaner, or logind at the last logout of a user (loginctl(1), enable-linger).
+// Where that is not possible it stops the fleet, rather than leave one behind that
+// nobody can stop.
+func (f *fleet) guard(ctx context.Context) {
+	tick := time.NewTicker(guardEvery)
+	defer tick.Stop()
+	for adrift := 0; ; {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		mended, err := f.mend()
+		switch {
+		case err != nil:
+			adrift++
+			f.launcher.awake.deaf() // heartbeats may not arrive
+			f.log.Error("the run folder is not this supervisor's any more", "err", err)
+		case mended:
+			f.launcher.awake.deaf()
+			f.log.Warn("what somebody had removed from the run folder was made anew", "run_dir", f.plan.top.Node.RunDir)
+			adrift = 0
+		default:
+			adrift = 0
+		}
+		if adrift == mostAdrift {
+			f.abandon(fmt.Errorf("%s was removed and cannot be made anew: %w", f.plan.top.Node.RunDir, err))
+			return
+		}
+	}
+}
+
+// mend makes anew what is missing, and says whether there was something.
+func (f *fleet) mend() (mended bool, err error) {
+	dir := f.plan.top.Node.RunDir
+	if !samePlace(f.root, dir) {
+		root, err := private.Open(dir, "run_dir", 0o022)
+		if err != nil {
+			return false, err
+		}
+		f.launcher.record.move(root)
+		_ = f.root.Close() // the folder is gone: nothing can be done in it
+		f.root, mended = root, true
+	}
+	if !f.held.Current() || mended {
+		lock, err := lockfile.Acquire(f.root, lockName)
+		if err != nil {
+			return false, err
+		}
+		_ = f.held.Drop() // of a file that is gone
+		f.held, mended = lock, true
+	}
+	for _, one := range []interface{ reopen() (bool, error) }{f.launcher.notifier, f.control} {
+		again, err := one.reopen()
+		if err != nil {
+			return false, err
+		}
+		mended = mended || again
+	}
+	if err := f.bus.Mend(); err != nil {
+		return false, err
+	}
+	if _, err := f.root.Lstat(recordName); err != nil {
+		return true, f.launcher.record.keep()
+	}
+	return mended, nil
+}
+
+// abandon stops the fleet for want of a run folder. What is another supervisor's by
+// now is left alone.
+func (f *fleet) abandon(why error) {
+	f.mu.Lock()
+	f.fatal = why
+	f.mu.Unlock()
+	f.log.Error("stopping the fleet", "err", why)
+	if another(why) {
+		f.launcher.cgroup.leave()
+		f.launcher.record.leave()
+	}
+	f.stop()
+}
+
+// another says whether another supervisor has the run folder.
+func another(why error) bool {
+	held := (*lockfile.HeldError)(nil)
+	return errors.As(why, &held)
+}
+
+func (f *fleet) abandoned() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.fatal
+}
+
+// samePlace says whether a folder is still the one that was opened under its path.
+func samePlace(root *os.Root, path string) bool {
+	there, err := os.Stat(path)
+	if err != nil {
+		return false
+	}
+	own, err := root.Stat(".")
+	return err == nil && os.SameFile(there, own)
+}
+
+// supervisorsOf lists the living supervisors of a run folder, this process left
+// out, also where the folder or the lock in it was removed: each has its lock file
+// open (/proc/PID/fd, proc(5)).
+func supervisorsOf(runDir string) (pids []int) {
+	names := map[string]bool{filepath.Join(runDir, lockName): true}
+	if real, err := filepath.EvalSymlinks(runDir); err == nil {
+		names[filepath.Join(real, lockName)] = true
+	} else if real, err := filepath.EvalSymlinks(filepath.Dir(runDir)); err == nil {
+		names[filepath.Join(real, filepath.Base(runDir), lockName)] = true
+	}
+	links, _ := filepath.Glob("/proc/[0-9]*/fd/*") // the pattern is right
+	for _, link := range links {
+		file, err := os.Readlink(link)
+		if err != nil || !names[strings.TrimSuffix(file, " (deleted)")] {
+			continue
+		}
+		pid, err := strconv.Atoi(strings.Split(link, "/")[2])
+		if err == nil && pid != os.Getpid() && lockfile.HolderOf(link) == pid {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// errLeftBehind says that a supervisor lives although its run folder is gone.
+func errLeftBehind(runDir string, pid int) error {
+	return fmt.Errorf("supervisor process %d still runs the fleet of %s, though its lock there was removed: %w",
+		pid, runDir, &lockfile.HeldError{Path: filepath.Join(runDir, lockName), PID: pid})
+}
+
+// endSupervisor stops a supervisor that cannot be asked any more, and waits for its end.
+func endSupervisor(ctx context.Context, pid int, patience time.Duration) error {
+	process, err := os.FindProcess(pid)
+	if err == nil {
+		err = process.Signal(syscall.SIGTERM)
+	}
+	if errors.Is(err, os.ErrProcessDone) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("stop supervisor process %d: %w", pid, err)
+	}
+	deadline := time.Now().Add(patience)
+	for ; ctx.Err() == nil && time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) { //nolint:forbidigo // of no child of ours the kernel tells the end
+		if st, err := statOf(pid); err != nil || st.zombie {
+			return nil
+		}
+	}
+	return fmt.Errorf("supervisor process %d does not end, %v after it was told to: its fleet may still run", pid, patience)
+}
