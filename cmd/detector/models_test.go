@@ -290,6 +290,7 @@ func finds(t *testing.T, cfg Config) {
 		}
 		r, visible := scene.Target(frame, size)
 		want := single([4]float64{float64(r.Min.X), float64(r.Min.Y), float64(r.Max.X), float64(r.Max.Y)})
+		img.Colour = scene.Colour()
 		got := d.in(t, img)
 		if visible != (len(got) == 1) || visible && (got[0].Label != "target" || single(got[0].Box).IoU(want) < 0.8) {
 			t.Errorf("frame %d: found %v; want a target, %v, at %v", frame, got, visible, want)

@@ -227,11 +227,10 @@ func (d *detector) image(frame msg.Frame) (img pixel.Image, err error) {
 		if err == nil {
 			d.jpeg, err = turbojpeg.NewDecoder(size)
 		}
-		_, n, layoutErr := pixel.Layout(pixel.YUV420, size)
-		if err = errors.Join(err, layoutErr); err != nil {
+		if err != nil {
 			return img, err
 		}
-		d.limit, d.decoded = size, make([]byte, n)
+		d.limit, d.decoded = size, make([]byte, turbojpeg.DecodedBytes(size))
 	}
 	img, err = d.jpeg.Decode(frame.Bytes(), d.decoded)
 	img.Colour = frame.Colour() // JFIF's, unless the camera is known for another

@@ -1,6 +1,9 @@
 package main
 
 import (
+	"bytes"
+	"image"
+	"image/jpeg"
 	"os"
 	"path/filepath"
 	"strings"
@@ -185,6 +188,41 @@ func TestDamagedPicturesAreCounted(t *testing.T) {
 		t.Errorf("detection = %+v; want the target of the whole picture", d)
 	}
 	states.State("no trouble", func(s msg.State) bool { return s.Counters["frames_seen"] == 1 && s.Trouble == "" })
+	eye.Stop()
+}
+
+// An mjpeg camera may have odd sides: its pictures are looked at all the same.
+func TestPicturesOfOddSizeAreLookedAt(t *testing.T) {
+	onnxtest.Library(t)
+	b := boxtest.New(t, detectorEntry("model = \"sim:\"\nmax_hz = 1000"))
+	cam := newCamera(t, b, pixel.MJPEG, pixel.Size{Width: 641, Height: 479})
+	feed := b.Follow(b.Bus("test"), []msg.Kind{msg.KindDetection}, "eye")
+	eye := b.Start("detector", "eye")
+	cam.gate()
+	odd := image.NewYCbCr(image.Rect(0, 0, 641, 479), image.YCbCrSubsampleRatio420)
+	for i := range odd.Y {
+		odd.Y[i] = 128
+	}
+	shown, err := jpeg.Decode(bytes.NewReader(jpegOf(t, 120))) // the scene, in the corner of a larger picture
+	if err != nil {
+		t.Fatal(err)
+	}
+	scene := shown.(*image.YCbCr)
+	for y := range 479 {
+		for x := range 640 {
+			odd.Y[odd.YOffset(x, y)] = scene.Y[scene.YOffset(x, y)]
+			odd.Cb[odd.COffset(x, y)], odd.Cr[odd.COffset(x, y)] = scene.Cb[scene.COffset(x, y)], scene.Cr[scene.COffset(x, y)]
+		}
+	}
+	var picture bytes.Buffer
+	if err := jpeg.Encode(&picture, odd, &jpeg.Options{Quality: 95}); err != nil {
+		t.Fatal(err)
+	}
+	copy(cam.picture, picture.Bytes())
+	cam.publish(picture.Len())
+	if d := detection(t, feed); !sees(d, 120) {
+		t.Errorf("detection = %+v; want the target of frame 120", d)
+	}
 	eye.Stop()
 }
 

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/perch-edge/perch/internal/exif"
+	"github.com/perch-edge/perch/internal/mjpeg"
 	"github.com/perch-edge/perch/internal/sidecar"
 	"github.com/perch-edge/perch/internal/spool"
 	"github.com/perch-edge/perch/internal/turbojpeg"
@@ -46,6 +48,8 @@ func (a *album) compress(frame msg.Frame) ([]byte, error) {
 		if jpeg, err = a.encoder.Encode(img, a.cfg.Quality); err != nil {
 			return nil, err
 		}
+	} else if segment, at := mjpeg.Tables(jpeg); len(segment) > 0 { // another program's frames may lack them
+		jpeg = slices.Concat(jpeg[:at], segment, jpeg[at:])
 	}
 	out := bytes.NewBuffer(a.picture[:0])
 	err := exif.Write(out, jpeg, a.exif(frame))

@@ -5,10 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"image/jpeg"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -271,6 +273,39 @@ func TestFullCache(t *testing.T) {
 }
 
 // A frame that is no picture is lost, and the next one is made.
+// A camera's pictures may lack the Huffman tables, which many programs want.
+func TestPictureGetsItsHuffmanTables(t *testing.T) {
+	t.Parallel()
+	b := boxtest.New(t, fleet(""))
+	c := openCamera(t, b.Bus("porch"), pixel.MJPEG)
+	whole, err := c.draw(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tables := bytes.Index(whole, []byte{0xff, 0xc4})
+	rest := whole[tables:]
+	for rest[1] == 0xc4 {
+		rest = rest[2+int(rest[2])<<8+int(rest[3]):]
+	}
+	bare := slices.Concat(whole[:tables], rest)
+	if _, err := jpeg.Decode(bytes.NewReader(bare)); err == nil {
+		t.Fatal("image/jpeg decodes a picture without Huffman tables: this test shows nothing")
+	}
+	if err := c.put(bare); err != nil {
+		t.Fatal(err)
+	}
+	p := b.Start("jpegwriter", "pictures")
+	boxtest.Poll(t, "a picture", func() bool { return pictures(t, b.Dir+"/cache") == 1 })
+	p.Stop()
+	text, err := os.ReadFile(gallery(t, b.Dir+"/cache")[0].path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := jpeg.Decode(bytes.NewReader(text)); err != nil {
+		t.Errorf("image/jpeg: %v; want a picture", err)
+	}
+}
+
 func TestBadFrameIsCounted(t *testing.T) {
 	t.Parallel()
 	b := boxtest.New(t, fleet(`every = "50ms"`))

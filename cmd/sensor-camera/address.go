@@ -2,6 +2,9 @@ package main
 
 import (
 	"fmt"
+	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -29,33 +32,87 @@ type Address struct {
 	Rest   string // a path, a command's words, a URL; nothing for sim
 }
 
-// UnmarshalText reads the scheme; what follows it is checked by Validate.
+// UnmarshalText reads the scheme, in capital letters too (RFC 3986, 3.1); what
+// follows it is checked by Validate.
 func (a *Address) UnmarshalText(text []byte) error {
-	scheme, rest, ok := strings.Cut(string(text), ":")
+	scheme, rest, ok := cutScheme(string(text))
 	schemes := []Scheme{V4L2, File, Exec, RTSP, Sim}
-	switch Scheme(scheme) {
+	switch scheme {
 	case V4L2, File, Exec, Sim:
 		if ok {
-			*a = Address{Scheme(scheme), rest}
+			*a = Address{scheme, rest}
 			return nil
 		}
-	case RTSP, "rtsps":
+	case RTSP, rtsps:
 		if strings.HasPrefix(rest, "//") { // the scheme is the URL's own
-			rest = string(text)
+			rest = string(scheme) + ":" + rest
+		} else if own, after, ok := cutScheme(rest); ok && (own == RTSP || own == rtsps) {
+			rest = string(own) + ":" + after
 		}
 		*a = Address{RTSP, rest}
 		return nil
 	}
-	path := strings.HasPrefix(string(text), "/") || strings.HasPrefix(string(text), ".")
-	switch near, found := nearest.Word(Scheme(scheme), schemes); {
-	case strings.HasPrefix(string(text), "/dev/"):
-		return fmt.Errorf(`%s; did you mean "v4l2:%s"?`, wantAddress, text)
-	case path:
+	switch near, found := nearest.Word(scheme, schemes); {
+	case ok && foreign(scheme):
+		return fmt.Errorf("%s; %s", wantAddress, byExec(scheme, rest))
+	case deviceIn(string(text)) != "":
+		return fmt.Errorf(`%s; did you mean "v4l2:%s"?`, wantAddress, deviceIn(string(text)))
+	case isPath(string(text)):
 		return fmt.Errorf(`%s; did you mean "file:%s"?`, wantAddress, text)
 	case found:
 		return fmt.Errorf(`%s; did you mean "%s:"?`, wantAddress, near)
 	}
 	return fmt.Errorf("%s", wantAddress)
+}
+
+func cutScheme(text string) (scheme Scheme, rest string, ok bool) {
+	before, rest, ok := strings.Cut(text, ":")
+	return Scheme(strings.ToLower(before)), rest, ok
+}
+
+const rtsps Scheme = "rtsps"
+
+// foreign says whether ffmpeg reads such addresses, and we do not but for what a
+// command makes of them.
+func foreign(scheme Scheme) bool {
+	switch scheme {
+	case "http", "https", "hls", "rtmp", "rtmps", "rtmpt", "rtp", "srtp", "udp", "tcp", "srt", "rist", "mms", "mmsh", "mmst", "ftp":
+		return true
+	}
+	return false
+}
+
+// shellSigns are not allowed in the words of exec:.
+const shellSigns = "\"'`|;&<>$*\\"
+
+// byExec is how to read what ffmpeg can. It does not repeat the address, which
+// may hold a password.
+func byExec(scheme Scheme, rest string) string {
+	const options = `-f rawvideo -pix_fmt yuv420p -`
+	way := fmt.Sprintf(`input = "exec:ffmpeg -i %s://... %s"`, scheme, options)
+	if strings.ContainsAny(rest, shellSigns+" ") {
+		way = fmt.Sprintf(`input = "exec:" and command = ["ffmpeg", "-i", "%s://...", "%s"]`, scheme, strings.Join(strings.Fields(options), `", "`))
+	}
+	return fmt.Sprintf(`for %s: want %s, and the pictures' own size as size = "WIDTHxHEIGHT"`, scheme, way)
+}
+
+// deviceIn is the device that a text names which is no address: a path, or a
+// number as other programs take it.
+func deviceIn(text string) string {
+	_, err := strconv.ParseUint(strings.TrimPrefix(text, "video"), 10, 8)
+	switch {
+	case strings.HasPrefix(text, "/dev/"):
+		return text
+	case err == nil:
+		return "/dev/video" + strings.TrimPrefix(text, "video")
+	}
+	return ""
+}
+
+// isPath says whether a text that is no address looks like a file.
+func isPath(text string) bool {
+	known := []string{".mp4", ".mkv", ".avi", ".mov", ".webm", ".ts", ".m4v", ".mpg", ".flv", ".gif", ".jpg", ".jpeg", ".png", ".webp", ".264", ".h264"}
+	return strings.HasPrefix(text, "/") || strings.HasPrefix(text, ".") || slices.Contains(known, strings.ToLower(filepath.Ext(text)))
 }
 
 // String is the address for people: without credentials, and of a command only

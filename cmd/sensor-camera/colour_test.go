@@ -73,8 +73,8 @@ func stripes(s pixel.Size, c pixel.Colour) []byte {
 	return out
 }
 
-// video makes a file whose pictures have these samples, and that says what args do.
-func video(t *testing.T, name string, s pixel.Size, pixels []byte, args ...string) string {
+// encode makes a file whose pictures have these samples, and that says what args do.
+func encode(t *testing.T, name string, s pixel.Size, pixels []byte, args ...string) string {
 	t.Helper()
 	raw := filepath.Join(t.TempDir(), "raw")
 	must(t, os.WriteFile(raw, bytes.Repeat(pixels, 2), 0o600))
@@ -175,7 +175,7 @@ func TestFramesShowTheSceneOfAFile(t *testing.T) {
 					}
 				}
 			}
-			path := video(t, tt.name, tt.size, pixels, tt.args...)
+			path := encode(t, tt.name, tt.size, pixels, tt.args...)
 			v, err := ffmpeg.Probe(t.Context(), ffmpeg.File(path))
 			must(t, err)
 			var streams []StreamConfig
@@ -261,7 +261,7 @@ func TestCommandColour(t *testing.T) {
 // The header of frames has the colour of each kind of source.
 func TestFramesSayTheirColour(t *testing.T) {
 	size := pixel.Size{Width: 64, Height: 64}
-	full := video(t, "j709.mp4", size, stripes(size, pixel.Colour{Range: pixel.Full, Matrix: pixel.BT709}),
+	full := encode(t, "j709.mp4", size, stripes(size, pixel.Colour{Range: pixel.Full, Matrix: pixel.BT709}),
 		"-vf", "setparams=colorspace=bt709", "-colorspace", "bt709", "-c:v", "libx264", "-qp", "0")
 	raw := filepath.Join(t.TempDir(), "raw")
 	must(t, os.WriteFile(raw, make([]byte, 64*64*3/2*3), 0o600))

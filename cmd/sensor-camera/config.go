@@ -1,10 +1,8 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -21,7 +19,7 @@ import (
 type Config struct {
 	Input      Address           `toml:"input" doc:"v4l2:PATH, file:PATH, exec:COMMAND WORDS, rtsp://HOST/PATH or sim:"`
 	Command    []string          `toml:"command" doc:"exec: program and arguments as a list, where a word holds spaces or quotes"`
-	Loop       bool              `toml:"loop" doc:"file: begin again at the end, without end"`
+	Loop       bool              `toml:"loop" doc:"file: begin again at the end, without end; a still picture is shown at capture_hz, or once a second"`
 	StallAfter topology.Duration `toml:"stall_after" doc:"how long the source may be silent; the first picture may take 10s more"`
 	Controls
 	Stream map[string]StreamConfig `toml:"stream" doc:"the one stream of frames"`
@@ -35,6 +33,7 @@ type StreamConfig struct {
 	Size      pixel.Size   `toml:"size" doc:"WIDTHxHEIGHT in pixels; may be left out for file: and rtsp:"`
 	Format    pixel.Format `toml:"format" doc:"yuv420, nv12, yuyv, rgb24 or mjpeg"`
 	Colour    pixel.Colour `toml:"colour" doc:"how YCbCr stands for colours: bt601, bt709 or bt2020, -full behind it for samples of 0..255; auto is what the source says"`
+	Stride    int          `toml:"stride" doc:"exec: bytes of a row of a frame's first plane, where the command pads rows; 0 is none, and automatic for rpicam-vid"`
 	Slots     int          `toml:"slots" doc:"frames in shared memory: each reader holds some, 2 are the writer's"`
 }
 
@@ -105,23 +104,6 @@ func (c *Config) checkInput() error {
 	return nil
 }
 
-func (c *Config) checkFile() error {
-	info, err := os.Stat(c.Input.Rest)
-	if err != nil {
-		return topology.Bad("input", "%v", err)
-	}
-	if !info.Mode().IsRegular() {
-		return topology.Bad("input", "%s is no regular file: %v", c.Input.Rest, info.Mode())
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), probePatience)
-	defer cancel()
-	c.video, err = ffmpeg.Probe(ctx, ffmpeg.File(c.Input.Rest))
-	if err != nil {
-		return topology.Bad("input", "%v", err)
-	}
-	return nil
-}
-
 func (c *Config) checkCommand() error {
 	key := "input"
 	if len(c.Command) > 0 {
@@ -130,7 +112,7 @@ func (c *Config) checkCommand() error {
 			return topology.Bad(key, `the command stands in input already; want input = "exec:" with it`)
 		}
 	}
-	if strings.ContainsAny(c.Input.Rest, "\"'`|;&<>$*\\") {
+	if strings.ContainsAny(c.Input.Rest, shellSigns) {
 		return topology.Bad(key, `the words are split at spaces and no shell sees them; for others want command = ["PROGRAM", "ARGUMENT", ...]`)
 	}
 	argv := c.argv()
@@ -156,11 +138,8 @@ func (c *Config) checkStream(path string, s StreamConfig) error {
 	refuse := func(key, format string, args ...any) {
 		errs = append(errs, topology.Bad(path+"."+key, format, args...))
 	}
-	switch own := c.video.Hz; {
-	case !(s.CaptureHz >= 0 && s.CaptureHz <= maxHz):
+	if !(s.CaptureHz >= 0 && s.CaptureHz <= maxHz) {
 		refuse("capture_hz", "want 0 (the source's own) to %d", maxHz)
-	case own > 0 && s.CaptureHz > own*1.001:
-		refuse("capture_hz", "the file has %.6g frames a second, and none are made up; want 0 to that", own)
 	}
 	if err := c.checkColour(s); err != nil {
 		refuse("colour", "%w", err)
@@ -177,6 +156,13 @@ func (c *Config) checkStream(path string, s StreamConfig) error {
 		refuse("size", "want at least %d pixels a side for sim:", scene.MinSide)
 	default:
 		_, _, err := pixel.Layout(s.Format, size)
+		if err == nil && s.Stride != 0 {
+			if _, _, bad := padded(s.Format, size, s.Stride); c.Input.Scheme != Exec {
+				refuse("stride", "only for exec: other inputs give rows without padding")
+			} else if bad != nil {
+				refuse("stride", "%v", bad)
+			}
+		}
 		if err != nil && s.Size != size {
 			err = fmt.Errorf("not set, and the file's own will not do: %w", err)
 		}
@@ -219,6 +205,9 @@ func (c *Config) patience(hz float64) time.Duration {
 func (c *Config) Rings() []worker.Ring {
 	name, s := c.stream()
 	_, bytes, err := pixel.Layout(s.Format, c.size(s))
+	if stride := c.stride(s); err == nil && stride > 0 {
+		_, bytes, err = padded(s.Format, c.size(s), stride)
+	}
 	if err != nil { // no size yet: all others passed Validate
 		bytes = 0
 	}

@@ -167,6 +167,125 @@ func TestExecOfBadPicturesOnly(t *testing.T) {
 	}
 }
 
+// Frames that do not begin where they should are trouble within seconds, and not
+// published as good for long.
+func TestExecOutOfStepIsTrouble(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		what []string
+		want string
+	}{
+		{"padded rows", []string{"pad:256"}, "rows padded to 256 bytes: set stride = 256"},
+		{"text first", []string{"tell:Preview window unavailable", "100000"}, `the command writes text before its first frame: "Preview window unavailable"`},
+		{"text between", []string{"20", "tell:frame 5 dropped", "100000"}, "they begin 16 bytes late"},
+		{"a short frame", []string{"20", "short", "100000"}, "they begin 100 bytes early"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			b := execBox(t, "yuv420", "20s", "", append([]string{"25"}, test.what...)...)
+			r := b.frames()
+			b.start()
+			s := r.state("trouble", func(s *msg.State) bool { return s.Trouble != "" })
+			if !strings.Contains(s.Trouble, "frames out of step: ") || !strings.Contains(s.Trouble, test.want) {
+				t.Errorf("Trouble = %q; want %q", s.Trouble, test.want)
+			}
+			shown := s.Counters["frames"]
+			s = r.state("two more restarts", func(s *msg.State) bool { return s.Counters["restarts"] >= 3 })
+			if more := s.Counters["frames"] - shown; more > shown+20 {
+				t.Errorf("%d more frames published after the first %d; want them held back", more, shown)
+			}
+		})
+	}
+}
+
+// One short frame is cured by a restart.
+func TestExecIsInStepAfterARestart(t *testing.T) {
+	t.Parallel()
+	b := execBox(t, "yuv420", "20s", "", "25", "10", "once:"+filepath.Join(t.TempDir(), "x"), "short", "100000")
+	r := b.frames()
+	p := b.start()
+	r.state("no trouble after a restart", func(s *msg.State) bool {
+		return s.Counters["restarts"] == 1 && s.Trouble == "" && strings.Contains(p.output(), "trouble is over")
+	})
+	f, ok, err := r.frames.Newest(t.Context(), time.Now().Add(limit))
+	if err != nil || !ok {
+		t.Fatalf("Newest() = %v, %v; want a frame", ok, err)
+	}
+	if n := number(t, f); n < leastTrial {
+		t.Errorf("the frame has the number %d; want one after the first %d of a run", n, leastTrial)
+	}
+	f.Release()
+}
+
+// Padded rows go into the slot as they are; the planes tell where the pixels lie.
+func TestExecOfPaddedRows(t *testing.T) {
+	for _, format := range []string{"yuv420", "nv12"} {
+		t.Run(format, func(t *testing.T) {
+			t.Parallel()
+			b := execBox(t, format, "20s", "stride = 256", "100", "pad:256")
+			r := b.frames()
+			b.start()
+			for i := range 30 {
+				f := r.next()
+				if n := number(t, f); n != uint64(i) || f.Planes[0].Stride != 256 || len(f.Bytes()) != 256*128*3/2 {
+					t.Fatalf("frame %d has the number %d, %d bytes, planes %v; want rows of 256 bytes", i, n, len(f.Bytes()), f.Planes)
+				}
+				f.Release()
+			}
+		})
+	}
+}
+
+// What a command says is in the trouble, wherever it says it, and is no picture.
+func TestExecsLastWordsOnStandardOutput(t *testing.T) {
+	for _, format := range []string{"yuv420", "mjpeg"} {
+		t.Run(format, func(t *testing.T) {
+			t.Parallel()
+			b := execBox(t, format, "20s", "", "50", "say:ERROR: 2 of 3", "tell:^[[31mno camera^G found^[[0m", "exit:1")
+			r := b.frames()
+			b.start()
+			s := r.state("three restarts", func(s *msg.State) bool { return s.Counters["restarts"] >= 3 && s.Trouble != "" })
+			words, _ := strings.CutPrefix(s.Trouble, "the source broke off: frames: exit status 1; its last words: ")
+			if words != "ERROR: 2 of 3 | no camera? found; starting it again" && words != "no camera? found | ERROR: 2 of 3; starting it again" {
+				t.Errorf("Trouble = %q; want what it wrote to both", s.Trouble)
+			}
+			if s.Counters["corrupt_frames"] != 0 {
+				t.Errorf("%d corrupt frames; want none", s.Counters["corrupt_frames"])
+			}
+		})
+	}
+}
+
+// A command that goes on writing text and no picture is no silence.
+func TestExecOfTextOnly(t *testing.T) {
+	t.Parallel()
+	b := execBox(t, "mjpeg", "600ms", "", append([]string{"20", "1"}, strings.Split(strings.Repeat("tell:busy ", 100000), " ")[:100000]...)...)
+	r := b.frames()
+	b.start()
+	s := r.state("trouble", func(s *msg.State) bool { return s.Trouble != "" })
+	if s.Counters["corrupt_frames"] != 0 {
+		t.Errorf("%d corrupt frames; want none: %q", s.Counters["corrupt_frames"], s.Trouble)
+	}
+}
+
+// A source slower than stall_after, which its settings do not tell, is told how to
+// say so, and is waited for once it is known.
+func TestExecOfASlowSource(t *testing.T) {
+	t.Parallel()
+	b := execBox(t, "yuv420", "300ms", "", "2", "100000")
+	r := b.frames()
+	p := b.start()
+	s := r.state("frames of one run", func(s *msg.State) bool {
+		return s.Trouble == "" && s.Counters["restarts"] > 0 && s.Counters["frames"] >= s.Counters["restarts"]+6
+	})
+	if s.Counters["restarts"] > 10 {
+		t.Errorf("%d restarts; want a few", s.Counters["restarts"])
+	}
+	if want := "silent: nothing came for 300ms; if it is slower than that, set capture_hz (0.1 for a frame in 10 s) or a longer stall_after; starting it again"; !strings.Contains(p.output(), want) {
+		t.Errorf("it logged no %q", want)
+	}
+}
+
 // A camera that is killed takes its command with it.
 func TestKilledCameraLeavesNoCommand(t *testing.T) {
 	t.Parallel()

@@ -23,6 +23,10 @@ import (
 //	small       a JPEG of another size
 //	thumb       a JPEG with another one in its header
 //	noise       bytes that are no picture
+//	short       a frame without its last 100 bytes
+//	pad:256     frames without end, their rows padded to 256 bytes
+//	once:PATH   leave out what comes next where there is a file PATH, which is made now
+//	tell:TEXT   to standard output; ^G and ^[ are control characters
 //	say:TEXT    to standard error
 //	hang        be silent, without end
 //	exit:3      with that status
@@ -51,8 +55,18 @@ func generate(args []string) error {
 		return err
 	}
 	g := &generator{format: pixel.Format(args[1]), size: size, hz: hz, begun: time.Now()}
-	for _, what := range args[3:] {
-		if err := g.obey(what); err != nil {
+	for i := 3; i < len(args); i++ {
+		if path, ok := strings.CutPrefix(args[i], "once:"); ok {
+			if _, err := os.Stat(path); err == nil {
+				i++
+				continue
+			}
+			if err := os.WriteFile(path, nil, 0o600); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := g.obey(args[i]); err != nil {
 			return err
 		}
 	}
@@ -64,6 +78,17 @@ func (g *generator) obey(what string) error {
 	switch verb {
 	case "half":
 		return g.write(func(b []byte) []byte { return b[:len(b)/2] })
+	case "short":
+		return g.write(func(b []byte) []byte { return b[:len(b)-100] })
+	case "pad":
+		stride, err := strconv.Atoi(rest)
+		for err == nil {
+			err = g.write(func(b []byte) []byte { return pad(b, g.format, g.size, stride) })
+		}
+		return err
+	case "tell":
+		_, err := fmt.Println(strings.NewReplacer("^G", "\a", "^[", "\x1b").Replace(rest))
+		return err
 	case "small":
 		small, err := draw(g.format, pixel.Size{Width: g.size.Width / 2, Height: g.size.Height / 2}, g.number)
 		if err != nil {
@@ -73,7 +98,7 @@ func (g *generator) obey(what string) error {
 	case "thumb":
 		return g.write(withThumbnail)
 	case "noise":
-		_, err := os.Stdout.Write(bytes.Repeat([]byte("noise\xff\x00"), 100))
+		_, err := os.Stdout.Write(bytes.Repeat([]byte("\x01noise\xff\x00"), 100))
 		return err
 	case "say":
 		_, err := fmt.Fprintln(os.Stderr, rest)
@@ -146,4 +171,23 @@ func withThumbnail(picture []byte) []byte {
 	out = append(out, 0xff, 0xe1)
 	out = binary.BigEndian.AppendUint16(out, uint16(2+len(picture)))
 	return append(append(out, picture...), picture[2:]...)
+}
+
+// pad is the frame with rows of stride bytes.
+func pad(frame []byte, f pixel.Format, s pixel.Size, stride int) []byte {
+	tight, _, err := pixel.Layout(f, s)
+	if err != nil {
+		panic(err)
+	}
+	planes, n, err := padded(f, s, stride)
+	if err != nil {
+		panic(err)
+	}
+	out := bytes.Repeat([]byte{0xaa}, n)
+	for i, p := range planes {
+		for y := range p.Rows {
+			copy(out[p.Offset+y*p.Stride:], frame[tight[i].Offset+y*tight[i].Stride:][:tight[i].Stride])
+		}
+	}
+	return out
 }

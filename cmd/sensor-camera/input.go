@@ -38,6 +38,7 @@ type shot struct {
 	stamp   msg.Stamp // when it was captured, as well as can be known
 	missed  int       // frames that the source lost before this one
 	corrupt error     // why it is not to be published
+	unended bool      // a JPEG picture that came without its end marker
 }
 
 // settled is what a stream's frames are.

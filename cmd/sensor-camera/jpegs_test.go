@@ -3,14 +3,18 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
+	"image/jpeg"
 	"io"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/perch-edge/perch/internal/mjpeg"
 	"github.com/perch-edge/perch/pkg/msg"
 	"github.com/perch-edge/perch/pkg/pixel"
 )
@@ -36,22 +40,31 @@ func (p *pieces) Read(dst []byte) (int, error) {
 // into slots of that many bytes.
 func split(t *testing.T, text []byte, piece, slotBytes int) (pictures [][]byte, corrupt []string) {
 	t.Helper()
-	j := &jpegFrames{source: source{pipe: &pieces{text, piece}, patience: time.Second, now: func() msg.Stamp { return msg.Stamp{} }, alive: func() {}}}
+	return splitBy(t, splitter(text, piece), len(text), slotBytes)
+}
+
+func splitter(text []byte, piece int) *jpegFrames {
+	return &jpegFrames{source: source{pipe: &pieces{text, piece}, patience: time.Second, now: func() msg.Stamp { return msg.Stamp{} }, alive: func() {}}}
+}
+
+func splitBy(t *testing.T, j *jpegFrames, bytesOfText, slotBytes int) (pictures [][]byte, corrupt []string) {
+	t.Helper()
 	slot := make([]byte, slotBytes)
-	for range 2*len(text) + 2 { // no more than can be told of each byte
+	for range 2*bytesOfText + 2 { // no more than can be told of each byte
 		got, err := j.next(context.Background(), slot)
 		switch {
 		case errors.Is(err, io.EOF):
 			return pictures, corrupt
 		case err != nil:
 			t.Fatal(err)
+		case errors.As(got.corrupt, new(*textError)):
 		case got.corrupt != nil:
 			corrupt = append(corrupt, got.corrupt.Error())
 		default:
 			pictures = append(pictures, bytes.Clone(slot[:got.bytes]))
 		}
 	}
-	t.Fatalf("%d bytes do not come to an end", len(text))
+	t.Fatalf("%d bytes do not come to an end", bytesOfText)
 	return nil, nil
 }
 
@@ -94,16 +107,14 @@ func TestBadPicturesAreRefusedAndTheNextFound(t *testing.T) {
 		bad    []byte
 		refuse int
 	}{
-		{"noise", []byte("noise"), 1},
+		{"noise", []byte("noi\x01se"), 1},
 		{"cut in the header", good[:30], 1},
-		{"cut in the scan", good[:len(good)-8], 1},
-		{"one byte short", good[:len(good)-1], 1},
 		{"segment of no length", []byte{0xff, 0xd8, 0xff, 0xe0, 0, 1, 2, 3}, 1},
 		{"restart in the header", []byte{0xff, 0xd8, 0xff, 0xd0, 1, 2, 3}, 1},
 		{"marker that is none", []byte{0xff, 0xd8, 0xff, 0x02, 1, 2, 3}, 1},
 		{"no marker", []byte{0xff, 0xd8, 0xff, 0xe0, 0, 2, 7, 7, 7, 0xff, 0xda, 1, 0xff, 0xd9}, 1},
 		{"longer than a slot", long, 1},
-		{"twice", slices.Concat(good[:len(good)-10], good[:len(good)-8]), 2},
+		{"garbage and text", []byte("\x11\x22\x33 text\n\x99"), 1},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			stream := slices.Concat(good, test.bad, good, good)
@@ -118,31 +129,127 @@ func TestBadPicturesAreRefusedAndTheNextFound(t *testing.T) {
 	}
 }
 
-func TestWholeJPEG(t *testing.T) {
-	padded := append(made(), 0, 0, 0)
-	if n, err := wholeJPEG(padded); n != len(made()) || err != nil {
-		t.Errorf("wholeJPEG(padded) = %d, %v; want %d", n, err, len(made()))
+// What cameras and commands write between pictures is skipped without a count,
+// and a picture whose end marker is missing is complete where the next one begins.
+func TestWhatStandsBetweenPictures(t *testing.T) {
+	one, err := draw(pixel.MJPEG, pixel.Size{Width: 96, Height: 64}, 1)
+	must(t, err)
+	unended := one[:len(one)-2]
+	head := []byte("\r\n--frame\r\nContent-Type: image/jpeg\r\nX-Timestamp: 12.5\r\nContent-Length: 123\r\n\r\n")
+	for _, test := range []struct {
+		name     string
+		between  []byte
+		pictures [][]byte // the stream is: picture, between, picture, between
+		said     string
+	}{
+		{"zeros", make([]byte, 4096), [][]byte{one, one}, ""},
+		{"fill bytes", bytes.Repeat([]byte{0xff}, 33), [][]byte{one, one}, ""},
+		{"end marker twice", []byte{0xff, 0xd9}, [][]byte{one, one}, ""},
+		{"end marker twice, and padding", []byte{0, 0, 0xff, 0xd9, 0, 0xff, 0xff, 0xd9, 0xff}, [][]byte{one, one}, ""},
+		{"head of a part", head, [][]byte{one, one}, ""},
+		{"text", []byte("warning: frame dropped\nGerät belegt\r\n"), [][]byte{one, one}, "warning: frame dropped\nGerät belegt\nwarning: frame dropped\nGerät belegt\n"},
+		{"nothing, no end marker", nil, [][]byte{unended, unended}, ""},
+		{"zeros, no end marker", make([]byte, 100), [][]byte{unended, unended}, ""},
+		{"head of a part, no end marker", head, [][]byte{unended, unended}, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			stream := []byte{}
+			for _, p := range test.pictures {
+				stream = append(append(stream, p...), test.between...)
+			}
+			for _, piece := range []int{1, 2, 3, 7, 1000, len(stream)} {
+				var said []byte
+				j := splitter(stream, piece)
+				j.gap.words = func(line []byte) { said = append(said, line...) }
+				got, corrupt := splitBy(t, j, len(stream), 1<<20)
+				if diff := cmp.Diff([][]byte{one, one}, got); diff != "" || len(corrupt) > 0 {
+					t.Errorf("in pieces of %d: corrupt %q, %d pictures; want none, 2", piece, corrupt, len(got))
+				}
+				if string(said) != test.said {
+					t.Errorf("in pieces of %d: it said %q; want %q", piece, said, test.said)
+				}
+			}
+		})
 	}
-	for n := range made() {
-		if got, err := wholeJPEG(made()[:n]); err == nil {
-			t.Fatalf("wholeJPEG(first %d bytes) = %d; want an error", n, got)
+}
+
+// A picture that is cut short looks like one without an end marker: its pixels
+// tell which it is.
+func TestPicturesCutShortAreRefused(t *testing.T) {
+	size := pixel.Size{Width: 96, Height: 64}
+	one, err := draw(pixel.MJPEG, size, 1)
+	must(t, err)
+	check, err := newJPEGCheck(size)
+	must(t, err)
+	defer check.close()
+	for _, test := range []struct {
+		name string
+		n    int
+		good bool
+	}{{"whole", len(one) - 2, true}, {"most of it", len(one) * 9 / 10, false}, {"some bytes short", len(one) - 12, false}} {
+		stream := slices.Concat(one[:test.n], one)
+		got, corrupt := split(t, stream, len(stream), 1<<20)
+		if len(got) != 2 || len(corrupt) != 0 {
+			t.Fatalf("%s: %d pictures, refused %q; want 2", test.name, len(got), corrupt)
+		}
+		if err := check.check(got[0], true); (err == nil) != test.good || err != nil && !strings.HasPrefix(err.Error(), "cut short: no end marker") {
+			t.Errorf("check(%s) = %v; want it good: %v", test.name, err, test.good)
+		}
+		if err := check.check(got[1], false); err != nil {
+			t.Errorf("check(the next one) = %v; want nil", err)
 		}
 	}
+}
+
+// A camera's pictures without Huffman tables come out as files for everybody.
+func TestPicturesGetTheirHuffmanTables(t *testing.T) {
+	one, err := draw(pixel.MJPEG, pixel.Size{Width: 96, Height: 64}, 1)
+	must(t, err)
+	bare := withoutTables(t, one)
+	if _, err := jpeg.Decode(bytes.NewReader(bare)); err == nil {
+		t.Fatal("image/jpeg decodes a picture without Huffman tables: this test shows nothing")
+	}
+	for _, piece := range []int{1, 100, 2 * len(bare)} {
+		got, corrupt := split(t, slices.Concat(bare, bare), piece, 1<<20)
+		if len(got) != 2 || len(corrupt) != 0 {
+			t.Fatalf("in pieces of %d: %d pictures, refused %q; want 2", piece, len(got), corrupt)
+		}
+		for _, p := range got {
+			if _, err := jpeg.Decode(bytes.NewReader(p)); err != nil {
+				t.Errorf("image/jpeg: %v; want a picture", err)
+			}
+		}
+	}
+}
+
+// withoutTables removes a picture's Huffman tables (DHT, 0xffc4).
+func withoutTables(t *testing.T, picture []byte) []byte {
+	t.Helper()
+	out := slices.Clone(picture[:2])
+	for at := 2; picture[at+1] != 0xda; {
+		next := at + 2 + int(binary.BigEndian.Uint16(picture[at+2:]))
+		if picture[at+1] != 0xc4 {
+			out = append(out, picture[at:next]...)
+		}
+		picture, at = picture[next-2:], 2
+	}
+	return append(out, picture[2:]...)
 }
 
 func FuzzSplit(f *testing.F) {
 	f.Add(made(), uint8(1))
 	f.Add(slices.Concat(made(), []byte("noise"), made()[:20], made()), uint8(5))
 	f.Add([]byte{0xff, 0xd8, 0xff}, uint8(2))
+	f.Add(slices.Concat(made()[:len(made())-2], []byte("\r\n--b\r\nContent-Type: image/jpeg\r\n\r\n"), made(), []byte{0xff, 0xd9}), uint8(3))
 	f.Fuzz(func(t *testing.T, text []byte, piece uint8) {
-		const slotBytes = 100
+		const slotBytes = 700
 		whole, refused := split(t, text, max(len(text), 1), slotBytes)
 		total := 0
 		for _, p := range whole {
-			if n, err := wholeJPEG(p); n != len(p) || err != nil {
-				t.Errorf("picture of %d bytes: wholeJPEG = %d, %v", len(p), n, err)
+			if n, ended, err := mjpeg.Length(p); n != len(p) || !ended || err != nil {
+				t.Errorf("picture of %d bytes: Length() = %d, %v, %v", len(p), n, ended, err)
 			}
-			total += len(p)
+			total += len(p) - mjpeg.MostAdded
 		}
 		if total > len(text) {
 			t.Errorf("%d bytes of pictures from %d", total, len(text))

@@ -3,7 +3,7 @@
 //
 //	input --read(2), or one copy--> slot of the ring --> whole? chosen? --> frame/<name>/<stream>
 //	  v4l2:PATH          a USB camera or frame grabber; give its path in /dev/v4l/by-id
-//	  file:PATH          a video, decoded by ffmpeg at its own pace; PATH is relative to the working folder
+//	  file:PATH          a video or a picture, decoded by ffmpeg and shown at its own pace; PATH is relative to the working folder
 //	  exec:COMMAND       raw frames, or JPEG pictures, that a command writes to its standard output
 //	  rtsp://HOST/PATH   a network camera, by ffmpeg over TCP
 //	  sim:               a simulated scene whose frames hold their own number
@@ -16,14 +16,44 @@
 // capture_hz is a maximum; no frame is made up. A device and a command are
 // thinned out by the times of their frames, each time the one nearest to when it
 // is due, so that one that runs a thousandth fast loses a frame in a thousand; with
-// capture_hz = 0 every frame is published. Of a file and a network camera ffmpeg
-// takes the first frame of each 1/capture_hz seconds of the video's own time; more
-// than a file has is refused. What the simulated scene draws is numbered by its seq
-// in the stream's epoch.
+// capture_hz = 0 every frame is published. ffmpeg chooses a file's frames likewise,
+// by their timestamps. Of a network camera it takes the first frame of each
+// 1/capture_hz seconds of the video's own time. What the simulated scene draws is
+// numbered by its seq in the stream's epoch.
 //
-// A command writes frames of exactly the stream's size and format, without
-// padding and with nothing between them. Of mjpeg, pictures are told apart by
-// their markers, refused when they are broken or of another size, and counted.
+// # Commands
+//
+// A command writes frames of exactly the stream's size and format, with nothing
+// between them. Rows may be padded: stride says how long they are, and readers
+// find it in each frame's planes. rpicam-vid pads rows of --codec yuv420 to 64
+// bytes (128 on a Raspberry Pi 5), which is known without the key:
+//
+//	[sensor.porch]
+//	input = "exec:rpicam-vid -t 0 -n --flush --codec yuv420 --width 1296 --height 972 -o -"
+//	[sensor.porch.stream.video]
+//	size = "1296x972"
+//
+// Without --flush the last bytes of each frame wait in the command's buffer, and
+// the frame is a frame late. Raw frames have no marks. That they begin elsewhere than they should (another
+// size or format, padding, a line of text, a frame cut short) shows in when they
+// come: a camera is silent after a frame, and so the reader waits where one ends.
+// Where it waits at other places, ten times or so, that is trouble: it says what
+// was seen and which key is wrong. The command is started again, which cures what
+// happened once, and its next frames are held back (corrupt_frames) for as long
+// as it took to notice, twice as long each time it happens again. A command that
+// never waits, or that is slower than its pipe, cannot be judged so.
+//
+// Of mjpeg, pictures are told apart by their markers, refused when they are broken
+// or of another size, and counted. Each is published as a file that any program
+// opens: the standard Huffman tables, which cameras may leave out, are put in, and
+// so is a missing end marker (such a picture is published when the next one
+// begins, and decoded to see that it is whole). Padding, a second end marker, the
+// heads of a multipart stream and text are skipped.
+//
+// Text on standard output is no picture: it is among the command's last words,
+// as its standard error is. A command slower than stall_after needs capture_hz (0.1
+// is a frame in 10 s) or a longer stall_after; without them it is started again
+// until its pace is known.
 //
 // # Colours
 //
@@ -49,6 +79,26 @@
 //
 // "tap list" shows what frames say. RGB is taken for sRGB: transfer functions of HDR
 // (PQ, HLG) are not applied.
+//
+// # Files
+//
+// Each frame of a file is published when it is due by its timestamp in the
+// container, counted from the first frame, and carries that time: also where the
+// rate varies and after a pause. A timestamp that is missing, or jumps back or by
+// more than an hour, counts as a step of 1/hz. Frames are those of the first video
+// stream that is no cover picture, as they were decoded: interlaced ones are not
+// taken apart, transparent ones lose that, deeper colours are brought to 8 bits.
+// Pixels that are not square are made so: 720x576 of 16:15 becomes 768x576, unless
+// size says otherwise. A file that is still being written ends where it ends when
+// it is read.
+//
+// With loop = true the file begins again, and the time goes on. A still picture is
+// one frame, and with loop it is shown again at capture_hz, or once a second.
+//
+// What ffmpeg can read and this program cannot (http, rtmp, udp, srt, HLS) goes
+// through a command:
+//
+//	input = "exec:ffmpeg -i http://HOST/PATH -f rawvideo -pix_fmt yuv420p -"
 //
 // # Controls
 //
@@ -76,16 +126,21 @@
 //
 // A frame of a device has the driver's own time (CLOCK_MONOTONIC, brought to boot
 // time). One from a pipe has the time when its first byte was read: later than
-// its capture by what the command took. A simulated one has the time of its
+// its capture by what the command took. A file's has the time when it is due: the
+// moment of the first one, and the file's own timestamps from there; a file that is
+// decoded too slowly, so that a frame is more than a second late, is counted anew
+// from there. A simulated one has the time of its
 // drawing.
 //
 // # One copy
 //
 // Pixels from a pipe are copied once: by the kernel, in read(2), from the pipe
-// to the ring's slot, where readers look at them in place. The test
-// TestPixelsGoFromThePipeIntoTheSlot compares each address. Of mjpeg, only what
-// was read behind a picture's end is moved, to the next slot. A device's frame is
-// copied once from the driver's buffer. Of a running worker it can be seen by
+// to the ring's slot, where readers look at them in place. The tests
+// TestPixelsGoFromThePipeIntoTheSlot and, for files, whose frames come with
+// timestamps between them, TestPixelsOfAFileGoFromThePipeIntoTheSlot compare each
+// address. Of mjpeg, only what was read behind a picture's end is moved, to the next
+// slot, and what stands behind tables that are put in. A device's frame is copied
+// once from the driver's buffer. Of a running worker it can be seen by
 //
 //	strace -f -e trace=read -e raw=read -p PID | grep read   the buffers' addresses
 //	grep video /proc/PID/maps                                where the ring is
@@ -100,7 +155,7 @@
 // # How it fails
 //
 // Counters: frames (published), missed_frames (lost before they came here),
-// corrupt_frames (refused), dropped_frames (no slot was free: a reader holds more
+// corrupt_frames (refused or held back), dropped_frames (no slot was free: a reader holds more
 // than it declared), skipped_frames (not wanted by capture_hz), restarts.
 //
 // A command or network camera that ends, or is silent for stall_after, is
@@ -109,8 +164,9 @@
 // the worker with 1, one that is missing or pulled out with 69, one that another
 // process has with 75, one without this size, format or control with 78. At the end of a
 // file the worker waits until the readers that have come have the ring open, and
-// ends with 0; with loop = true it begins again. ffmpeg that fails to decode a
-// file ends it with 1.
+// ends with 0; with loop = true it begins again. A file that ffmpeg fails to
+// decode, or that has no frame in the end, ends the worker with 1; what ffmpeg
+// complains of in one that it can decode is a warning in the log.
 //
 // User and password of an rtsp:// address are not in logs, states and errors.
 // They are in the arguments of ffmpeg, which ps shows to this machine's users.

@@ -167,7 +167,7 @@ func (c *camera) fill(ctx context.Context, slot []byte) (shot, error) {
 		}
 		c.missed.Add(got.missed)
 		if c.jpeg != nil && got.corrupt == nil {
-			got.corrupt = c.jpeg.check(slot[:got.bytes])
+			got.corrupt = c.jpeg.check(slot[:got.bytes], got.unended)
 		}
 		if got.corrupt != nil {
 			c.refuse(got.corrupt)
@@ -182,9 +182,12 @@ func (c *camera) fill(ctx context.Context, slot []byte) (shot, error) {
 }
 
 // refuse counts a picture that is bad. One is nothing; nothing else for a while
-// is trouble, which is told anew after as long again.
+// is trouble, which is told anew after as long again. Text is no picture, and not
+// counted.
 func (c *camera) refuse(why error) {
-	c.corrupt.Add(1)
+	if text := (*textError)(nil); !errors.As(why, &text) {
+		c.corrupt.Add(1)
+	}
 	c.w.Log.Debug("corrupt frame", "err", why)
 	if time.Since(c.good) >= c.stall {
 		c.trouble, c.good = true, time.Now()

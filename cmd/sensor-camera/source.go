@@ -22,6 +22,7 @@ type source struct {
 	pipe     readable
 	patience time.Duration // how long it may say nothing
 	slack    time.Duration // and how much longer before its first byte
+	patient  *patient      // may know better; nil: it does not
 	now      func() msg.Stamp
 	alive    func()
 }
@@ -35,7 +36,7 @@ type readable interface {
 // read waits for bytes and reads as many as there are into dst: one read(2) from
 // the pipe to that memory. Its errors are io.EOF, ctx's, errSilent.
 func (s *source) read(ctx context.Context, dst []byte) (int, error) {
-	patience := s.patience + s.slack
+	patience := max(s.patience, s.patient.wait()) + s.slack
 	for waited := time.Duration(0); waited < patience; waited += step {
 		if err := s.pipe.SetReadDeadline(time.Now().Add(min(step, patience-waited))); err != nil {
 			return 0, fmt.Errorf("read pipe: %w", err)
@@ -60,7 +61,10 @@ func (s *source) read(ctx context.Context, dst []byte) (int, error) {
 type rawFrames struct {
 	source
 	bytes int
-	over  error // after a frame that was cut short nothing is known of the next
+	align *aligner          // nil: nobody doubts the source
+	words func(text []byte) // is given text that came instead of a frame
+	begun bool              // a frame of this run has come
+	over  error             // after a frame that was cut short nothing is known of the next
 }
 
 func (r *rawFrames) next(ctx context.Context, slot []byte) (shot, error) {
@@ -69,18 +73,46 @@ func (r *rawFrames) next(ctx context.Context, slot []byte) (shot, error) {
 	}
 	got := shot{bytes: r.bytes}
 	for n := 0; n < r.bytes; {
+		asked := time.Now()
 		more, err := r.read(ctx, slot[n:r.bytes])
 		if err != nil {
 			r.over = err
-			if n > 0 && ctx.Err() == nil {
-				return shot{corrupt: fmt.Errorf("cut short: %d of %d bytes", n, r.bytes)}, nil
-			}
-			return shot{}, err
+			return r.rest(ctx, slot[:n], err)
 		}
 		if n == 0 {
 			got.stamp = r.now()
 		}
 		n += more
+		if r.align != nil {
+			now := time.Now()
+			r.align.read(more, now.Sub(asked), now)
+		}
 	}
-	return got, nil
+	if r.align != nil {
+		r.over = r.doubt(slot[:r.bytes])
+	}
+	r.begun = true
+	return got, r.over
+}
+
+// doubt says why what was read is no frame.
+func (r *rawFrames) doubt(frame []byte) error {
+	if !r.begun {
+		if what := sniff(frame[:min(len(frame), mostText)]); what != "" {
+			return &alignError{what}
+		}
+	}
+	return r.align.check(frame)
+}
+
+// rest is what came before the end: nothing, part of a frame, or text.
+func (r *rawFrames) rest(ctx context.Context, part []byte, err error) (shot, error) {
+	if len(part) == 0 || ctx.Err() != nil {
+		return shot{}, err
+	}
+	if text, ok := words(part); ok && r.words != nil {
+		r.words(append([]byte(text), '\n'))
+		return shot{}, err
+	}
+	return shot{corrupt: fmt.Errorf("cut short: %d of %d bytes", len(part), r.bytes)}, nil
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/perch-edge/perch/internal/clock"
+	"github.com/perch-edge/perch/internal/mjpeg"
 	"github.com/perch-edge/perch/internal/v4l2cam"
 	"github.com/perch-edge/perch/pkg/msg"
 	"github.com/perch-edge/perch/pkg/pixel"
@@ -54,6 +55,9 @@ func openV4L2(ctx context.Context, w *worker.Worker, cfg Config) (input, settled
 	}
 	// The driver may have more room for a JPEG than a frame should need.
 	frames.slotBytes = max(frames.slotBytes, info.FrameBytes)
+	if s.Format == pixel.MJPEG {
+		frames.slotBytes += mjpeg.MostAdded
+	}
 	return &device{w: w, cam: cam, mjpeg: s.Format == pixel.MJPEG}, frames, nil
 }
 
@@ -123,7 +127,12 @@ func (d *device) shot(frame v4l2cam.Frame, slot []byte) shot {
 	if frame.Corrupt {
 		got.corrupt = errors.New(frame.Reason)
 	} else if d.mjpeg {
-		got.bytes, got.corrupt = wholeJPEG(slot[:frame.Bytes])
+		n, ended, err := mjpeg.Length(slot[:frame.Bytes])
+		if err != nil {
+			got.corrupt = err
+			return got
+		}
+		got = complete(got, slot, n, ended)
 	}
 	return got
 }

@@ -5,6 +5,7 @@
 //	Command --Start--> child in a group of its own <==pipes with deadlines==> Process.Stdin, Process.Stdout
 //	                     └─ stderr: its last lines, without secrets, are in the error
 //	Input --Probe--> Video: size, rate, number of frames (ffprobe)
+//	Timestamped options --FrameReader--> each picture's length and timestamp; its pixels stay in the pipe for the caller
 //
 // # Rules that every child is started by
 //

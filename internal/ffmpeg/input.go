@@ -13,6 +13,7 @@ type Input struct {
 	args  []string // options, then -i and the address
 	shown string
 	hide  []string // for Command.Hide
+	file  bool
 }
 
 // String names the input for people, without credentials.
@@ -27,7 +28,7 @@ func (i Input) With(options ...string) Input {
 // File is a file's contents, whatever its name looks like: only the protocol
 // "file" may be used, so that a playlist cannot lead elsewhere.
 func File(path string) Input {
-	return Input{args: []string{"-protocol_whitelist", "file", "-i", "file:" + path}, shown: "file:" + path}
+	return Input{args: []string{"-protocol_whitelist", "file", "-i", "file:" + path}, shown: "file:" + path, file: true}
 }
 
 // RTSP is a stream of a network camera (RFC 2326), over TCP: one connection, and

@@ -14,15 +14,17 @@ import (
 	"github.com/perch-edge/perch/pkg/pixel"
 )
 
-// Video is what ffprobe says of an input's first video stream.
+// Video is what ffprobe says of an input's first video stream. Cover pictures
+// are none.
 type Video struct {
 	Codec    string        // as ffmpeg names it: h264
-	Size     pixel.Size    // of decoded pictures, turned upright
+	Size     pixel.Size    // of decoded pictures, turned upright, their pixels made square
 	Hz       float64       // pictures a second on average; 0 is not known
-	Steady   bool          // they are evenly spaced, as far as the container tells
 	Frames   int           // 0 is not known: the container does not say
 	Duration time.Duration // 0 is not known
 	Colour   pixel.Colour  // of decoded YCbCr, as far as the input says
+	Still    bool          // a file that has one picture
+	Rewinds  bool          // ffmpeg's -stream_loop works with this kind of file
 }
 
 // maxAnswer is far more than ffprobe says of one stream.
@@ -31,8 +33,14 @@ const maxAnswer = 1 << 20
 // Probe asks ffprobe what an input is, without decoding all of it. It fails
 // when the input cannot be read, has no video, and when ctx ends first.
 func Probe(ctx context.Context, in Input) (Video, error) {
-	argv := append([]string{"ffprobe", "-hide_banner", "-loglevel", "error", "-of", "json", "-select_streams", "v:0", "-show_entries",
-		"stream=codec_name,width,height,pix_fmt,color_range,color_space,avg_frame_rate,r_frame_rate,nb_frames,duration:stream_side_data=rotation:format=duration"}, in.args...)
+	entries := "stream=codec_name,width,height,pix_fmt,color_range,color_space,sample_aspect_ratio,avg_frame_rate,r_frame_rate,nb_frames,duration:stream_side_data=rotation:format=format_name,duration"
+	argv := []string{"ffprobe", "-hide_banner", "-loglevel", "error", "-of", "json", "-select_streams", "V:0"}
+	if in.file { // is there a second picture, and is the first one shown?
+		entries += ":packet=flags"
+		argv = append(argv, "-read_intervals", "%+#2")
+	}
+	argv = append(argv, "-show_entries", entries)
+	argv = append(argv, in.args...)
 	p, err := Start(ctx, Command{Argv: argv, Stdout: true, Hide: in.hide})
 	if err != nil {
 		return Video{}, fmt.Errorf("probe %s: %w", in, err)
@@ -46,6 +54,9 @@ func Probe(ctx context.Context, in Input) (Video, error) {
 		return Video{}, fmt.Errorf("probe %s: %w", in, err)
 	}
 	v, err := parseProbe(answer)
+	if words := p.Words(); err != nil && len(words) > 0 {
+		err = fmt.Errorf("%w; ffprobe's last words: %s", err, strings.Join(words, " | "))
+	}
 	if err != nil {
 		return Video{}, fmt.Errorf("probe %s: %w", in, err)
 	}
@@ -62,6 +73,7 @@ func parseProbe(answer []byte) (Video, error) {
 			PixFmt   string `json:"pix_fmt"`
 			Range    string `json:"color_range"`
 			Space    string `json:"color_space"`
+			Aspect   string `json:"sample_aspect_ratio"`
 			Average  string `json:"avg_frame_rate"`
 			Rate     string `json:"r_frame_rate"`
 			Frames   string `json:"nb_frames"`
@@ -70,7 +82,11 @@ func parseProbe(answer []byte) (Video, error) {
 				Rotation float64 `json:"rotation"` // degrees
 			} `json:"side_data_list"`
 		} `json:"streams"`
+		Packets []struct {
+			Flags string `json:"flags"`
+		} `json:"packets"`
 		Format struct {
+			Name     string `json:"format_name"`
 			Duration string `json:"duration"`
 		} `json:"format"`
 	}
@@ -78,17 +94,16 @@ func parseProbe(answer []byte) (Video, error) {
 		return Video{}, fmt.Errorf("read the answer of ffprobe: %w", err)
 	}
 	if len(a.Streams) == 0 || a.Streams[0].Width <= 0 || a.Streams[0].Height <= 0 {
-		return Video{}, errors.New("no video in it")
+		return Video{}, errors.New("no video in it (the cover picture of a sound file is none)")
 	}
 	s := a.Streams[0]
-	v := Video{Codec: s.Codec, Size: pixel.Size{Width: s.Width, Height: s.Height}, Hz: rate(s.Average), Duration: seconds(s.Duration),
-		Colour: colourOf(s.PixFmt, s.Range, s.Space)}
+	v := Video{Codec: s.Codec, Size: square(s.Width, s.Height, s.Aspect), Hz: rate(s.Average), Duration: seconds(s.Duration),
+		Colour: colourOf(s.PixFmt, s.Range, s.Space), Rewinds: rewinds(a.Format.Name)}
 	for _, d := range s.SideData {
 		if math.Mod(math.Abs(d.Rotation), 180) == 90 { // ffmpeg turns it when it decodes
 			v.Size.Width, v.Size.Height = v.Size.Height, v.Size.Width
 		}
 	}
-	v.Steady = v.Hz > 0 && math.Abs(rate(s.Rate)-v.Hz) < 1e-3*v.Hz
 	if v.Hz == 0 {
 		v.Hz = rate(s.Rate)
 	}
@@ -98,7 +113,39 @@ func parseProbe(answer []byte) (Video, error) {
 	if n, err := strconv.Atoi(s.Frames); err == nil && n > 0 {
 		v.Frames = n
 	}
+	if len(a.Packets) > 0 && strings.Contains(a.Packets[0].Flags, "D") {
+		v.Rewinds = false // the time of frames that an edit list leaves out would be a pause in each round
+	}
+	if v.Frames == 1 || len(a.Packets) == 1 {
+		v.Still, v.Rewinds, v.Hz = true, false, 0
+	}
 	return v, nil
+}
+
+// square is the size of a picture of that sample aspect ratio once its pixels
+// are square: its lines stay, and the columns change. What is more than four
+// times as wide as high, or the reverse, is no aspect ratio but a mistake.
+func square(width, height int, aspect string) pixel.Size {
+	above, below, _ := strings.Cut(aspect, ":")
+	n, err1 := strconv.ParseFloat(above, 64)
+	d, err2 := strconv.ParseFloat(below, 64)
+	ratio := n / d
+	if err1 == nil && err2 == nil && ratio >= 0.25 && ratio <= 4 && ratio != 1 {
+		width = 2 * max(int(math.Round(float64(width)*ratio/2)), 1) // even, as most formats want it
+	}
+	return pixel.Size{Width: width, Height: height}
+}
+
+// rewinds says whether -stream_loop works with a container. With MPEG-TS and
+// -PS without sound ffmpeg 5.1 decodes the second round and throws it away, for
+// ever; elementary streams and single pictures end after the first.
+func rewinds(format string) bool {
+	first, _, _ := strings.Cut(format, ",")
+	switch first {
+	case "mov", "matroska", "avi", "flv", "gif":
+		return true
+	}
+	return false
 }
 
 // rate reads a fraction such as 30000/1001; 0 for none.

@@ -43,7 +43,7 @@ func TestProbe(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Video{Codec: "h264", Size: pixel.Size{Width: 64, Height: 48}, Hz: 30000. / 1001, Steady: true, Frames: 60, Duration: 2002 * time.Millisecond}
+	want := Video{Codec: "h264", Size: pixel.Size{Width: 64, Height: 48}, Hz: 30000. / 1001, Frames: 60, Duration: 2002 * time.Millisecond, Rewinds: true}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("Probe(%q) (-want +got):\n%s", odd, diff)
 	}
@@ -62,11 +62,13 @@ func TestProbeFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	sound := makeClip(t, "beep.wav", "sine=d=0.1")
+	cover := makeClip(t, "beep.mp3", "sine=d=0.1[out0];color=s=64x64:d=0.04[out1]", "-c:v", "mjpeg", "-disposition:v", "attached_pic")
 	for path, want := range map[string]string{
 		filepath.Join(t.TempDir(), "none.mp4"): "No such file",
 		text:                                   "ffprobe: exit status 1; its last words: ",
 		playlist:                               "ffprobe: exit status 1; its last words: ", // leads out of the file
 		sound:                                  "no video in it",
+		cover:                                  "no video in it (the cover picture of a sound file is none)",
 	} {
 		if _, err := Probe(t.Context(), File(path)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("Probe(%s) = %v; want %q", path, err, want)
@@ -90,6 +92,21 @@ func TestParseProbe(t *testing.T) {
 			Video{Size: pixel.Size{Width: 480, Height: 640}}},
 		{`{"streams":[{"width":640,"height":480,"nb_frames":"N/A","duration":"nan","side_data_list":[{},{"rotation":180}]}]}`,
 			Video{Size: pixel.Size{Width: 640, Height: 480}}},
+		{`{"streams":[{"width":720,"height":576,"sample_aspect_ratio":"16:15"}],"packets":[{"flags":"K_"},{"flags":"__"}],"format":{"format_name":"mpegts"}}`,
+			Video{Size: pixel.Size{Width: 768, Height: 576}}},
+		{`{"streams":[{"width":720,"height":480,"sample_aspect_ratio":"8:9","side_data_list":[{"rotation":90}]}],"format":{"format_name":"mov,mp4,m4a,3gp,3g2,mj2"}}`,
+			Video{Size: pixel.Size{Width: 480, Height: 640}, Rewinds: true}},
+		{`{"streams":[{"width":720,"height":576,"sample_aspect_ratio":"118:81"}]}`, // 1048.9
+			Video{Size: pixel.Size{Width: 1048, Height: 576}}},
+		{`{"streams":[{"width":65,"height":48,"sample_aspect_ratio":"1:1"}]}`, Video{Size: pixel.Size{Width: 65, Height: 48}}},
+		{`{"streams":[{"width":65,"height":48,"sample_aspect_ratio":"0:1"}]}`, Video{Size: pixel.Size{Width: 65, Height: 48}}},
+		{`{"streams":[{"width":65,"height":48,"sample_aspect_ratio":"1000:1"}]}`, Video{Size: pixel.Size{Width: 65, Height: 48}}},
+		{`{"streams":[{"width":640,"height":480}],"packets":[{"flags":"KD"},{"flags":"_D"}],"format":{"format_name":"mov,mp4,m4a,3gp,3g2,mj2"}}`,
+			Video{Size: pixel.Size{Width: 640, Height: 480}}},
+		{`{"streams":[{"width":640,"height":480,"avg_frame_rate":"10/1","nb_frames":"1"}],"format":{"format_name":"gif"}}`,
+			Video{Size: pixel.Size{Width: 640, Height: 480}, Frames: 1, Still: true}},
+		{`{"streams":[{"width":640,"height":480,"avg_frame_rate":"25/1"}],"packets":[{"flags":"K_"}],"format":{"format_name":"png_pipe"}}`,
+			Video{Size: pixel.Size{Width: 640, Height: 480}, Still: true}},
 	} {
 		got, err := parseProbe([]byte(test.answer))
 		if diff := cmp.Diff(test.want, got); diff != "" || err != nil {

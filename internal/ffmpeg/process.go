@@ -152,8 +152,15 @@ func (p *Process) signal(s syscall.Signal) error {
 // PID is the child's process id, and that of its group.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
 
-// Words are the last lines that the child wrote to its standard error.
+// Words are the last lines that the child wrote to its standard error, or that
+// Heard was given.
 func (p *Process) Words() []string { return p.words.last() }
+
+// Heard adds text to the child's last words that it wrote elsewhere than to its
+// standard error.
+func (p *Process) Heard(text []byte) {
+	_, _ = p.words.Write(text) // it never fails
+}
 
 // Wait gives the child some time to end by itself, ends it where it does not,
 // and closes our pipes. The error is an *ExitError, nil after exit status 0.
@@ -204,7 +211,7 @@ func closeAll(files []*os.File) error {
 type ExitError struct {
 	Program string
 	Err     error    // an *exec.ExitError as a rule
-	Words   []string // the last lines of its standard error
+	Words   []string // its last lines of text
 }
 
 func (e *ExitError) Error() string {

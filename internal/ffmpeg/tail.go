@@ -2,9 +2,11 @@ package ffmpeg
 
 import (
 	"bytes"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
+	"unicode"
 )
 
 const (
@@ -55,12 +57,29 @@ func (t *tail) endLine() {
 // shown is the present line as it may be shown.
 func (t *tail) shown() string {
 	line := strings.NewReplacer(t.hide...).Replace(string(t.part))
-	line = strings.TrimSpace(strings.ToValidUTF8(line, "?"))
+	line = strings.TrimSpace(printable(strings.ToValidUTF8(line, "?")))
 	if len(line) > maxLine {
 		line = strings.ToValidUTF8(line[:maxLine], "") + "..."
 	}
 	return line
 }
+
+// printable is text without what would change a terminal: colours and cursor
+// movements (ECMA-48, 5.4) are left out, other control characters replaced.
+func printable(text string) string {
+	text = escapes.ReplaceAllString(text, "")
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\t':
+			return ' '
+		case unicode.IsPrint(r):
+			return r
+		}
+		return '?'
+	}, text)
+}
+
+var escapes = regexp.MustCompile(`\x1b\[[0-?]*[ -/]*[@-~]`)
 
 // last lists the lines, the newest last.
 func (t *tail) last() []string {

@@ -59,27 +59,51 @@ func (d *Decoder) Header(jpeg []byte) (Header, error) {
 	return Header{size, sub}, nil
 }
 
-// Decode decodes a picture into dst as a tightly packed yuv420 frame, and returns
-// that view of dst. Luma and 4:2:0 chroma go straight into dst. Chroma of 4:2:2,
+// even is the picture's size with odd sides made longer, as JPEG's 4:2:0 has them,
+// or shorter.
+func even(s pixel.Size, longer bool) pixel.Size {
+	if longer {
+		return pixel.Size{Width: s.Width + s.Width%2, Height: s.Height + s.Height%2}
+	}
+	return pixel.Size{Width: s.Width - s.Width%2, Height: s.Height - s.Height%2}
+}
+
+// DecodedBytes is how long Decode's dst must be for a picture of that size; 0 for
+// one that is out of pixel's bounds.
+func DecodedBytes(s pixel.Size) int {
+	_, n, err := pixel.Layout(pixel.YUV420, even(s, true))
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// Decode decodes a picture into dst as a yuv420 frame, and returns that view of
+// dst. It is tightly packed where both sides are even. Of an odd side the last
+// column or row is not in the view, since yuv420 has no odd sides. Luma and 4:2:0 chroma go straight into dst. Chroma of 4:2:2,
 // 4:4:0 and 4:4:4 is brought to 4:2:0 by the mean of the two or four samples that
 // one of 4:2:0 stands for, rounded half up; grey gets chroma 128. The samples are
 // not converted: the frame's colour is JFIF's, full-range BT.601.
 //
-// It fails where Header does, when a side is odd or out of pixel's bounds, when
-// dst is too short, and when the picture is corrupted or cut short; then dst
+// It fails where Header does, when a side is out of pixel's bounds, when dst is
+// shorter than DecodedBytes, and when the picture is corrupted or cut short; then dst
 // holds rubbish.
 func (d *Decoder) Decode(jpeg, dst []byte) (pixel.Image, error) {
 	head, err := d.Header(jpeg)
 	if err != nil {
 		return pixel.Image{}, err
 	}
-	img, err := pixel.NewImage(pixel.YUV420, head.Size, dst)
+	img, err := pixel.NewImage(pixel.YUV420, even(head.Size, true), dst)
 	if err != nil {
 		return pixel.Image{}, fmt.Errorf("decode picture: %w", err)
 	}
 	img.Colour = jfif()
 	if err := d.decode(jpeg, head, img); err != nil {
 		return pixel.Image{}, fmt.Errorf("decode picture of %s, %d bytes: corrupted: %w", head.Size, len(jpeg), errors.Join(err, d.h.restart()))
+	}
+	img.Size = even(head.Size, false)
+	if err := img.Check(); err != nil { // one row or column alone
+		return pixel.Image{}, fmt.Errorf("decode picture: %w", err)
 	}
 	return img, nil
 }
@@ -111,8 +135,10 @@ func (d *Decoder) decode(jpeg []byte, head Header, img pixel.Image) error {
 		return err
 	}
 	if across*down > 1 {
-		shrink(dst[1], src[1], across, down)
-		shrink(dst[2], src[2], across, down)
+		for i := 1; i < len(dst); i++ { // only what the picture has samples for
+			dst[i].Width, dst[i].Count = head.Size.Width/2, head.Size.Height/2
+			shrink(dst[i], src[i], across, down)
+		}
 	}
 	return nil
 }

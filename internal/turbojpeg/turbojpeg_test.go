@@ -3,6 +3,7 @@ package turbojpeg
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"image"
 	"image/jpeg"
 	"math/rand/v2"
@@ -257,33 +258,76 @@ func flatJPEG(w, h int, ids string, factors ...byte) []byte {
 
 // A kind of subsampling can be stated with several sampling factors (ISO/IEC
 // 10918-1, A.1.1). The library must write planes of the same size for all of them,
-// and nothing behind.
+// and nothing behind. Odd sides are decoded without their last column or row.
 func TestDecodeOddFactorsStaysInBounds(t *testing.T) {
-	s := pixel.Size{Width: 64, Height: 64}
-	n := 64 * 64 * 3 / 2
-	for _, factors := range [][]byte{
-		{0x11}, {0x22}, {0x33}, {0x44}, {0x14}, {0x41}, {0x13}, {0x31},
-		{0x11, 0x11, 0x11}, {0x31, 0x31, 0x31}, {0x13, 0x13, 0x13}, {0x12, 0x12, 0x12}, {0x21, 0x21, 0x21},
-		{0x21, 0x11, 0x11}, {0x22, 0x12, 0x12}, {0x12, 0x11, 0x11}, {0x22, 0x21, 0x21}, {0x22, 0x11, 0x11},
-	} {
-		d := decoder(t)
-		d.scratch = bytes.Repeat([]byte{0xee}, 1<<16)
-		dst := bytes.Repeat([]byte{0xee}, n+4096)
-		img, err := d.Decode(flatJPEG(64, 64, "\x01\x02\x03", factors...), dst)
-		if err != nil {
-			t.Errorf("%x: Decode() error = %v; want a picture", factors, err)
-			continue
+	for _, s := range []pixel.Size{{Width: 64, Height: 64}, {Width: 63, Height: 64}, {Width: 64, Height: 63}, {Width: 63, Height: 61}, {Width: 17, Height: 17}} {
+		for _, factors := range [][]byte{
+			{0x11}, {0x22}, {0x33}, {0x44}, {0x14}, {0x41}, {0x13}, {0x31},
+			{0x11, 0x11, 0x11}, {0x31, 0x31, 0x31}, {0x13, 0x13, 0x13}, {0x12, 0x12, 0x12}, {0x21, 0x21, 0x21},
+			{0x21, 0x11, 0x11}, {0x22, 0x12, 0x12}, {0x12, 0x11, 0x11}, {0x22, 0x21, 0x21}, {0x22, 0x11, 0x11},
+		} {
+			name := fmt.Sprintf("%s, factors %x", s, factors)
+			longer := even(s, true)
+			n := DecodedBytes(s)
+			d := decoder(t)
+			d.scratch = bytes.Repeat([]byte{0xee}, 1<<16)
+			dst := bytes.Repeat([]byte{0xee}, n+4096)
+			picture := flatJPEG(s.Width, s.Height, "\x01\x02\x03", factors...)
+			img, err := d.Decode(picture, dst)
+			if err != nil {
+				t.Errorf("%s: Decode() error = %v; want a picture", name, err)
+				continue
+			}
+			if want := (pixel.Size{Width: s.Width &^ 1, Height: s.Height &^ 1}); img.Size != want || img.Check() != nil {
+				t.Errorf("%s: Decode() is a picture of %s (%v); want %s", name, img.Size, img.Check(), want)
+			}
+			for i := range img.Planes {
+				rows, _ := img.Plane(i)
+				for y := range rows.Count {
+					if row := rows.Row(y); !bytes.Equal(row, bytes.Repeat([]byte{128}, len(row))) {
+						t.Fatalf("%s: row %d of plane %d = %x; want flat grey", name, y, i, row)
+					}
+				}
+			}
+			if !bytes.Equal(dst[n:], bytes.Repeat([]byte{0xee}, 4096)) {
+				t.Errorf("%s: Decode() wrote beyond the frame", name)
+			}
+			head, _ := d.Header(picture)
+			used := map[Subsampling]int{S444: 2 * longer.Width * longer.Height, S422: longer.Width * longer.Height, S440: longer.Width * longer.Height}[head.Subsampling]
+			if !bytes.Equal(d.scratch[used:], bytes.Repeat([]byte{0xee}, len(d.scratch)-used)) {
+				t.Errorf("%s: Decode() wrote beyond its %d bytes of scratch", name, used)
+			}
 		}
-		if img.Size != s || !bytes.Equal(img.Data, bytes.Repeat([]byte{128}, n)) {
-			t.Errorf("%x: Decode() is not the flat grey picture of %s", factors, s)
-		}
-		if !bytes.Equal(dst[n:], bytes.Repeat([]byte{0xee}, 4096)) {
-			t.Errorf("%x: Decode() wrote beyond the frame", factors)
-		}
-		head, _ := d.Header(flatJPEG(64, 64, "\x01\x02\x03", factors...))
-		used := map[Subsampling]int{S444: 2 * 64 * 64, S422: 64 * 64, S440: 64 * 64}[head.Subsampling]
-		if !bytes.Equal(d.scratch[used:], bytes.Repeat([]byte{0xee}, len(d.scratch)-used)) {
-			t.Errorf("%x: Decode() wrote beyond its %d bytes of scratch", factors, used)
+	}
+}
+
+// A picture of odd sides, as image/jpeg encodes it (4:2:0), shows the same scene.
+func TestDecodeOddSize(t *testing.T) {
+	s := pixel.Size{Width: 161, Height: 119}
+	ycc := image.NewYCbCr(image.Rect(0, 0, s.Width, s.Height), image.YCbCrSubsampleRatio420)
+	for i := range ycc.Y {
+		ycc.Y[i] = byte(40 + i%ycc.YStride)
+	}
+	for i := range ycc.Cb {
+		ycc.Cb[i], ycc.Cr[i] = byte(90+i/ycc.CStride), byte(160-i/ycc.CStride)
+	}
+	var text bytes.Buffer
+	if err := jpeg.Encode(&text, ycc, &jpeg.Options{Quality: 95}); err != nil {
+		t.Fatal(err)
+	}
+	d := decoder(t)
+	img, err := d.Decode(text.Bytes(), make([]byte, DecodedBytes(s)))
+	if err != nil || img.Size != (pixel.Size{Width: 160, Height: 118}) {
+		t.Fatalf("Decode(161x119) = %s, %v; want 160x118", img.Size, err)
+	}
+	at := frameAt(t, img)
+	for _, p := range [][2]int{{0, 0}, {80, 60}, {159, 117}, {3, 101}, {140, 7}} {
+		want := ycc.YCbCrAt(p[0], p[1])
+		got := at(p[0], p[1])
+		for i, w := range []uint8{want.Y, want.Cb, want.Cr} {
+			if d := got[i] - int(w); d < -4 || d > 4 {
+				t.Errorf("sample %d at %v = %d; want %d", i, p, got[i], w)
+			}
 		}
 	}
 }
@@ -302,7 +346,6 @@ func TestDecodeRefuses(t *testing.T) {
 		"absurd":       {flatJPEG(65500, 65500, "\x01", 0x11), "size 65500x65500: the limit is 2048x2048"},
 		"beyond JPEG":  {flatJPEG(65535, 65535, "\x01", 0x11), "corrupted: "},
 		"too small":    {flatJPEG(8, 8, "\x01", 0x11), "size 8x8: want sides of 16 to 16384"},
-		"odd":          {flatJPEG(33, 64, "\x01", 0x11), "size 33x64: yuv420 wants an even width"},
 		"4:1:1":        {flatJPEG(64, 64, "\x01\x02\x03", 0x41, 0x11, 0x11), "colours (4:1:1): want YCbCr"},
 		"RGB":          {flatJPEG(64, 64, "RGB", 0x11, 0x11, 0x11), "want YCbCr"},
 		"odd sampling": {flatJPEG(64, 64, "\x01\x02\x03", 0x21, 0x12, 0x11), "corrupted: "},

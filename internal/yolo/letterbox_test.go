@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os/exec"
 	"runtime"
+	"slices"
 	"testing"
 
 	"github.com/perch-edge/perch/pkg/pixel"
@@ -202,6 +203,29 @@ func TestFamiliesWantDifferentInputs(t *testing.T) {
 	got = fill(t, img, pixel.Colour{Range: pixel.Full}, v8)
 	if above, red, blue := got[0], got[32*64], got[2*n+32*64]; above != float32(grey)*v8.Scale || red < 0.98 || red > 1 || blue != 0 {
 		t.Errorf("yolov8: above the picture %g, red %g, blue %g; want %g, 1, 0", above, red, blue, float32(grey)*v8.Scale)
+	}
+}
+
+// Rows may be padded: the pixels are found by the planes that the image states.
+func TestFillPaddedRows(t *testing.T) {
+	in := Input{Size: size("32x32"), Scale: 1}
+	for _, f := range rawFormats() {
+		tight := noise(t, f, size("64x32"))
+		padded := pixel.Image{Format: f, Size: tight.Size}
+		for i := range tight.Planes {
+			rows, err := tight.Plane(i)
+			if err != nil {
+				t.Fatal(err)
+			}
+			p := pixel.Plane{Offset: len(padded.Data), Stride: rows.Width + 48, Rows: rows.Count}
+			for y := range rows.Count {
+				padded.Data = append(append(padded.Data, rows.Row(y)...), make([]byte, 48)...)
+			}
+			padded.Planes = append(padded.Planes, p)
+		}
+		if want, got := fill(t, tight, pixel.Colour{}, in), fill(t, padded, pixel.Colour{}, in); !slices.Equal(want, got) {
+			t.Errorf("Fill(padded %s) is not Fill(the same without padding)", f)
+		}
 	}
 }
 

@@ -1,0 +1,106 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// patient learns how slow a command is, so that one which gives a frame each ten
+// seconds is not ended as silent for ever. nil is a source that needs none.
+type patient struct {
+	usual time.Duration // how long it may be silent by its settings
+	hint  bool          // capture_hz does not say how slow it is
+
+	frames int // of this run
+	last   time.Time
+	known  time.Duration // how long it may be silent by what was seen; 0: not known
+}
+
+// mostPatience bounds what is learned from silence alone: a command that hangs
+// after its first frame each time looks the same as a slow one.
+const mostPatience = time.Minute
+
+func newPatient(hint bool, usual time.Duration) *patient { return &patient{usual: usual, hint: hint} }
+
+func (p *patient) start() {
+	if p != nil {
+		p.frames = 0
+	}
+}
+
+// frame learns from the time between two frames.
+func (p *patient) frame(now time.Time) {
+	if p == nil {
+		return
+	}
+	if p.frames++; p.frames > 1 {
+		if apart := now.Sub(p.last); 2*apart > p.usual {
+			p.known = max(p.known, p.usual+2*apart)
+		}
+	}
+	p.last = now
+}
+
+// wait is how long the command may be silent, as far as that was learned.
+func (p *patient) wait() time.Duration {
+	if p == nil {
+		return 0
+	}
+	return p.known
+}
+
+// failed learns from silence: a command that gave one frame and then none may be
+// slower than it was waited for, and is waited for twice as long the next time.
+func (p *patient) failed(err error) error {
+	if p == nil || p.frames > 1 || !errors.Is(err, errSilent) {
+		return err
+	}
+	if p.frames == 1 {
+		p.known = min(2*max(p.usual, p.known), max(mostPatience, p.usual))
+	}
+	if !p.hint {
+		return err
+	}
+	return fmt.Errorf("%w; if it is slower than that, set capture_hz (0.1 for a frame in 10 s) or a longer stall_after", err)
+}
+
+// trial holds frames back for a while once the source was out of step: it may be
+// so again.
+type trial struct {
+	begun time.Time
+	why   *alignError // of the last run that was out of step
+	least int         // frames that the next run has to give before they are believed
+	left  int         // of them
+}
+
+const (
+	leastTrial = 18
+	mostTrial  = 576
+	forgotten  = time.Minute // a run as long as that makes up for the one before
+)
+
+func (t *trial) start(now time.Time) { t.begun, t.left = now, t.least }
+
+// frame says why a frame is not to be published yet.
+func (t *trial) frame() error {
+	if t.left == 0 {
+		return nil
+	}
+	t.left--
+	return fmt.Errorf("held back, %d more to come: before the restart, %w", t.left, t.why)
+}
+
+// failed notes how a run ended.
+func (t *trial) failed(err error, now time.Time) {
+	if why := (*alignError)(nil); errors.As(err, &why) {
+		if now.Sub(t.begun) > forgotten {
+			t.least = 0
+		}
+		t.why, t.least = why, min(max(2*t.least, leastTrial), mostTrial)
+		return
+	}
+	if t.left == 0 { // it gave good frames, and ended for another reason
+		t.least = 0
+	}
+}
