@@ -155,9 +155,10 @@ func TestTheFramesColourCounts(t *testing.T) {
 		if err := d.network.take(img); err != nil {
 			t.Fatal(err)
 		}
-		in, n := d.network.layout.Input(), len(d.network.session.Input())/3
+		in, tensor := d.network.in, d.network.tensor
+		n := len(tensor) / 3
 		at := in.Size.Height/2*in.Size.Width + in.Size.Width/2
-		got := [3]float32{d.network.session.Input()[at], d.network.session.Input()[n+at], d.network.session.Input()[2*n+at]}
+		got := [3]float32{tensor[at], tensor[n+at], tensor[2*n+at]}
 		if in.BGR {
 			got[0], got[2] = got[2], got[0]
 		}
