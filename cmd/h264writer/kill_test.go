@@ -39,8 +39,8 @@ func children(pid int) (list []int) {
 const (
 	killHz       = 50
 	killSettings = "segment = \"4s\"\nfragment = \"100ms\""
-	// A fragment, one frame, and one for what the timer is late.
-	mostMissing = killHz/10 + 2
+	// A fragment, one frame, and some for a timer that is late and then hurries.
+	mostMissing = killHz/10 + 4
 )
 
 // killSize is such that no more than a frame is in the pipe and in ffmpeg's own
