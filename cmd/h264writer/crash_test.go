@@ -380,7 +380,7 @@ func sampled(t *testing.T, oneIn int) func(n int) bool {
 func TestKilledBetweenAnyTwoSteps(t *testing.T) {
 	t.Parallel()
 	needFFmpeg(t)
-	pieces, tried := piecesOf(t, video(t)), sampled(t, 4)
+	pieces, tried := piecesOf(t, video(t)), sampled(t, 6)
 	base := t.TempDir()
 	n := 0
 	err := story(base+"/cache", pieces, func(what string, sent, _ map[msg.Epoch]msg.Seq) {
@@ -557,7 +557,7 @@ func TestADamagedJournal(t *testing.T) {
 // run settles what is there.
 func TestKilledAtAnyCall(t *testing.T) {
 	needFFmpeg(t)
-	trials := 6
+	trials := 4
 	switch {
 	case os.Getenv("PERCH_SOAK") != "":
 		trials = 300

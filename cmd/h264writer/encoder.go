@@ -33,16 +33,16 @@ func candidates(setting string) []string {
 	return []string{setting}
 }
 
-// trialPatience is how long an encoder may take for its first picture.
-const trialPatience = 10 * time.Second
+// trialPatience is how long an encoder may take for its first picture: while a box
+// starts, everything is slow.
+const trialPatience = 30 * time.Second
 
 // findEncoders are the candidates, as far as they work on this machine.
 func findEncoders(ctx context.Context, w *worker.Worker, setting string) (*encoders, error) {
 	e := newEncoders(candidates(setting))
 	var errs []error
 	for i, name := range e.names {
-		w.Progress()
-		if err := try(ctx, name); err != nil {
+		if err := tryAlive(ctx, name, w.Progress); err != nil {
 			errs = append(errs, fmt.Errorf("encoder %s: %w", name, err))
 			continue
 		}
@@ -62,6 +62,22 @@ func findEncoders(ctx context.Context, w *worker.Worker, setting string) (*encod
 		w.Log.Info("recording in software: this machine has no hardware encoder that works", "encoder", e.current())
 	}
 	return e, nil
+}
+
+// tryAlive is try that calls alive all the while.
+func tryAlive(ctx context.Context, encoder string, alive func()) error {
+	tried := make(chan error, 1)
+	go func() { tried <- try(ctx, encoder) }()
+	tick := time.NewTicker(250 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-tried:
+			return err
+		case <-tick.C:
+			alive()
+		}
+	}
 }
 
 // try encodes one grey picture.

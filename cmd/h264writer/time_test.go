@@ -112,7 +112,7 @@ func TestSilenceClosesTheSegment(t *testing.T) {
 // come without a pause.
 func TestAJumpOfTheTimesBeginsAnew(t *testing.T) {
 	t.Parallel()
-	b, c, states, p := begin(t, `segment = "1s"`)
+	b, c, states, p := begin(t, `segment = "4s"`)
 	at := c.film(c.bus.Clock().Now(), 10)
 	at = c.film(later(at, 100*time.Hour), 10)
 	c.film(later(at, -90*time.Hour), 10)
