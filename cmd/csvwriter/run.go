@@ -223,6 +223,8 @@ func (b *book) keep() {
 	if b.spool != nil && !now.Before(b.endAt) {
 		if b.endErr = b.endAll(); b.endErr != nil {
 			b.endAt = now.Add(idleEvery)
+		} else if len(b.adopted) > 0 {
+			b.endAt = b.bindUntil
 		}
 	}
 	b.w.Trouble(errors.Join(err, b.endErr))
@@ -298,7 +300,7 @@ func (b *book) secure(d *day, all bool) (_ *day, err error) {
 	case d.damage != "": // of an earlier run
 	case d.doubted: // its contents say nothing
 		d, err = b.startOver(d)
-	default:
+	case all || time.Since(d.watch.checked) >= checkEvery:
 		d.damage, err = b.inspect(d)
 	}
 	if err == nil && d.damage != "" {

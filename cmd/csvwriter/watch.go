@@ -58,6 +58,7 @@ func (w *watch) touched(f *os.File) {
 // the kernel's clock a change can go unnoticed; what was written last is read
 // again each time, and the hash of the whole file is compared when it is complete.
 func (b *book) inspect(d *day) (damage string, err error) {
+	d.watch.checked = time.Now()
 	var st unix.Stat_t
 	if err := unix.Fstat(int(d.file.Fd()), &st); err != nil {
 		return "", fmt.Errorf("look at %s: %w", d.name(), err)
@@ -91,10 +92,6 @@ func (b *book) inspect(d *day) (damage string, err error) {
 func (b *book) compare(d *day, st *unix.Stat_t) (damage string, err error) {
 	now := time.Now()
 	touched := st.Ctim != d.watch.changed
-	if !touched && now.Sub(d.watch.checked) < checkEvery {
-		return "", nil
-	}
-	d.watch.checked = now
 	if n := int64(len(d.watch.tail)); n > 0 {
 		got := make([]byte, n)
 		if _, err := d.file.ReadAt(got, d.size-n); err != nil || !bytes.Equal(got, d.watch.tail) {
