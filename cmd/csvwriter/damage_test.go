@@ -111,6 +111,28 @@ func TestOpenFileThatIsDamaged(t *testing.T) {
 	}
 }
 
+// A store folder that is exchanged for another takes the rows from then on, and the
+// state says where the others are.
+func TestStoreThatIsExchanged(t *testing.T) {
+	t.Parallel()
+	b := boxtest.New(t, fleet("instant"))
+	store := b.Dir + "/store"
+	s := newSensor(t, b, "n")
+	feed := b.Follow(b.Bus("watch"), []msg.Kind{msg.KindState}, "air-csv")
+	p := b.Start("csvwriter", "air-csv")
+	s.rows(20)
+	waitRows(t, store, 20)
+	if err := os.Rename(store, store+".old"); err != nil {
+		t.Fatal(err)
+	}
+	feed.State("the trouble", func(s msg.State) bool { return strings.Contains(s.Trouble, "was exchanged") })
+	s.rows(20)
+	both := func() []row { return append(rowsIn(t, store), rowsIn(t, store+".old")...) }
+	boxtest.Poll(t, "all rows", func() bool { return len(both()) == 40 })
+	p.Stop()
+	wantOnce(t, both(), map[string]uint64{s.pub.Epoch().String(): 40})
+}
+
 func modeOf(t *testing.T, path string) os.FileMode {
 	t.Helper()
 	st, err := os.Lstat(path)
