@@ -28,8 +28,7 @@ const (
 type watch struct {
 	changed  unix.Timespec // its ctime after our last write; zero: not known
 	tail     []byte        // its last bytes
-	checked  time.Time
-	verifyAt time.Time // not before then is all of it compared
+	verifyAt time.Time     // not before then is all of it compared
 }
 
 // wrote notes what we have written to a file's end.
@@ -58,7 +57,6 @@ func (w *watch) touched(f *os.File) {
 // the kernel's clock a change can go unnoticed; what was written last is read
 // again each time, and the hash of the whole file is compared when it is complete.
 func (b *book) inspect(d *day) (damage string, err error) {
-	d.watch.checked = time.Now()
 	var st unix.Stat_t
 	if err := unix.Fstat(int(d.file.Fd()), &st); err != nil {
 		return "", fmt.Errorf("look at %s: %w", d.name(), err)
