@@ -22,8 +22,10 @@ func TestReplay(t *testing.T) {
 	second := startCounter(t, run, shm, keep)
 	defer second.bus.Close()
 	second.n = 5
-	second.publish(t, 12)
-	expect(t, s, soon(t), 5, 17)
+	for n := 5; n < 17; n += 6 { // no more at a time than the history holds
+		second.publish(t, 6)
+		expect(t, s, soon(t), n, n+6)
+	}
 	before := s.Totals()
 	topic := TopicOf(KindReading, "air", "count")
 	for _, tt := range []struct {
