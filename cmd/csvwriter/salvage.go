@@ -11,6 +11,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/perch-edge/perch/internal/spool"
 	"github.com/perch-edge/perch/pkg/msg"
 )
@@ -166,7 +168,10 @@ func (b *book) rewrite(d *day) (*day, *damaged, error) {
 	next := d.draft
 	next.Notes = append(slices.Clone(d.Notes), old.note)
 	fresh := &day{draft: next, file: f, sum: sha256.New(), synced: time.Now()}
-	if err := b.fill(fresh, rows); err != nil {
+	if err = reserve(f, d.size); err == nil {
+		err = b.fill(fresh, rows)
+	}
+	if err != nil {
 		return nil, nil, errors.Join(err, f.Close())
 	}
 	fresh.waiting, fresh.safe = d.waiting, fresh.size
@@ -178,6 +183,19 @@ func (b *book) rewrite(d *day) (*day, *damaged, error) {
 		fresh.rows.append(d.rows.from(d.rows.len() - n))
 	}
 	return fresh, old, nil
+}
+
+// reserve has a full disk refuse a file before it is written: it is tried each
+// second, and a card has only so many writes.
+func reserve(f *os.File, size int64) error {
+	if size == 0 {
+		return nil
+	}
+	err := unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, size)
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EINTR) {
+		return nil
+	}
+	return os.NewSyscallError("fallocate", err)
 }
 
 // rescue is the rows that can be had of a damaged file, in their order.
