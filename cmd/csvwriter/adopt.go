@@ -285,7 +285,8 @@ func (b *book) isOf(a *day, r *msg.Reading) bool {
 // settleAdopted gives up waiting for readings of the streams that files without a
 // journal are of.
 func (b *book) settleAdopted(now time.Time) {
-	if len(b.adopted) == 0 || now.Before(b.bindUntil) {
+	unbound := slices.ContainsFunc(b.adopted, func(a *day) bool { return a.Topic == "" })
+	if len(b.adopted) == 0 || unbound && now.Before(b.bindUntil) {
 		return
 	}
 	for _, a := range b.adopted {

@@ -32,7 +32,7 @@ func shell(t *testing.T, store, script string) {
 // whole.
 func TestOpenFileThatIsDamaged(t *testing.T) {
 	t.Parallel()
-	for _, tt := range []struct {
+	for i, tt := range []struct {
 		name, script string
 		why          string // in the trouble; "" where there is none
 		quarantine   int    // files there
@@ -61,55 +61,76 @@ func TestOpenFileThatIsDamaged(t *testing.T) {
 		{name: "not readable", script: `chmod 000 "$f"`},
 		{name: "touched", script: `touch "$f"`},
 	} {
-		for _, flush := range []string{"instant", "1hz"} {
-			t.Run(tt.name+" "+flush, func(t *testing.T) {
-				t.Parallel()
-				b := boxtest.New(t, fleet(flush))
-				store := b.Dir + "/store"
-				s := newSensor(t, b, "n")
-				feed := b.Follow(b.Bus("watch"), []msg.Kind{msg.KindState}, "air-csv")
-				p := b.Start("csvwriter", "air-csv")
-				n := 0
-				publish := func(rows int, wall string) {
-					for range rows {
-						s.publish(at(t, wall, time.Hour+time.Duration(n)), float64(n))
-						n++
-					}
+		flush := []string{"instant", "1hz"}[i%2]
+		t.Run(tt.name+" "+flush, func(t *testing.T) {
+			t.Parallel()
+			b := boxtest.New(t, fleet(flush))
+			store := b.Dir + "/store"
+			s := newSensor(t, b, "n")
+			feed := b.Follow(b.Bus("watch"), []msg.Kind{msg.KindState}, "air-csv")
+			p := b.Start("csvwriter", "air-csv")
+			n := 0
+			publish := func(rows int, wall string) {
+				for range rows {
+					s.publish(at(t, wall, time.Hour+time.Duration(n)), float64(n))
+					n++
 				}
-				today := time.Now().UTC() // else the file ends when it is idle for a while
-				publish(20, today.Format(time.RFC3339))
-				waitRows(t, store, 20)
-				shell(t, store, tt.script)
-				if tt.why != "" {
-					state := feed.State("the trouble", func(s msg.State) bool { return strings.Contains(s.Trouble, tt.why) })
-					if state.Counters["damaged_files"] != 1 || state.Counters["lost_rows"] != 0 || state.Counters["salvaged_rows"]+state.Counters["refilled_rows"] != 20 {
-						t.Errorf("counters = %v; want one damaged file, of which 20 rows are there again", state.Counters)
-					}
+			}
+			today := time.Now().UTC() // else the file ends when it is idle for a while
+			publish(20, today.Format(time.RFC3339))
+			waitRows(t, store, 20)
+			shell(t, store, tt.script)
+			if tt.why != "" {
+				state := feed.State("the trouble", func(s msg.State) bool { return strings.Contains(s.Trouble, tt.why) })
+				if state.Counters["damaged_files"] != 1 || state.Counters["lost_rows"] != 0 || state.Counters["salvaged_rows"]+state.Counters["refilled_rows"] != 20 {
+					t.Errorf("counters = %v; want one damaged file, of which 20 rows are there again", state.Counters)
 				}
-				publish(20, today.Format(time.RFC3339))
-				waitRows(t, store, 40)
-				publish(1, today.AddDate(0, 0, 1).Format(time.RFC3339))
-				boxtest.Poll(t, "the first day's file", func() bool { return ready(t, store) >= 1 })
-				p.Stop()
-				rows := rowsIn(t, store)
-				wantOnce(t, rows, map[string]uint64{s.pub.Epoch().String(): 41})
-				for _, r := range rows {
-					if r.cells[5] != fmt.Sprint(r.seq) {
-						t.Errorf("row %v; want the value that was published", r.cells)
-					}
+			}
+			publish(20, today.Format(time.RFC3339))
+			waitRows(t, store, 40)
+			publish(1, today.AddDate(0, 0, 1).Format(time.RFC3339))
+			boxtest.Poll(t, "the first day's file", func() bool { return ready(t, store) >= 1 })
+			p.Stop()
+			rows := rowsIn(t, store)
+			wantOnce(t, rows, map[string]uint64{s.pub.Epoch().String(): 41})
+			for _, r := range rows {
+				if r.cells[5] != fmt.Sprint(r.seq) {
+					t.Errorf("row %v; want the value that was published", r.cells)
 				}
-				side := readySidecars(t, store)[0]
-				last := side.History[len(side.History)-1]
-				if side.Items != 40 || last.Reason != "the date changed" || (len(side.History) == 2) != (tt.why != "") {
-					t.Errorf("sidecar of %d rows, history %+v; want 40, and what happened to it", side.Items, side.History)
-				}
-				wantNoCSV(t, store, tt.quarantine)
-				if mode := modeOf(t, openFile(t, store)); mode != 0o644 {
-					t.Errorf("mode = %o; want 644", mode)
-				}
-			})
-		}
+			}
+			side := readySidecars(t, store)[0]
+			last := side.History[len(side.History)-1]
+			if side.Items != 40 || last.Reason != "the date changed" || (len(side.History) == 2) != (tt.why != "") {
+				t.Errorf("sidecar of %d rows, history %+v; want 40, and what happened to it", side.Items, side.History)
+			}
+			wantNoCSV(t, store, tt.quarantine)
+			if mode := modeOf(t, openFile(t, store)); mode != 0o644 {
+				t.Errorf("mode = %o; want 644", mode)
+			}
+		})
 	}
+}
+
+// A store folder that is exchanged for another takes the rows from then on, and the
+// state says where the others are.
+func TestStoreThatIsExchanged(t *testing.T) {
+	t.Parallel()
+	b := boxtest.New(t, fleet("instant"))
+	store := b.Dir + "/store"
+	s := newSensor(t, b, "n")
+	feed := b.Follow(b.Bus("watch"), []msg.Kind{msg.KindState}, "air-csv")
+	p := b.Start("csvwriter", "air-csv")
+	s.rows(20)
+	waitRows(t, store, 20)
+	if err := os.Rename(store, store+".old"); err != nil {
+		t.Fatal(err)
+	}
+	feed.State("the trouble", func(s msg.State) bool { return strings.Contains(s.Trouble, "was exchanged") })
+	s.rows(20)
+	both := func() []row { return append(rowsIn(t, store), rowsIn(t, store+".old")...) }
+	boxtest.Poll(t, "all rows", func() bool { return len(both()) == 40 })
+	p.Stop()
+	wantOnce(t, both(), map[string]uint64{s.pub.Epoch().String(): 40})
 }
 
 func modeOf(t *testing.T, path string) os.FileMode {
@@ -202,7 +223,7 @@ func TestPaceOfSalvage(t *testing.T) {
 // the stream goes on in a new one, and no row is missing or there twice.
 func TestJournalThatIsDamaged(t *testing.T) {
 	t.Parallel()
-	for _, tt := range []struct{ name, script string }{
+	for i, tt := range []struct{ name, script string }{
 		{"zeros", `n=$(stat -c %s "$j"); head -c $n /dev/zero > "$j"`},
 		{"empty", `: > "$j"`},
 		{"half of it", `truncate -s 40 "$j"`},
@@ -215,54 +236,53 @@ func TestJournalThatIsDamaged(t *testing.T) {
 		{"a link to nothing", `rm "$j"; ln -s /nonexistent "$j"`},
 		{"gone", `rm "$j"`},
 	} {
-		for _, closed := range []bool{false, true} { // a file of the same run is in ready/
-			t.Run(fmt.Sprint(tt.name, closed), func(t *testing.T) {
-				t.Parallel()
-				b := boxtest.New(t, fleet("instant"))
-				store := b.Dir + "/store"
-				s := newSensor(t, b, "n")
-				feed := b.Follow(b.Bus("watch"), []msg.Kind{msg.KindState}, "air-csv")
-				p := b.Start("csvwriter", "air-csv")
-				n, files := 0, 0
-				publish := func(rows int, wall string) {
-					for range rows {
-						s.publish(at(t, wall, time.Hour+time.Duration(n)), float64(n))
-						n++
-					}
+		closed := i%2 == 0 // a file of the same run is in ready/
+		t.Run(fmt.Sprint(tt.name, closed), func(t *testing.T) {
+			t.Parallel()
+			b := boxtest.New(t, fleet("instant"))
+			store := b.Dir + "/store"
+			s := newSensor(t, b, "n")
+			feed := b.Follow(b.Bus("watch"), []msg.Kind{msg.KindState}, "air-csv")
+			p := b.Start("csvwriter", "air-csv")
+			n, files := 0, 0
+			publish := func(rows int, wall string) {
+				for range rows {
+					s.publish(at(t, wall, time.Hour+time.Duration(n)), float64(n))
+					n++
 				}
-				if closed {
-					publish(5, "2026-02-28T12:00:00Z")
-					files++
-				}
-				publish(10, "2026-03-01T12:00:00Z")
-				waitRows(t, store, n)
-				boxtest.Poll(t, "the file before", func() bool { return ready(t, store) >= files })
-				p.Kill()
-				shell(t, store, `j="$s/work/air-csv.journal"; `+tt.script)
-				publish(10, "2026-03-01T13:00:00Z") // meanwhile
-				p = b.Start("csvwriter", "air-csv")
-				waitRows(t, store, n)
-				if tt.name != "gone" {
-					feed.State("the journal in its trouble", func(s msg.State) bool {
-						return s.PID == p.PID() && s.Counters["damaged_journals"] == 1 && strings.Contains(s.Trouble, "journal")
-					})
-				}
-				boxtest.Poll(t, "the file that was open", func() bool { return ready(t, store) >= files+1 })
-				publish(5, "2026-03-01T14:00:00Z")
-				waitRows(t, store, n)
-				p.Stop()
-				p = b.Start("csvwriter", "air-csv")
-				publish(5, "2026-03-01T15:00:00Z")
-				waitRows(t, store, n)
-				p.Stop()
-				wantExactly(t, store, map[string]uint64{s.pub.Epoch().String(): uint64(n)})
-				wantNoLitter(t, store, 1)
-				side := readySidecars(t, store)[files]
-				if side.Source != "reading/air/count" || side.Items != 10 || side.Start.BootID == "" || side.History[0].Reason != "the journal was lost" {
-					t.Errorf("sidecar = %+v; want the 10 rows of the stream that they are of", side)
-				}
-			})
-		}
+			}
+			if closed {
+				publish(5, "2026-02-28T12:00:00Z")
+				files++
+			}
+			publish(10, "2026-03-01T12:00:00Z")
+			waitRows(t, store, n)
+			boxtest.Poll(t, "the file before", func() bool { return ready(t, store) >= files })
+			p.Kill()
+			shell(t, store, `j="$s/work/air-csv.journal"; `+tt.script)
+			publish(10, "2026-03-01T13:00:00Z") // meanwhile
+			p = b.Start("csvwriter", "air-csv")
+			waitRows(t, store, n)
+			if tt.name != "gone" {
+				feed.State("the journal in its trouble", func(s msg.State) bool {
+					return s.PID == p.PID() && s.Counters["damaged_journals"] == 1 && strings.Contains(s.Trouble, "journal")
+				})
+			}
+			boxtest.Poll(t, "the file that was open", func() bool { return ready(t, store) >= files+1 })
+			publish(5, "2026-03-01T14:00:00Z")
+			waitRows(t, store, n)
+			p.Stop()
+			p = b.Start("csvwriter", "air-csv")
+			publish(5, "2026-03-01T15:00:00Z")
+			waitRows(t, store, n)
+			p.Stop()
+			wantExactly(t, store, map[string]uint64{s.pub.Epoch().String(): uint64(n)})
+			wantNoLitter(t, store, 1)
+			side := readySidecars(t, store)[files]
+			if side.Source != "reading/air/count" || side.Items != 10 || side.Start.BootID == "" || side.History[0].Reason != "the journal was lost" {
+				t.Errorf("sidecar = %+v; want the 10 rows of the stream that they are of", side)
+			}
+		})
 	}
 }
 
@@ -371,11 +391,8 @@ func TestOpenFileOfTheVersionBefore(t *testing.T) {
 // the history has, and repeats nothing.
 func TestKilledWhileItSalvages(t *testing.T) {
 	t.Parallel()
-	for n, came := 1, true; came && !t.Failed(); n++ {
-		t.Run(fmt.Sprint(n), func(t *testing.T) { came = killedInSalvage(t, n) })
-		if !came && n < 8 {
-			t.Errorf("it was done after %d calls; want at least 8, or this test does not see them", n-1)
-		}
+	if n := atEachCall(t, killedInSalvage); n < 8 {
+		t.Errorf("it was done after %d calls; want at least 8, or this test does not see them", n)
 	}
 }
 

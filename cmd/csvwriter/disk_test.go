@@ -113,11 +113,13 @@ func TestRowsThatAreNotOnDiskAtTheEnd(t *testing.T) {
 		name          string
 		noCache, ends bool // the sensor does, with its history
 		killed        bool // the next run, as soon as it has written them
+		removed       bool // the open file, when the disk is full
 		says          string
 	}{
-		{name: "kept", ends: true, says: "300 rows are not on disk (seq 10-309 of "},
+		{name: "kept", ends: true, says: " rows are not on disk (seq "},
 		{name: "kept and the next run killed", ends: true, killed: true, says: "kept in "},
 		{name: "kept beside a history", says: "kept in "},
+		{name: "kept of a file that was removed", removed: true, ends: true, says: "310 rows are not on disk (seq 0-309 of "},
 		{name: "no cache_dir", noCache: true, says: "and cannot be kept for the next run either: there is no cache_dir"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -139,6 +141,10 @@ func TestRowsThatAreNotOnDiskAtTheEnd(t *testing.T) {
 			fill(t, store)
 			s.rows(300)
 			feed.State("the trouble", func(s msg.State) bool { return s.Trouble != "" && s.Counters["rows"] == 310 })
+			if tt.removed {
+				shell(t, store, `rm "$f"`)
+				feed.State("the trouble", func(s msg.State) bool { return strings.Contains(s.Trouble, "salvage") })
+			}
 			if tt.ends {
 				if err := bus.Close(); err != nil {
 					t.Fatal(err)

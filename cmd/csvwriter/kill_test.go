@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -127,13 +128,32 @@ func published(t *testing.T, dir *shm.Dir, known map[string]uint64) (epoch strin
 // first file's beginning, in a row, in the turn from one day to the next.
 func TestKilledAtEachCall(t *testing.T) {
 	t.Parallel()
-	n := 0
-	for came := true; came && !t.Failed(); {
-		n++
-		t.Run(fmt.Sprint(n), func(t *testing.T) { came = killedAt(t, n) })
+	if n := atEachCall(t, killedAt); n < 20 {
+		t.Errorf("it was done after %d calls; want at least 20, or this test does not see them", n)
 	}
-	if n < 20 {
-		t.Errorf("it was done after %d calls; want at least 20, or this test does not see them", n-1)
+}
+
+// atEachCall runs a test that is to be killed at the first call, the second and so
+// on, some at a time, until it is done before that. It returns how many calls there were.
+func atEachCall(t *testing.T, killed func(*testing.T, int) (came bool)) (calls int) {
+	t.Helper()
+	const atOnce = 6
+	for n := 0; ; n += atOnce {
+		var came [atOnce]bool
+		t.Run("from "+fmt.Sprint(n+1), func(t *testing.T) {
+			for k := range came {
+				t.Run(fmt.Sprint(n+1+k), func(t *testing.T) {
+					t.Parallel()
+					came[k] = killed(t, n+1+k)
+				})
+			}
+		})
+		if t.Failed() {
+			return 1000
+		}
+		if k := slices.Index(came[:], false); k >= 0 {
+			return n + k
+		}
 	}
 }
 

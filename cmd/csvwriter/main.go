@@ -2,10 +2,13 @@
 //
 //	reading --> row --> <store_dir>/work/<id>.csv --> (the day is over) ready/<id>.csv + sidecar --> file message
 //
-// The columns are time, seq, epoch, boot_ns, synced, and then the sensor's own.
-// time is UTC as the box knew it, and to be trusted where synced is true;
+// The columns are time, seq, epoch, boot_ns, synced, then the sensor's own, and
+// bad. time is UTC as the box knew it, and to be trusted where synced is true;
 // boot_ns orders the rows of one boot whatever the clock did; epoch and seq name
-// the reading. A value that could not be measured is an empty cell.
+// the reading. A value that could not be measured is an empty cell. bad is empty,
+// or says which values are missing or in doubt, and why: "column=reason;
+// column=reason", quoted where it has to be (RFC 4180). A row is one line. Files of
+// versions before have no column bad; an open one is completed, and a new one begun.
 //
 // A file ends when the date of its rows changes, after 24 hours of boot time,
 // at another boot, when the columns change, and at 64 MiB. So a clock that is
@@ -14,14 +17,30 @@
 // Killed and started again, it goes on after the last whole row: a torn one is
 // cut off and counted, and what came meanwhile is fetched from the sensor's
 // history. Nothing is missing and nothing is there twice as long as that
-// history reaches back; what it has lost is counted in the state. An open file
-// that is not what was written, edited or damaged, is moved to quarantine/.
+// history reaches back; what it has lost is counted in the state.
+//
+// Twice a second, and when it is complete, an open file is compared with what was
+// written. When somebody removes, renames, replaces, truncates or edits it, a new
+// one takes its name: with the rows that the old file still has, which includes one
+// that was removed, and with those that the sensor's history or csvwriter itself
+// still has. The state and the log say so, lost_rows counts the others, the log
+// and the sidecar name their numbers, and the damaged part alone goes to
+// quarantine/, as <id>.damaged. An edit made while csvwriter does not run is noticed
+// where a line is no row any more. A file that somebody moved away has its rows
+// twice then: where it is now, and in the new one.
+//
+// The journal in work/ names the open files. One that cannot be read goes to
+// quarantine/; the files in work/ are completed by what they hold, and the streams
+// go on after them. The boot_id of their sidecars is "unknown" where it cannot be
+// told. Files in work/ that a journal should name, and does not, are completed too:
+// if one was moved away and is put back, its rows are sent twice.
 //
 // When the disk is full or fails it says so in its state, keeps up to 16 MiB of
 // rows in memory, about two days of one a second, and tries again each second.
 // Beyond that nothing is read, and the sensor's history holds its share. Told to
-// stop before the disk has them it exits with 1; the next run reads what that
-// history still has.
+// stop before the disk has them it puts them into cache_dir for the next run, says
+// how many there are, and exits with 1. cache_dir is in RAM: a boot loses them. Where
+// it cannot keep them the next run reads what the sensor's history still has.
 //
 // So it does while store_mount is declared and nothing is mounted there: nothing
 // is ever written below a mount point without its disk. When the disk goes while
@@ -30,6 +49,10 @@
 // history has, and drops of that what the disk turns out to have; what is missing
 // in between is counted as lost_rows.
 //
+// Its counters: rows, files; damaged_files and damaged_journals, salvaged_rows,
+// refilled_rows and lost_rows of those; quarantined_files, adopted_files (without a
+// journal), repaired_files and repaired_bytes (torn ends), failed_syncs,
+// unsaved_rows (at the end of a run), malformed_readings.
 // The gauge written_24h_bytes is what it wrote to disk in 24 hours of boot time.
 // A synced row costs an SD card a page or more: flush = "1hz" spares it.
 package main

@@ -68,12 +68,13 @@ type book struct {
 
 	unsaved bool // rows of an earlier run are in cache_dir
 
-	started time.Time
-	noticed time.Time // when a damaged file was last reported
-	checkAt time.Time // when the open files are compared with what was written
-	retry   time.Time // when the disk is tried again; zero when it is well
-	endAt   time.Time // when the ending files are, again
-	idle    time.Time // when files without new rows are looked at
+	started  time.Time
+	noticed  time.Time // when a damaged file was last reported
+	checkAt  time.Time // when the open files are compared with what was written
+	checking bool      // they are, this time
+	retry    time.Time // when the disk is tried again; zero when it is well
+	endAt    time.Time // when the ending files are, again
+	idle     time.Time // when files without new rows are looked at
 }
 
 const (
@@ -201,13 +202,16 @@ func (b *book) keep() {
 	if now.Before(b.retry) {
 		return
 	}
-	b.checkAt = now.Add(checkEvery)
+	if b.checking = !now.Before(b.checkAt); b.checking {
+		b.checkAt = now.Add(checkEvery)
+	}
 	err := b.work(false)
-	if err == nil {
+	if err == nil && b.checking {
 		err = errors.Join(b.checkJournal(), b.dropUnsaved())
 	}
-	if now.Sub(b.noticed) > noticeFor {
+	if !b.noticed.IsZero() && now.Sub(b.noticed) > noticeFor {
 		b.w.TroubleWith("file", nil)
+		b.noticed = time.Time{}
 	}
 	b.settleAdopted(now)
 	if err == nil && !now.Before(b.idle) {
@@ -223,6 +227,8 @@ func (b *book) keep() {
 	if b.spool != nil && !now.Before(b.endAt) {
 		if b.endErr = b.endAll(); b.endErr != nil {
 			b.endAt = now.Add(idleEvery)
+		} else if len(b.adopted) > 0 {
+			b.endAt = b.bindUntil
 		}
 	}
 	b.w.Trouble(errors.Join(err, b.endErr))
@@ -233,6 +239,7 @@ func (b *book) keep() {
 func (b *book) insist(ctx context.Context) error {
 	for {
 		b.w.Gauge("waiting_bytes", float64(b.waiting()))
+		b.checking = true
 		err := b.work(false)
 		b.w.Trouble(errors.Join(err, b.endErr))
 		if err == nil {
@@ -298,7 +305,7 @@ func (b *book) secure(d *day, all bool) (_ *day, err error) {
 	case d.damage != "": // of an earlier run
 	case d.doubted: // its contents say nothing
 		d, err = b.startOver(d)
-	default:
+	case all || b.checking:
 		d.damage, err = b.inspect(d)
 	}
 	if err == nil && d.damage != "" {

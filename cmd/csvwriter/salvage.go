@@ -11,6 +11,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/perch-edge/perch/internal/spool"
 	"github.com/perch-edge/perch/pkg/msg"
 )
@@ -151,10 +153,7 @@ func (b *book) notice(err error) {
 // rewrite writes what can be had of a file to a new one.
 func (b *book) rewrite(d *day) (*day, *damaged, error) {
 	old := &damaged{day: d}
-	lines, err := b.collect(d, old)
-	if err != nil {
-		return nil, nil, err
-	}
+	rows := b.collect(d, old)
 	old.note = fmt.Sprintf("%s: %s; %d rows salvaged, %d from the publisher's history, %d lost", d.name(), d.damage, old.kept, old.refilled, old.lost.len())
 	if old.lost.len() > 0 {
 		old.note += " (seq " + old.lost.text() + ")"
@@ -169,7 +168,10 @@ func (b *book) rewrite(d *day) (*day, *damaged, error) {
 	next := d.draft
 	next.Notes = append(slices.Clone(d.Notes), old.note)
 	fresh := &day{draft: next, file: f, sum: sha256.New(), synced: time.Now()}
-	if err := b.fill(fresh, lines); err != nil {
+	if err = reserve(f, d.size); err == nil {
+		err = b.fill(fresh, rows)
+	}
+	if err != nil {
 		return nil, nil, errors.Join(err, f.Close())
 	}
 	fresh.waiting, fresh.safe = d.waiting, fresh.size
@@ -183,129 +185,155 @@ func (b *book) rewrite(d *day) (*day, *damaged, error) {
 	return fresh, old, nil
 }
 
-// lineRef is a line that a new file takes over, or where it is in the old one.
-type lineRef struct {
-	cursor msg.Cursor
-	text   []byte // nil: it is in the old file
-	off    int64
-	bytes  int
-	from   *day
+// reserve has a full disk refuse a file before it is written: it is tried each
+// second, and a card has only so many writes.
+func reserve(f *os.File, size int64) error {
+	if size == 0 {
+		return nil
+	}
+	err := unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, size)
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EINTR) {
+		return nil
+	}
+	return os.NewSyscallError("fallocate", err)
 }
 
-func (l *lineRef) line() ([]byte, error) {
-	if l.text != nil {
-		return l.text, nil
-	}
-	text := make([]byte, l.bytes)
-	_, err := l.from.file.ReadAt(text, l.off)
-	return text, err
+// rescue is the rows that can be had of a damaged file, in their order.
+type rescue struct {
+	day  *day
+	off  []int64               // where in the old file the line of a row is
+	size []uint32              // its length; 0: it is not there
+	text map[msg.Cursor][]byte // lines from RAM, and from the publisher's history
+	buf  []byte                // a part of the old file
+	at   int64                 // where that is
 }
 
 // collect finds the lines of a damaged file that are what was written, and from
-// the history those that are not, in the order in which they were written.
-func (b *book) collect(d *day, old *damaged) ([]lineRef, error) {
+// the history those that are not.
+func (b *book) collect(d *day, old *damaged) *rescue {
 	n := d.rows.len() - countRows(d.waiting)
-	lines := make([]lineRef, n)
-	found := make([]bool, n)
-	if d.file != nil {
-		st, err := d.file.Stat()
-		if err != nil {
-			return nil, fmt.Errorf("look at it: %w", err)
-		}
-		first := true
-		head := d.head()
-		err = eachLine(d.file, st.Size(), b.w.Progress, func(off int64, line []byte) {
-			if first {
-				first = false
-				if string(line) == head {
-					return
-				}
-			}
-			if at, err := parseRow(line, len(d.Columns), d.Format); err == nil {
-				i, ok := d.rows.find(cursorOf(at))
-				if ok && i < n && !found[i] && d.rows.sums[i] == sumOf(line) {
-					lines[i], found[i] = lineRef{cursor: cursorOf(at), off: off, bytes: len(line), from: d}, true
-					old.kept++
-					return
-				}
-			}
-			old.parts = addExtent(old.parts, off, off+int64(len(line)))
-		})
-		if err != nil {
-			b.w.Log.Warn("a damaged file cannot be read on", "file", d.name(), "err", err)
-		}
+	r := &rescue{day: d, off: make([]int64, n), size: make([]uint32, n), text: map[msg.Cursor][]byte{}}
+	if err := b.findLines(r, old); err != nil {
+		b.w.Log.Warn("a damaged file cannot be read on", "file", d.name(), "err", err)
 	}
 	// The last ones are still in RAM.
 	for i, text := n-countRows(d.since), d.since; len(text) > 0; i++ {
 		line := text[:lineEnd(text)]
-		if text = text[len(line):]; i >= 0 && !found[i] {
-			lines[i], found[i] = lineRef{cursor: d.rows.cursor(i), text: line}, true
+		if text = text[len(line):]; i >= 0 && r.size[i] == 0 {
+			r.text[d.rows.cursor(i)] = line
 			old.kept++
 		}
 	}
 	var missing rowLog
-	for i := range n {
-		if !found[i] {
-			missing.add(d.rows.cursor(i), d.rows.sums[i])
+	for i, size := range r.size {
+		if c := d.rows.cursor(i); size == 0 && r.text[c] == nil {
+			missing.add(c, 0)
 		}
 	}
 	missing.append(&d.missing)
-	again, err := b.refill(d, &missing)
-	if err != nil {
-		return nil, err
-	}
-	old.refilled = len(again)
-	return b.merge(d, old, lines, found, &missing, again), nil
-}
-
-// merge puts the lines in order, and counts what is not there.
-func (b *book) merge(d *day, old *damaged, lines []lineRef, found []bool, missing *rowLog, again map[msg.Cursor][]byte) []lineRef {
+	old.refilled = b.refill(r, &missing)
 	for i := range missing.len() {
-		if c := missing.cursor(i); again[c] == nil {
+		if c := missing.cursor(i); r.text[c] == nil {
 			old.lost.add(c, 0)
 		}
 	}
-	all := make([]lineRef, 0, len(lines)+len(again))
-	gaps := d.missing.spans
-	for i, l := range lines {
-		c := d.rows.cursor(i)
-		// What the scan missed before this row goes before it.
+	return r
+}
+
+// findLines looks in the file itself.
+func (b *book) findLines(r *rescue, old *damaged) error {
+	d := r.day
+	st, err := d.file.Stat()
+	if err != nil {
+		return err
+	}
+	head := d.head()
+	return eachLine(d.file, st.Size(), b.w.Progress, func(off int64, line []byte) {
+		if off == 0 && string(line) == head {
+			return
+		}
+		if at, err := parseRow(line, len(d.Columns), d.Format); err == nil {
+			i, ok := d.rows.find(cursorOf(at))
+			if ok && i < len(r.size) && r.size[i] == 0 && d.rows.sums[i] == sumOf(line) {
+				r.off[i], r.size[i] = off, uint32(len(line))
+				old.kept++
+				return
+			}
+		}
+		old.parts = addExtent(old.parts, off, off+int64(len(line)))
+	})
+}
+
+// each visits the rows in order. What the file lacked before a row when it was
+// opened goes before that.
+func (r *rescue) each(visit func(c msg.Cursor, line []byte) error) error {
+	gaps := r.day.missing.spans
+	for i := range r.size {
+		c := r.day.rows.cursor(i)
 		for len(gaps) > 0 && gaps[0].epoch == c.Epoch && gaps[0].first < c.Seq {
-			all = appendSpan(all, gaps[0], again)
+			if err := r.span(gaps[0], visit); err != nil {
+				return err
+			}
 			gaps = gaps[1:]
 		}
-		if found[i] {
-			all = append(all, l)
-		} else if text := again[c]; text != nil {
-			all = append(all, lineRef{cursor: c, text: text})
+		line, err := r.line(i, c)
+		if err == nil && line != nil {
+			err = visit(c, line)
+		}
+		if err != nil {
+			return err
 		}
 	}
 	for _, gap := range gaps {
-		all = appendSpan(all, gap, again)
-	}
-	return all
-}
-
-func appendSpan(all []lineRef, r span, again map[msg.Cursor][]byte) []lineRef {
-	for k := range r.n {
-		c := msg.Cursor{Epoch: r.epoch, Seq: r.first + msg.Seq(k)}
-		if text := again[c]; text != nil {
-			all = append(all, lineRef{cursor: c, text: text})
+		if err := r.span(gap, visit); err != nil {
+			return err
 		}
 	}
-	return all
+	return nil
 }
 
-// refill fetches rows from the publisher's history.
-func (b *book) refill(d *day, missing *rowLog) (map[msg.Cursor][]byte, error) {
-	again := map[msg.Cursor][]byte{}
-	if b.in == nil || d.Topic == "" {
-		return again, nil
+func (r *rescue) span(s span, visit func(msg.Cursor, []byte) error) error {
+	for k := range s.n {
+		c := msg.Cursor{Epoch: s.epoch, Seq: s.first + msg.Seq(k)}
+		if text := r.text[c]; text != nil {
+			if err := visit(c, text); err != nil {
+				return err
+			}
+		}
 	}
-	for _, r := range missing.spans {
-		err := b.in.Replay(d.Topic, r.epoch, r.first, r.first+msg.Seq(r.n-1), func(m msg.Message) {
+	return nil
+}
+
+// line is the line of a row; nil where it is lost. It is good until the next call.
+func (r *rescue) line(i int, c msg.Cursor) ([]byte, error) {
+	size, from := int(r.size[i]), r.off[i]
+	if size == 0 {
+		return r.text[c], nil
+	}
+	if skip := from - r.at; r.buf == nil || skip < 0 || skip+int64(size) > int64(len(r.buf)) {
+		if r.buf == nil {
+			r.buf = make([]byte, lineBytes)
+		}
+		n, err := r.day.file.ReadAt(r.buf[:lineBytes], from)
+		if n < size {
+			return nil, fmt.Errorf("read row %d: %w", c.Seq, err)
+		}
+		r.buf, r.at = r.buf[:n], from
+	}
+	return r.buf[from-r.at:][:size], nil
+}
+
+// refill fetches rows from the publisher's history, and says how many.
+func (b *book) refill(r *rescue, missing *rowLog) (rows int) {
+	d := r.day
+	if b.in == nil || d.Topic == "" {
+		return 0
+	}
+	for _, s := range missing.spans {
+		err := b.in.Replay(d.Topic, s.epoch, s.first, s.first+msg.Seq(s.n-1), func(m msg.Message) {
 			if got, err := m.Reading(); err == nil && slices.Equal(got.Columns, d.Columns) {
-				again[msg.Cursor{Epoch: got.Epoch, Seq: got.Seq}] = appendRow(nil, &got, d.Format)
+				r.text[msg.Cursor{Epoch: got.Epoch, Seq: got.Seq}] = appendRow(nil, &got, d.Format)
+				rows++
 			}
 		})
 		if err != nil {
@@ -313,53 +341,45 @@ func (b *book) refill(d *day, missing *rowLog) (map[msg.Cursor][]byte, error) {
 		}
 		b.w.Progress()
 	}
-	return again, nil
+	return rows
 }
 
-// fill writes lines to a new file, and syncs it.
-func (b *book) fill(d *day, lines []lineRef) error {
-	if len(lines) == 0 {
-		return nil
-	}
+// fill writes the rows to a new file, and syncs it.
+func (b *book) fill(d *day, from *rescue) error {
 	w := bufio.NewWriterSize(io.MultiWriter(d.file, d.sum), 64<<10)
-	put := func(text []byte) error {
-		n, err := w.Write(text)
-		d.size += int64(n)
-		return err
-	}
-	if err := put([]byte(d.head())); err != nil {
-		return err
-	}
-	for i, l := range lines {
-		text, err := l.line()
-		if err != nil {
-			return err
+	err := from.each(func(c msg.Cursor, line []byte) error {
+		at, err := parseRow(line, len(d.Columns), d.Format)
+		if err == nil && cursorOf(at) != c {
+			err = errTorn
 		}
-		if err := put(text); err != nil {
-			return err
-		}
-		d.rows.add(l.cursor, sumOf(text))
-		at, err := parseRow(text, len(d.Columns), d.Format)
 		if err != nil { // changed while it was copied
-			return fmt.Errorf("row %d: %w", l.cursor.Seq, err)
+			return fmt.Errorf("row %d: %w", c.Seq, err)
 		}
 		at.BootID = d.First.BootID
-		if d.end = at; i == 0 {
+		if d.end = at; d.rows.len() == 0 {
 			d.start = at
+			n, err := w.WriteString(d.head())
+			if d.size += int64(n); err != nil {
+				return err
+			}
 		}
-		if i%4096 == 0 {
+		d.rows.add(c, sumOf(line))
+		if d.rows.len()%4096 == 0 {
 			b.w.Progress()
 		}
-	}
-	if err := w.Flush(); err != nil {
+		n, err := w.Write(line)
+		d.size += int64(n)
 		return err
+	})
+	if err == nil {
+		err = w.Flush()
+	}
+	if err == nil {
+		err = d.file.Sync()
 	}
 	b.meter.rows += d.size
-	if err := d.file.Sync(); err != nil {
-		return err
-	}
 	d.watch.touched(d.file)
-	return nil
+	return err
 }
 
 // replace gives the new file the name of the damaged one. The damaged part of that,

@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/perch-edge/perch/internal/spool"
+	"github.com/perch-edge/perch/pkg/msg"
 )
 
 // Rows that the disk does not take before the end of a run are kept in cache_dir
@@ -72,16 +73,12 @@ func (b *book) unsavedRows() (rows []*day, all rowLog) {
 func (b *book) readOut(d *day) *day {
 	h := &day{draft: d.draft}
 	old := &damaged{day: d}
-	lines, err := b.collect(d, old)
+	err := b.collect(d, old).each(func(_ msg.Cursor, line []byte) error {
+		h.waiting = append(h.waiting, line...)
+		return nil
+	})
 	if err != nil {
 		b.w.Log.Warn("a removed file cannot be read", "file", d.name(), "err", err)
-	}
-	for _, l := range lines {
-		text, err := l.line()
-		if err != nil {
-			continue
-		}
-		h.waiting = append(h.waiting, text...)
 	}
 	h.waiting = append(h.waiting, d.waiting...)
 	return h

@@ -32,6 +32,9 @@ func NewStore(dir, mount string, states ...State) *Store {
 	return &Store{dir: filepath.Clean(dir), mount: mount, states: states}
 }
 
+// Mount is the mount point that the store must be on; "" is whatever is there.
+func (s *Store) Mount() string { return s.mount }
+
 // Spool is the open store. It fails with ErrNotMounted while the mount is not
 // there; call it before each use, and do not keep what it returns. A file that is
 // held may outlive it: where the disk is another one its steps fail with
