@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -280,9 +281,17 @@ func TestSecondInterruptKillsAtOnce(t *testing.T) {
 	b.wantNothingLeft()
 }
 
+func skipWithoutHangup(t *testing.T) {
+	t.Helper()
+	if signal.Ignored(syscall.SIGHUP) {
+		t.Skip("SIGHUP is ignored, as by nohup(1): programs that are started here ignore it too")
+	}
+}
+
 // A terminal that closes sends SIGHUP twice: by the kernel, and by its shell.
 func TestClosedTerminalStopsTheFleetInOrder(t *testing.T) {
 	t.Parallel()
+	skipWithoutHangup(t)
 	trace := filepath.Join(shortDir(t), "trace")
 	b := newBox(t, strings.ReplaceAll(chain, "TRACE", trace))
 	r := b.up()
