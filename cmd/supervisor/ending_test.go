@@ -121,3 +121,15 @@ func TestFailedStartKeepsHistories(t *testing.T) {
 		t.Errorf("down = %v\n%s; want that the history is still kept", err, out)
 	}
 }
+
+// What is older than a history holds is not kept, and that is said.
+func TestKeptHistoriesSayWhatTheyHold(t *testing.T) {
+	e := &Ending{ShmDir: "/dev/shm/perch", Failed: []Failed{{"csv", "failed"}}, Kept: []Kept{
+		{Topic: "reading/air/environment", For: []string{"csv"}, Messages: 1024, Sent: 172800, Bytes: 2 << 20},
+		{Topic: "reading/soil/water", For: []string{"csv", "send"}, Messages: 5, Sent: 5, Bytes: 1 << 20}}}
+	want := "not all ended well: csv failed; the last 1024 of 172800 messages of reading/air/environment, the last 5 messages of reading/soil/water " +
+		"are kept in /dev/shm/perch for csv, send (3.0M of RAM): the next supervisor up reads them, supervisor down --discard removes them"
+	if got := e.err().Error(); got != want {
+		t.Errorf("err() = %s; want %s", got, want)
+	}
+}

@@ -388,6 +388,26 @@ func TestOneWorkerIsStoppedAndStarted(t *testing.T) {
 	}
 }
 
+// An order is carried out although the worker still waits for its readers.
+func TestWaitingWorkerTakesOrders(t *testing.T) {
+	t.Parallel()
+	b := newBox(t, strings.Replace(pair, "BEHAVE", "never", 1))
+	b.up("--start-deadline", "10m")
+	b.untilPhase("csv", Starting)
+	if w := b.worker("air"); w.Phase != Waiting {
+		t.Fatalf("air is %s; want waiting", w.Phase)
+	}
+	for _, step := range []struct {
+		verb string
+		want Phase
+	}{{"stop", Stopped}, {"start", Ready}} {
+		if out, err := b.supervisor(step.verb, b.file, "air"); err != nil {
+			t.Fatal(out, err)
+		}
+		b.untilPhase("air", step.want)
+	}
+}
+
 func TestTwoSupervisorsAreRefused(t *testing.T) {
 	t.Parallel()
 	b := newBox(t, "[sensor.air]\nprogram = \"fake-sensor\"\n")
