@@ -142,11 +142,21 @@ func (c *child) run(ctx context.Context) {
 	}
 }
 
-// awaitReaders waits until those who read from it are ready, or have tried.
+// awaitReaders waits until those who read from it are ready, or have tried, or a
+// person wants it started. One that is stopped meanwhile keeps its sources waiting
+// no longer.
 func (c *child) awaitReaders(ctx context.Context) bool {
 	for _, r := range c.readers {
 		select {
 		case <-r.settled:
+		case o := <-c.orders:
+			close(o.done)
+			if o.verb != "stop" {
+				return true
+			}
+			c.enter(Stopped)
+			c.settle()
+			return c.rest(ctx, pause{ordered: true})
 		case <-ctx.Done():
 			return false
 		}
@@ -392,6 +402,10 @@ func (c *child) do(ctx context.Context, verb string) error {
 	case <-ctx.Done():
 		return fmt.Errorf("%s %s: %w", verb, c.entry.Name, ctx.Err())
 	}
-	<-o.done
-	return nil
+	select {
+	case <-o.done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("%s %s: it is still stopping: %w", verb, c.entry.Name, ctx.Err())
+	}
 }

@@ -35,6 +35,7 @@ type Kept struct {
 	Ring     shm.Name  `json:"ring"`
 	For      []string  `json:"for"` // readers
 	Messages uint64    `json:"messages"`
+	Sent     uint64    `json:"sent"` // by the last run of the publisher; more than messages where older ones were overwritten
 	Bytes    uint64    `json:"bytes"`
 }
 
@@ -131,7 +132,7 @@ func keptFor(shmDir string, unread map[string][]string) (kept []Kept) {
 			continue
 		}
 		kept = append(kept, Kept{Topic: s.Topic, Ring: s.Ring.Name, For: unread[string(source)],
-			Messages: min(s.Ring.Published, uint64(s.Ring.Slots)), Bytes: bytesOf(shmDir, s.Ring.Name)})
+			Messages: min(s.Ring.Published, uint64(s.Ring.Slots)), Sent: s.Ring.Published, Bytes: bytesOf(shmDir, s.Ring.Name)})
 	}
 	return kept
 }
@@ -212,7 +213,11 @@ func keptText(shmDir string, kept []Kept) string {
 		for _, name := range k.For {
 			readers[name] = true
 		}
-		parts = append(parts, fmt.Sprintf("the last %d messages of %s", k.Messages, k.Topic))
+		amount := fmt.Sprint(k.Messages)
+		if k.Sent > k.Messages {
+			amount = fmt.Sprintf("%d of %d", k.Messages, k.Sent)
+		}
+		parts = append(parts, fmt.Sprintf("the last %s messages of %s", amount, k.Topic))
 	}
 	return fmt.Sprintf("%s are kept in %s for %s (%s of RAM): the next supervisor up reads them, supervisor down --discard removes them",
 		strings.Join(parts, ", "), shmDir, strings.Join(slices.Sorted(maps.Keys(readers)), ", "), size(bytes))

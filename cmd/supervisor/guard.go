@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -138,14 +139,19 @@ func supervisorsOf(runDir string) (pids []int) {
 	} else if real, err := filepath.EvalSymlinks(filepath.Dir(runDir)); err == nil {
 		names[filepath.Join(real, filepath.Base(runDir), lockName)] = true
 	}
-	links, _ := filepath.Glob("/proc/[0-9]*/fd/*") // the pattern is right
-	for _, link := range links {
-		file, err := os.Readlink(link)
-		if err != nil || !names[strings.TrimSuffix(file, " (deleted)")] {
-			continue
+	own, _ := os.ReadFile("/proc/self/comm")
+	processes, _ := filepath.Glob("/proc/[0-9]*") // the pattern is right
+	for _, process := range processes {
+		pid, err := strconv.Atoi(filepath.Base(process))
+		comm, commErr := os.ReadFile(process + "/comm")
+		if err != nil || commErr != nil || pid == os.Getpid() || string(comm) != string(own) {
+			continue // it has ended, or is another program
 		}
-		pid, err := strconv.Atoi(strings.Split(link, "/")[2])
-		if err == nil && pid != os.Getpid() && lockfile.HolderOf(link) == pid {
+		links, _ := filepath.Glob(process + "/fd/*")
+		if slices.ContainsFunc(links, func(link string) bool {
+			file, err := os.Readlink(link)
+			return err == nil && names[strings.TrimSuffix(file, " (deleted)")] && lockfile.HolderOf(link) == pid
+		}) {
 			pids = append(pids, pid)
 		}
 	}

@@ -198,7 +198,7 @@ func (b *box) untilPhase(name string, want Phase) Worker {
 // until polls for a condition that other processes bring about.
 func (b *box) until(what string, atMost time.Duration, is func() bool) {
 	b.t.Helper()
-	for deadline := time.Now().Add(atMost); !is(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(atMost); !is(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			b.t.Fatalf("not after %v: %s\n%s", atMost, what, b.logs())
 		}

@@ -258,6 +258,7 @@ func TestInterrupts(t *testing.T) { // not parallel: signals are the process's
 		{"service manager", false, []unix.Signal{unix.SIGTERM, unix.SIGHUP}, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			skipWithoutHangup(t)
 			ctx, killed, done := interrupts(t.Context(), tt.detached)
 			defer done()
 			for _, s := range tt.signals {

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -161,7 +162,11 @@ func sweep(root *os.Root, runDir, shmDir string, keep func(shm.Name) bool) (s sw
 	if err := s.processes(rec, runDir); err != nil {
 		return s, err
 	}
-	return s, errors.Join(s.rings(shmDir, keep), s.files(root))
+	err = errors.Join(s.rings(shmDir, keep), s.files(root))
+	if len(rec.Processes) == 0 { // such as one that was left on purpose, for what is kept
+		s.Files = slices.DeleteFunc(s.Files, func(name string) bool { return name == recordName })
+	}
+	return s, err
 }
 
 func (s *swept) processes(rec recorded, runDir string) error {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -282,9 +283,17 @@ func TestSecondInterruptKillsAtOnce(t *testing.T) {
 	b.wantNothingLeft()
 }
 
+func skipWithoutHangup(t *testing.T) {
+	t.Helper()
+	if signal.Ignored(syscall.SIGHUP) {
+		t.Skip("SIGHUP is ignored, as by nohup(1): programs that are started here ignore it too")
+	}
+}
+
 // A terminal that closes sends SIGHUP twice: by the kernel, and by its shell.
 func TestClosedTerminalStopsTheFleetInOrder(t *testing.T) {
 	t.Parallel()
+	skipWithoutHangup(t)
 	trace := filepath.Join(shortDir(t), "trace")
 	b := newBox(t, strings.ReplaceAll(chain, "TRACE", trace))
 	r := b.up()
@@ -378,6 +387,26 @@ func TestOneWorkerIsStoppedAndStarted(t *testing.T) {
 	out, err := b.supervisor("stop", "--run-dir", b.run, "ari")
 	if codeOf(err) != 1 || !strings.Contains(out, `did you mean "air"?`) {
 		t.Errorf("stop ari = %v\n%s; want exit code 1 and the nearest name", err, out)
+	}
+}
+
+// An order is carried out although the worker still waits for its readers.
+func TestWaitingWorkerTakesOrders(t *testing.T) {
+	t.Parallel()
+	b := newBox(t, strings.Replace(pair, "BEHAVE", "never", 1))
+	b.up("--start-deadline", "10m")
+	b.untilPhase("csv", Starting)
+	if w := b.worker("air"); w.Phase != Waiting {
+		t.Fatalf("air is %s; want waiting", w.Phase)
+	}
+	for _, step := range []struct {
+		verb string
+		want Phase
+	}{{"stop", Stopped}, {"start", Ready}} {
+		if out, err := b.supervisor(step.verb, b.file, "air"); err != nil {
+			t.Fatal(out, err)
+		}
+		b.untilPhase("air", step.want)
 	}
 }
 
