@@ -370,6 +370,14 @@ func TestTrial(t *testing.T) {
 	if got := held(); got != leastTrial {
 		t.Errorf("after a long good run: %d held back; want %d", got, leastTrial)
 	}
+	for range 100 {
+		must(t, tr.frame())
+	}
+	tr.failed(why, now)
+	tr.start(now)
+	if got := held(); got != leastTrial+1+100 { // held counts the frame after
+		t.Errorf("after %d frames of a run: %d held back; want as many", leastTrial+101, got)
+	}
 	tr.failed(errSilent, now)
 	tr.start(now)
 	if got := held(); got != 0 {

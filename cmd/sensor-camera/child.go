@@ -87,8 +87,9 @@ func (c *child) ended(ctx context.Context, err error) error {
 			err = fmt.Errorf("%s: exit status 0, and no more pictures", c.command.Argv[0])
 		}
 	} else {
+		words := process.Words() // and not what it says to being stopped
 		process.Stop()
-		err = &ffmpeg.ExitError{Program: c.command.Argv[0], Err: err, Words: process.Words()}
+		err = &ffmpeg.ExitError{Program: c.command.Argv[0], Err: err, Words: words}
 	}
 	return fmt.Errorf("%w: %w", errBroken, err)
 }

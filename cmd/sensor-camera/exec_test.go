@@ -236,6 +236,27 @@ func TestExecOfPaddedRows(t *testing.T) {
 	}
 }
 
+// rpicam-vid pads rows of yuv420, which needs no key.
+func TestExecKnowsThePaddingOfRpicam(t *testing.T) {
+	t.Parallel()
+	program := filepath.Join(t.TempDir(), "rpicam-vid")
+	must(t, os.WriteFile(program, []byte("#!/bin/sh\nexec frames \"$@\"\n"), 0o700))
+	b := newBox(t, fmt.Sprintf(`input = "exec:"
+		command = [%q, "208x128", "yuv420", "100", "pad:256"]
+		[sensor.porch.stream.video]
+		size = "208x128"
+		slots = 200`, program))
+	r := b.frames()
+	b.start()
+	for i := range 10 {
+		f := r.next()
+		if n := number(t, f); n != uint64(i) || f.Planes[0].Stride != 256 {
+			t.Fatalf("frame %d has the number %d, planes %v; want rows of 256 bytes", i, n, f.Planes)
+		}
+		f.Release()
+	}
+}
+
 // What a command says is in the trouble, wherever it says it, and is no picture.
 func TestExecsLastWordsOnStandardOutput(t *testing.T) {
 	for _, format := range []string{"yuv420", "mjpeg"} {

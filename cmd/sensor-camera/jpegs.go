@@ -90,6 +90,17 @@ func complete(got shot, slot []byte, n int, ended bool) shot {
 	return got
 }
 
+// buffered is the picture in a driver's buffer that was copied to slot[:n]; what
+// drivers pad it with does not count.
+func buffered(got shot, slot []byte, n int) shot {
+	length, ended, err := mjpeg.Length(slot[:n])
+	if err != nil {
+		got.corrupt = err
+		return got
+	}
+	return complete(got, slot, length, ended)
+}
+
 func (j *jpegFrames) more(ctx context.Context, dst []byte) (int, error) {
 	if j.over != nil {
 		return 0, j.over

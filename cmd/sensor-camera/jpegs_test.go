@@ -222,6 +222,32 @@ func TestPicturesGetTheirHuffmanTables(t *testing.T) {
 	}
 }
 
+// A driver's buffer may be padded, and its picture may lack tables and end marker.
+func TestPicturesInDriversBuffers(t *testing.T) {
+	one, err := draw(pixel.MJPEG, pixel.Size{Width: 96, Height: 64}, 1)
+	must(t, err)
+	bare := withoutTables(t, one)
+	zeros := make([]byte, 3000)
+	for name, buffer := range map[string][]byte{
+		"whole": one, "padded": slices.Concat(one, zeros), "without tables": slices.Concat(bare, zeros),
+		"without an end": bare[:len(bare)-2], "without an end, padded": slices.Concat(bare[:len(bare)-2], zeros),
+	} {
+		slot := slices.Concat(buffer, make([]byte, mjpeg.MostAdded))
+		got := buffered(shot{}, slot, len(buffer))
+		if got.corrupt != nil {
+			t.Errorf("%s: %v; want a picture", name, got.corrupt)
+		} else if _, err := jpeg.Decode(bytes.NewReader(slot[:got.bytes])); err != nil || got.bytes > len(one)+mjpeg.MostAdded {
+			t.Errorf("%s: %d bytes, image/jpeg: %v; want a picture", name, got.bytes, err)
+		}
+		if unended := strings.Contains(name, "without an end"); got.unended != unended {
+			t.Errorf("%s: unended = %v; want %v", name, got.unended, unended)
+		}
+	}
+	if got := buffered(shot{}, one, 300); got.corrupt == nil {
+		t.Error("a picture cut in its header is no corrupt frame")
+	}
+}
+
 // withoutTables removes a picture's Huffman tables (DHT, 0xffc4).
 func withoutTables(t *testing.T, picture []byte) []byte {
 	t.Helper()

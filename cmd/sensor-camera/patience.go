@@ -72,6 +72,7 @@ type trial struct {
 	why   *alignError // of the last run that was out of step
 	least int         // frames that the next run has to give before they are believed
 	left  int         // of them
+	seen  int         // frames of this run
 }
 
 const (
@@ -80,10 +81,11 @@ const (
 	forgotten  = time.Minute // a run as long as that makes up for the one before
 )
 
-func (t *trial) start(now time.Time) { t.begun, t.left = now, t.least }
+func (t *trial) start(now time.Time) { t.begun, t.left, t.seen = now, t.least, 0 }
 
 // frame says why a frame is not to be published yet.
 func (t *trial) frame() error {
+	t.seen++
 	if t.left == 0 {
 		return nil
 	}
@@ -94,10 +96,13 @@ func (t *trial) frame() error {
 // failed notes how a run ended.
 func (t *trial) failed(err error, now time.Time) {
 	if why := (*alignError)(nil); errors.As(err, &why) {
-		if now.Sub(t.begun) > forgotten {
-			t.least = 0
+		switch {
+		case t.least == 0 || now.Sub(t.begun) > forgotten:
+			t.least = leastTrial
+		default: // as long as it took to notice
+			t.least = min(max(2*t.least, t.seen), mostTrial)
 		}
-		t.why, t.least = why, min(max(2*t.least, leastTrial), mostTrial)
+		t.why = why
 		return
 	}
 	if t.left == 0 { // it gave good frames, and ended for another reason

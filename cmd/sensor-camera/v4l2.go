@@ -127,12 +127,7 @@ func (d *device) shot(frame v4l2cam.Frame, slot []byte) shot {
 	if frame.Corrupt {
 		got.corrupt = errors.New(frame.Reason)
 	} else if d.mjpeg {
-		n, ended, err := mjpeg.Length(slot[:frame.Bytes])
-		if err != nil {
-			got.corrupt = err
-			return got
-		}
-		got = complete(got, slot, n, ended)
+		got = buffered(got, slot, frame.Bytes)
 	}
 	return got
 }
