@@ -65,7 +65,6 @@ type Session struct {
 	client *gortsplib.Client
 	done   chan struct{} // the client has ended
 	media  *description.Media
-	typ    uint8 // payload type
 	codec  *codec
 	hz     float64 // by the description
 	udp    bool
@@ -75,9 +74,12 @@ type Session struct {
 	parts     [][]byte
 	started   time.Duration // when its first packet came
 	rtp       uint32
+	ntp       time.Time // of its capture, by the camera's wall clock
+	hasNTP    bool
 	begunUnit bool
 	lost      bool // packets were lost since the last unit
 	late      bool // the marker bit does not end units
+	marked    bool // it has been seen
 	lastRTP   uint32
 	lastPTS   time.Duration
 	interval  time.Duration // between pictures, usually
@@ -168,7 +170,11 @@ func open(ctx context.Context, cfg Config, udp bool, tlsConfig *tls.Config) (*Se
 	s.done = make(chan struct{})
 	go func() {
 		defer close(s.done)
-		s.fail(s.client.Wait())
+		err := s.client.Wait()
+		if !s.codec.whole && len(s.parts) > 0 && (s.late || !s.marked) {
+			s.unit(cfg.Now()) // nothing else tells that it is complete
+		}
+		s.fail(err)
 	}()
 	return s, nil
 }
@@ -182,7 +188,7 @@ func (s *Session) setUp() error {
 	if err != nil {
 		return err
 	}
-	s.media, s.typ, s.codec, s.hz = media, forma.PayloadType(), codec, frameRate(response.Body)
+	s.media, s.codec, s.hz = media, codec, frameRate(response.Body)
 	s.line = timeline{rate: max(forma.ClockRate(), 1), warn: s.warn}
 	if _, err := s.client.Setup(desc.BaseURL, media, 0, 0); err != nil {
 		return err
@@ -241,6 +247,7 @@ func (s *Session) packet(pkt *rtp.Packet) {
 	}
 	if !s.begunUnit {
 		s.begunUnit, s.rtp, s.started = true, pkt.Timestamp, now.Boot
+		s.ntp, s.hasNTP = s.client.PacketNTP(s.media, pkt)
 	}
 	parts, err := s.codec.packet(pkt)
 	if err != nil && !errors.Is(err, errMore) { // the unit has a hole
@@ -248,6 +255,7 @@ func (s *Session) packet(pkt *rtp.Packet) {
 		return
 	}
 	s.parts = append(s.parts, parts...)
+	s.marked = s.marked || pkt.Marker
 	if len(s.parts) > 0 && (s.codec.whole || pkt.Marker && !s.late) {
 		s.unit(now)
 		s.parts, s.begunUnit = nil, false
@@ -278,9 +286,8 @@ func (s *Session) unit(now clock.Stamp) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	ntp, hasNTP := s.client.PacketNTP(s.media, &rtp.Packet{Header: rtp.Header{PayloadType: s.typ, Timestamp: s.rtp}})
-	lag := now.Wall.Add(s.started - now.Boot).Sub(ntp)
-	m := s.line.observe(s.rtp, s.started, lag, hasNTP)
+	lag := now.Wall.Add(s.started - now.Boot).Sub(s.ntp)
+	m := s.line.observe(s.rtp, s.started, lag, s.hasNTP)
 	s.count(m)
 	s.lastRTP, s.any = s.rtp, true
 	s.settle(m)

@@ -1,6 +1,7 @@
 package rtspcam
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -27,6 +28,7 @@ import (
 	"github.com/bluenviron/gortsplib/v5/pkg/description"
 	"github.com/bluenviron/gortsplib/v5/pkg/format"
 	"github.com/bluenviron/gortsplib/v5/pkg/liberrors"
+	"github.com/bluenviron/gortsplib/v5/pkg/sdpunmarshaler"
 	"github.com/pion/rtp"
 	"go.uber.org/goleak"
 
@@ -254,6 +256,60 @@ func TestLostPacketsAreCounted(t *testing.T) {
 		u := next(t, s)
 		if got := u.Data[len(u.Data)-1]; got != want.n || u.Missed != want.missed {
 			t.Errorf("picture %d, missed %d; want %d, missed %d", got, u.Missed, want.n, want.missed)
+		}
+	}
+}
+
+// Cameras that never set the marker bit, and that set it for each slice.
+func TestMarkersThatMeanNothing(t *testing.T) {
+	t.Parallel()
+	second := func(n byte) []byte { return []byte{0x41, 0x2a, n} } // a slice that is not the first
+	for name, marker := range map[string]bool{"never": false, "each slice": true} {
+		c := startServer(t, &server{tcp: true})
+		c.play = func(send func(uint16, uint32, bool, []byte)) {
+			seq := uint16(0)
+			for i := range uint32(6) {
+				first := slice(byte(i))
+				if i == 0 {
+					first = idr(0)
+				}
+				for _, nalu := range [][]byte{first, second(byte(i))} {
+					send(seq, i*9000, marker, nalu)
+					seq++
+				}
+			}
+		}
+		s := openSession(t, c.config(t, ""))
+		for i := range byte(5) {
+			u := next(t, s)
+			whole := bytes.HasSuffix(u.Data, append([]byte{0, 0, 0, 1}, second(i)...))
+			if got := u.Data[len(u.Data)-1]; got != i || !whole && (!marker || i > 0) { // by the first one it is learned
+				t.Errorf("%s: unit %d is %x; want picture %d whole", name, i, u.Data, i)
+			}
+		}
+		if name == "never" {
+			s.client.Close()
+			if u := next(t, s); u.Data[len(u.Data)-1] != 5 {
+				t.Errorf("the last unit is %x; want picture 5", u.Data)
+			}
+		}
+	}
+}
+
+// Descriptions of real cameras that break the standard: go2rtc 1663, mediamtx 227.
+func TestDescriptionsOfRealCameras(t *testing.T) {
+	t.Parallel()
+	for _, lines := range []string{
+		"v=0|o=- 1001 1 IN|s=VCP IPC Realtime stream|m=video 0 RTP/AVP 105|c=IN|a=control:rtsp://192.168.0.60/media/video1/video|a=rtpmap:105 H264/90000|a=fmtp:105 profile-level-id=640032; packetization-mode=1; sprop-parameter-sets=Z2QAMqw7UBQAWtCAAAH0AABhqEI=,aOqPLA==|a=recvonly",
+		"v=0|o=- 1109162014219182 0 IN IP4 0.0.0.0|s=HIK Media Server V3.4.96|i=HIK Media Server Session Description : standard|e=NONE|c=IN c=IN IP4 0.0.0.0|t=0 0|a=control:*|m=video 0 RTP/AVP 96|i=Video Media|a=rtpmap:96 H264/90000|a=fmtp:96 profile-level-id=4D0014;packetization-mode=0|a=control:trackID=1",
+	} {
+		body := strings.ReplaceAll(lines, "|", "\r\n") + "\r\n"
+		sdp, err := sdpunmarshaler.Unmarshal([]byte(body))
+		must(t, err)
+		var desc description.Session
+		must(t, desc.Unmarshal2(sdp))
+		if _, _, codec, err := choose(&desc); err != nil || codec.name != "H264" {
+			t.Errorf("choose(%s) = %v, %v; want its H.264", lines, codec, err)
 		}
 	}
 }
