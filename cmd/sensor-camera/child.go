@@ -178,9 +178,9 @@ func newRetry() *backoff.Backoff {
 
 // output is how ffmpeg is to write a stream's frames to its standard output:
 // each as it was decoded, none repeated or left out but by capture_hz, and then
-// filtered, and scaled with their colours kept. capture_hz takes the first frame of each 1/capture_hz seconds of the
-// video's own time; a thousandth is added against fractions that are no binary
-// numbers.
+// filtered, and scaled with their colours kept. capture_hz takes the first frame
+// of each 1/capture_hz seconds of the video's own time; a thousandth is added
+// against fractions that are no binary numbers.
 func output(s StreamConfig, size pixel.Size, filters []string) []string {
 	args := []string{"-map", "0:v:0", "-fps_mode", "passthrough"}
 	if s.CaptureHz > 0 {
