@@ -7,9 +7,11 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/perch-edge/perch/internal/fakev4l2"
 	"github.com/perch-edge/perch/internal/ffmpeg"
@@ -213,8 +215,8 @@ func converted(t *testing.T, in ffmpeg.Input, streams []StreamConfig) (frames []
 	dir := t.TempDir()
 	var args []string
 	for i, s := range streams {
-		args = append(args, "-map", "0:V:0", "-vf", strings.Join(scaled(s, s.Size), ","))
-		args = append(append(args, encoding(s.Format)...), "-frames:v", "1", "-f", "image2", "-update", "1", filepath.Join(dir, fmt.Sprint(i)))
+		out := fileOutput(s, s.Size, nil, 200*time.Millisecond)
+		args = append(append(args, out[:slices.Index(out, ffmpeg.Timestamped()[0])]...), "-f", "rawvideo", filepath.Join(dir, fmt.Sprint(i)))
 	}
 	p, err := ffmpeg.Start(t.Context(), ffmpeg.FFmpeg(in, args...))
 	must(t, err)
