@@ -9,11 +9,35 @@
 // and nobody waits for a word on older frames. The frame is given back to the
 // camera as soon as it is scaled, before the network runs.
 //
-// The model is an ONNX file of the families yolox, yolov5 or yolov8 (and v9, v11),
-// which are told apart by the shapes of their tensors; "make model" gets YOLOX-nano.
+// # Models
+//
+// The model is an ONNX file; "make model" gets YOLOX-nano. docs/MODELS.md has the
+// commands that export others, and what to set. Its shapes, its exporter's notes
+// and a run on a test picture tell which family it is of:
+//
+//	yolox    YOLOX
+//	yolov5   YOLOv5, also P6 and MegaDetector v5; v3, v7
+//	yolov6   YOLOv6
+//	yolov8   YOLOv8, v9, v11, v12
+//	end2end  v10, YOLO26, exports with nms=True or --end2end, EfficientNMS
+//	rtdetr   RT-DETR, D-FINE, DEIM
+//
+// Each wants pictures in its own way; scale, order and place say otherwise. What
+// resembles YOLOX without being one for sure has to be told by family. Inputs may
+// be of float32, float16 or uint8, weights in a file beside the model, in its own
+// folder. Models that do something else (pose, segmentation) or give no scores from
+// 0 to 1 are refused, with what to do. --check, and so "supervisor check", loads the
+// model as the worker does, within seconds, and says what the file is if it is none.
+//
+// A model that has found nothing in its first three minutes, although something
+// moved, is reported once, in the log and in the status: it may get its pictures in
+// another way than it wants.
+//
 // model = "sim:" is a small one within the program, which finds the target of the
 // simulated camera. ONNX Runtime is found as library, PERCH_ONNXRUNTIME or in the
 // usual places; "make setup" provides it.
+//
+// # Gate and failures
 //
 // With gate = "motion" a frame in which nothing has changed since the model looked
 // last is not given to it, until at_least_every has passed. Its message says so
@@ -22,7 +46,9 @@
 // It fails with exit 69 when there is no ONNX Runtime (or with without_runtime =
 // "wait", says so in its state and waits until there is one), with 78 when the model is
 // none that it can use, and with 1 when a run takes longer than deadline. A frame
-// that is damaged is counted (bad_frames) and becomes the state's trouble. The state
+// that is damaged is counted (bad_frames) and becomes the state's trouble; so is one
+// of which the network's output makes no sense (bad_outputs): nothing is published
+// of it. The state
 // has times of each step (preprocess_ms, inference_ms, postprocess_ms), how old the
 // frame was when it was taken (frame_age_ms), and the CPU time of all runs of the
 // network together (inference_cpu_us).

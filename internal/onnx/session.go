@@ -68,8 +68,7 @@ type Port struct {
 
 func (p Port) String() string { return fmt.Sprintf("%s %s %v", p.Name, p.Type, p.Shape) }
 
-// whole says whether the model declares every side. Those of which it leaves the
-// first open are whole for one picture.
+// whole says whether the model declares every side.
 func (p Port) whole() bool { return len(p.Shape) > 0 && !slices.ContainsFunc(p.Shape, negative) }
 
 func negative(side int64) bool { return side < 0 }
@@ -330,7 +329,9 @@ func (s *Session) Shape(ctx context.Context, input []int64, side map[string][]fl
 		return fmt.Errorf("first run with input %v: %w", input, err)
 	}
 	for i, v := range s.outputs {
-		s.outs[i].Shape = v.GetShape()
+		shape := v.GetShape()
+		s.fixed[i] = s.fixed[i] && (s.outs[i].Type == Float16 || slices.Equal(shape, s.outs[i].Shape)) // some models declare another
+		s.outs[i].Shape = shape
 	}
 	return nil
 }
