@@ -155,7 +155,7 @@ func TestSeen(t *testing.T) {
 // A stretched picture fills the input, whatever its shape.
 func TestStretched(t *testing.T) {
 	in := RTDETR.input(pixel.Size{Width: 64, Height: 64})
-	got := fill(t, flat(t, 76, 85, 255), pixel.Colour{Full: true}, in) // red, 64x32
+	got := fill(t, flat(t, 76, 85, 255), pixel.Colour{Range: pixel.Full, Matrix: pixel.BT601}, in) // red, 64x32
 	for _, at := range []int{0, 63, 32*64 + 20, 64*64 - 1} {
 		if got[at] < 0.98 || got[2*64*64+at] != 0 {
 			t.Errorf("pixel %d: red %g, blue %g; want 1, 0: the picture everywhere", at, got[at], got[2*64*64+at])
