@@ -15,8 +15,8 @@ const (
 	// checkTime is how long --check may take to load the model: the supervisor waits
 	// for ten seconds.
 	checkTime = 7 * time.Second
-	// loadedMemory is what the library takes besides the model, of which there are up
-	// to modelCopies while it is loaded: measured with models of 4 to 100 MB.
+	// loadedMemory and modelCopies estimate what loading takes, on the safe side: the
+	// file's bytes, the graph parsed from them, the graph optimised, and the library.
 	loadedMemory = 64 << 20
 	modelCopies  = 3
 )
