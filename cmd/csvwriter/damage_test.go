@@ -200,6 +200,46 @@ func TestDamageThatNothingMends(t *testing.T) {
 	}
 }
 
+// Rows that are written at once after somebody has truncated the file do not stand
+// behind a hole, where no history could give them back.
+func TestRowsAfterATruncation(t *testing.T) {
+	t.Parallel()
+	b := boxtest.New(t, fleet("instant"))
+	store := b.Dir + "/store"
+	bus := b.Bus("air")
+	s := &sensor{t: t, bus: bus}
+	var err error
+	if s.pub, err = bus.Publisher(); err == nil {
+		s.out, err = s.pub.Readings("count", []string{"n"}, msg.Retention{Messages: 3, MessageBytes: 512, Expect: []string{"air-csv"}})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := b.Start("csvwriter", "air-csv")
+	for n := range 20 {
+		s.rows(1)
+		waitRows(t, store, n+1)
+	}
+	shell(t, store, `: > "$f"`)
+	for range 20 { // more than the history has
+		s.rows(1)
+		boxtest.Poll(t, "the row", func() bool {
+			text, err := os.ReadFile(openFile(t, store))
+			return err == nil && strings.Contains(string(text), fmt.Sprintf(",%d,%s,", s.n.Load()-1, s.pub.Epoch()))
+		})
+	}
+	p.Stop()
+	seen := map[uint64]int{}
+	for _, r := range rowsIn(t, store) {
+		seen[r.seq]++
+	}
+	for seq := uint64(20); seq < 40; seq++ {
+		if seen[seq] != 1 {
+			t.Errorf("row %d is there %d times; want once", seq, seen[seq])
+		}
+	}
+}
+
 // A file that is damaged again and again is not written anew each time at once.
 func TestPaceOfSalvage(t *testing.T) {
 	now := time.Now()

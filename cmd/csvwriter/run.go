@@ -305,7 +305,7 @@ func (b *book) secure(d *day, all bool) (_ *day, err error) {
 	case d.damage != "": // of an earlier run
 	case d.doubted: // its contents say nothing
 		d, err = b.startOver(d)
-	case all || b.checking:
+	case all || b.checking || len(d.waiting) > 0 && d.resized():
 		d.damage, err = b.inspect(d)
 	}
 	if err == nil && d.damage != "" {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -251,6 +252,10 @@ func (b *book) findLines(r *rescue, old *damaged) error {
 	return eachLine(d.file, st.Size(), b.w.Progress, func(off int64, line []byte) {
 		if off == 0 && string(line) == head {
 			return
+		}
+		if hole := bytes.LastIndexByte(line, 0) + 1; hole > 0 && hole < len(line) { // a row may follow one
+			old.parts = addExtent(old.parts, off, off+int64(hole))
+			off, line = off+int64(hole), line[hole:]
 		}
 		if at, err := parseRow(line, len(d.Columns), d.Format); err == nil {
 			i, ok := d.rows.find(cursorOf(at))

@@ -49,6 +49,13 @@ func (w *watch) touched(f *os.File) {
 	}
 }
 
+// resized says whether somebody has removed the file or changed its length: a row
+// that is written then stands behind a hole. That much is asked before each write.
+func (d *day) resized() bool {
+	var st unix.Stat_t
+	return unix.Fstat(int(d.file.Fd()), &st) == nil && (st.Nlink == 0 || st.Size != d.size)
+}
+
 // inspect says why a file cannot be gone on with: somebody removed, renamed,
 // replaced or changed it. The text is empty while it is what was written.
 //
