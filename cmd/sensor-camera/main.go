@@ -126,7 +126,7 @@
 // Their video may be H.264, H.265, M-JPEG, MPEG-4, MPEG-2, VP8, VP9 or AV1; of
 // several videos the first is received. Frames begin with the first key frame and
 // go on with every picture that the camera sends, across its bursts: pictures of
-// the past that it sends at once are published with their own times, 1.5 times as
+// the past that it sends at once are published with their own times, 1.25 times as
 // fast as they were captured. JPEG pictures are passed on as they are if format
 // is mjpeg, without rotation and at their own size. What was lost on the way, came
 // before the first key frame or could not be decoded in time counts as missed.

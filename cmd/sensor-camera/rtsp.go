@@ -308,7 +308,7 @@ func write(ctx context.Context, pipe *os.File, b []byte) error {
 }
 
 // pace spreads out pictures that come at once, those of the past when a session
-// begins and those that waited for ffmpeg to start: no more than 1.5 times as fast
+// begins and those that waited for ffmpeg to start: no more than 1.25 times as fast
 // as they were captured, so that readers can follow and no ring is overrun.
 type pace struct {
 	captured time.Duration
@@ -318,7 +318,7 @@ type pace struct {
 const mostPause = time.Second
 
 func (p *pace) wait(ctx context.Context, w *worker.Worker, captured time.Duration) error {
-	if due := p.at.Add(min((captured-p.captured)*2/3, mostPause)); !p.at.IsZero() && time.Now().Before(due) {
+	if due := p.at.Add(min((captured-p.captured)*4/5, mostPause)); !p.at.IsZero() && time.Now().Before(due) {
 		if err := w.Wait(ctx, due); err != nil {
 			return err
 		}

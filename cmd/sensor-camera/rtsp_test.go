@@ -288,11 +288,7 @@ func TestRTSPTimesAreThoseOfTheCapture(t *testing.T) {
 		f.Release()
 	}
 	const interval = time.Second / camHz
-	for i := 1; i < camFrames; i++ { // corrections take up to a twentieth
-		if gap := stamps[i] - stamps[i-1]; gap < interval*9/10 || gap > interval*11/10 {
-			t.Errorf("frame %d is dated %v after the one before; want %v", i, gap, interval)
-		}
-	}
+	wantGaps(t, stamps)
 	// A picture cannot have been captured after it was sent, nor can all have been
 	// on their way for a frame's time.
 	least := time.Hour
@@ -320,14 +316,36 @@ func TestRTSPWithBFrames(t *testing.T) {
 	cam.stays = true
 	r := rtspBox(t, cam, "slots = 60").frames()
 	r.b.start()
-	last := time.Duration(0)
+	var stamps []time.Duration
 	for i := range camFrames - 4 { // the decoder keeps the last ones until the end
 		f := r.next()
-		if n, gap := number(t, f), f.Stamp.Boot-last; n != uint64(i) || i > 0 && (gap < time.Second/camHz*8/10 || gap > time.Second/camHz*12/10) {
-			t.Errorf("frame %d has the number %d, %v after the last one; want %d, 40ms", f.Seq, n, gap, i)
+		if n := number(t, f); n != uint64(i) {
+			t.Errorf("frame %d has the number %d; want %d", f.Seq, n, i)
 		}
-		last = f.Stamp.Boot
+		stamps = append(stamps, f.Stamp.Boot)
 		f.Release()
+	}
+	wantGaps(t, stamps)
+}
+
+// wantGaps wants frames dated at camHz. A correction of the clock's offset makes a
+// gap up to a twentieth longer, and may make it shorter by any part: on a busy
+// machine the first pictures arrive late.
+func wantGaps(t *testing.T, stamps []time.Duration) {
+	t.Helper()
+	const interval = time.Second / camHz
+	right := 0
+	for i := 1; i < len(stamps); i++ {
+		gap := stamps[i] - stamps[i-1]
+		if gap <= 0 || gap > interval*107/100 {
+			t.Errorf("frame %d is dated %v after the one before; want %v", i, gap, interval)
+		}
+		if gap > interval*93/100 {
+			right++
+		}
+	}
+	if right < len(stamps)*3/4 {
+		t.Errorf("%d of %d gaps are right; want nearly all", right, len(stamps)-1)
 	}
 }
 
