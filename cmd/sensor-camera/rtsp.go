@@ -77,7 +77,7 @@ func openRTSP(ctx context.Context, w *worker.Worker, cfg Config) (input, settled
 		n.session.Close()
 		return nil, settled{}, topology.Problems{w.Entry().Table.Problem("stream."+name+".size", "not set, and the camera's own will not do: %v", err)}
 	}
-	n.stream.Colour = s.Colour.Or(n.shape.Colour).Or(pixel.VideoColour(size))
+	n.stream.Colour = colourOf(ffmpeg.Video{Size: n.shape.Size, Colour: n.shape.Colour}, s.Colour) // by the camera's own size
 	n.frames.setColour(frameColour(s.Format, n.stream.Colour))
 	return n, n.frames, nil
 }
