@@ -32,6 +32,7 @@ func TestAClipThroughTheCamera(t *testing.T) {
 program = %q
 input = "file:%s"
 [sensor.porch.stream.video]
+slots = 60 # four seconds: none is to be lost while a busy machine starts ffmpeg
 [worker.clips]
 program = "h264writer"
 source = "porch"
