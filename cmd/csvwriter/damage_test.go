@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -131,6 +132,36 @@ func TestStoreThatIsExchanged(t *testing.T) {
 	boxtest.Poll(t, "all rows", func() bool { return len(both()) == 40 })
 	p.Stop()
 	wantOnce(t, both(), map[string]uint64{s.pub.Epoch().String(): 40})
+}
+
+// A store that is removed and cannot be made again takes the open file with it: at the
+// end of the run its rows are kept for the next one, and the exit code says so.
+func TestStoppedWhileTheStoreCannotBeMadeAgain(t *testing.T) {
+	t.Parallel()
+	b := boxtest.New(t, fleet("instant"))
+	store := b.Dir + "/store"
+	bus := b.Bus("air")
+	s := newSensorOn(t, bus, "n")
+	feed := b.Follow(b.Bus("watch"), []msg.Kind{msg.KindState}, "air-csv")
+	p := b.Start("csvwriter", "air-csv")
+	s.rows(20)
+	waitRows(t, store, 20)
+	shell(t, store, `rm -r "$s" && : > "$s"`)
+	feed.State("the trouble", func(s msg.State) bool { return strings.Contains(s.Trouble, "rows wait in RAM") })
+	if err := bus.Close(); err != nil { // and its history with it
+		t.Fatal(err)
+	}
+	p.Signal(syscall.SIGTERM)
+	if code := p.Wait(); code != 1 || !strings.Contains(p.Log(), "20 rows are not on disk (seq 0-19 of ") {
+		t.Errorf("exit code = %d, log %s; want 1, and which rows are not on disk", code, p.Log())
+	}
+	if err := os.Remove(store); err != nil {
+		t.Fatal(err)
+	}
+	p = b.Start("csvwriter", "air-csv")
+	waitRows(t, store, 20)
+	p.Stop()
+	wantExactly(t, store, map[string]uint64{s.pub.Epoch().String(): 20})
 }
 
 func modeOf(t *testing.T, path string) os.FileMode {
