@@ -45,7 +45,7 @@ func (b *book) adoptStrays(known bool) error {
 		if ours[name] {
 			continue
 		}
-		if err := b.adopt(name); err != nil {
+		if err := b.adopt(name, known); err != nil {
 			return fmt.Errorf("take up %s: %w", name, err)
 		}
 	}
@@ -55,7 +55,9 @@ func (b *book) adoptStrays(known bool) error {
 	return b.lookBehind()
 }
 
-func (b *book) adopt(name string) error {
+// adopt takes up a file that the journal does not name; known is whether there is a
+// journal.
+func (b *book) adopt(name string, known bool) error {
 	switch path.Ext(name) {
 	case damagedExt:
 		return b.spool.SetAside(name)
@@ -73,6 +75,9 @@ func (b *book) adopt(name string) error {
 		return b.spool.Remove(name)
 	}
 	d := draft{ID: sidecar.ID(strings.TrimSuffix(name, ".csv")), Over: "the journal was lost"}
+	if known {
+		d.Over, d.Notes = "it was not in the journal", []string{atLeastOnce}
+	}
 	ok, err := b.readHead(&d)
 	if err != nil {
 		return err
@@ -83,6 +88,11 @@ func (b *book) adopt(name string) error {
 		return b.spool.SetAsideAs(name, d.damagedName())
 	}
 	d.First.BootID = unknownBoot
+	if _, taken := b.spool.Stat(spool.Ready, name); known || taken == nil {
+		if name, err = b.renew(&d); err != nil {
+			return err
+		}
+	}
 	a, err := b.load(d)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -106,6 +116,15 @@ func (b *book) adopt(name string) error {
 	b.ending, b.stale = append(b.ending, a), true
 	b.bindUntil = time.Now().Add(bindFor)
 	return nil
+}
+
+// renew gives a file in work/ a new id: its own may be that of a completed file, which
+// receivers have.
+func (b *book) renew(d *draft) (name string, err error) {
+	old := d.name()
+	d.ID = b.files.NewID(b.now())
+	b.w.Log.Warn("a file that is not in the journal gets a new id: a completed file may have its own", "file", old, "as", d.name())
+	return d.name(), b.spool.Replace(old, d.name())
 }
 
 func (d *day) setBoot(id string) {

@@ -159,6 +159,9 @@ func (b *book) rewrite(d *day) (*day, *damaged, error) {
 	if old.lost.len() > 0 {
 		old.note += " (seq " + old.lost.text() + ")"
 	}
+	if old.kept > 0 && b.keepsName(d) {
+		old.note += "; " + atLeastOnce
+	}
 	if err := b.removeUnfinished(d); err != nil { // of an earlier try
 		return nil, nil, err
 	}
@@ -184,6 +187,19 @@ func (b *book) rewrite(d *day) (*day, *damaged, error) {
 		fresh.rows.append(d.rows.from(d.rows.len() - n))
 	}
 	return fresh, old, nil
+}
+
+// atLeastOnce stands in the sidecar of a file whose rows another file may have too.
+const atLeastOnce = "at least once: the rows may also be in another file, wherever that is now; tell duplicates by epoch and seq"
+
+// keepsName says whether the old file stays on the disk under another name.
+func (b *book) keepsName(d *day) bool {
+	var st unix.Stat_t
+	if d.file == nil || unix.Fstat(int(d.file.Fd()), &st) != nil || st.Nlink == 0 {
+		return false
+	}
+	named, err := b.spool.Stat(spool.Work, d.name())
+	return st.Nlink > 1 || err != nil || !d.is(named)
 }
 
 // reserve has a full disk refuse a file before it is written: it is tried each
