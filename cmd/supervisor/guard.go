@@ -60,22 +60,28 @@ func (f *fleet) guard(ctx context.Context) {
 // mend makes anew what is missing, and says whether there was something.
 func (f *fleet) mend() (mended bool, err error) {
 	dir := f.plan.top.Node.RunDir
-	if !samePlace(f.root, dir) {
-		root, err := private.Open(dir, "run_dir", 0o022)
-		if err != nil {
+	root := f.root
+	if !samePlace(root, dir) {
+		if root, err = private.Open(dir, "run_dir", 0o022); err != nil {
 			return false, err
 		}
-		f.launcher.record.move(root)
-		_ = f.root.Close() // the folder is gone: nothing can be done in it
-		f.root, mended = root, true
+		mended = true
 	}
 	if !f.held.Current() || mended {
-		lock, err := lockfile.Acquire(f.root, lockName)
+		lock, err := lockfile.Acquire(root, lockName) // before anything is written: the folder may be another's
 		if err != nil {
+			if mended {
+				_ = root.Close()
+			}
 			return false, err
 		}
 		_ = f.held.Drop() // of a file that is gone
 		f.held, mended = lock, true
+	}
+	if root != f.root {
+		f.launcher.record.move(root)
+		_ = f.root.Close() // the folder is gone: nothing can be done in it
+		f.root = root
 	}
 	for _, one := range []interface{ reopen() (bool, error) }{f.launcher.notifier, f.control} {
 		again, err := one.reopen()

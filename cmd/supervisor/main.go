@@ -81,6 +81,15 @@
 // cache_dir/logs, bounded alike, and brought to the disk when it has come. The
 // fleet runs meanwhile: "check" warns, "status" says that the store is not mounted.
 //
+// # Losses
+//
+// LOST in the table of "status", and lost in its JSON, is what a worker has lost since
+// the supervisor's start, whatever was started again meanwhile: messages that never
+// reached it, messages that it could not send, and all its counters named lost_*, such
+// as lost_rows of csvwriter and lost_frames of h264writer (without lost_*_bytes, which
+// count the same again). A frame that h264writer was too slow to read counts twice: as
+// a message, and in lost_frames.
+//
 // # Exit codes
 //
 // 0 when all is well, 1 when the command ran and something of the fleet is not
