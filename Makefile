@@ -52,6 +52,7 @@ docs: build ## docs/TOPOLOGY.md from the programs themselves
 
 soak: build ## every fault at every call; then kill, restart, count, for an hour: readings, files, power cuts
 	PERCH_SOAK=1s $(GO) test -p 1 ./internal/spool ./cmd/mover ./cmd/uploader ./cmd/deleter -run 'Call' -timeout 1h -v
+	PERCH_SOAK=1s $(GO) test ./cmd/h264writer -run 'Kill|AnyTwoSteps|AnyCall' -timeout 2h -v
 	PERCH_SOAK=1h $(GO) test ./e2e -run 'TestKills|TestFilesBalance|TestPowerCuts' -timeout 4h -v
 
 arm64: ## build for a 64-bit Raspberry Pi (needs Debian's arm64 packages; the recipe is in CONTRIBUTING.md)
