@@ -46,7 +46,7 @@ func (b *book) adoptStrays(known bool) error {
 			continue
 		}
 		if err := b.adopt(name, known); err != nil {
-			return fmt.Errorf("take up %s: %w", name, err)
+			return fmt.Errorf("adopt %s: %w", name, err)
 		}
 	}
 	if known && len(b.adopted) == 0 {
@@ -84,7 +84,7 @@ func (b *book) adopt(name string, known bool) error {
 	}
 	if !ok {
 		b.w.Counter("quarantined_files").Add(1)
-		b.w.Log.Warn("a file that is not in the journal does not begin as one of csvwriter's: moved to quarantine/", "file", name)
+		b.w.Log.Warn("file not in the journal has no csvwriter header: moved to quarantine/", "file", name)
 		return b.spool.SetAsideAs(name, d.damagedName())
 	}
 	d.First.BootID = unknownBoot
@@ -105,13 +105,13 @@ func (b *book) adopt(name string, known bool) error {
 	}
 	if b.haveAll(a) {
 		b.w.Counter("quarantined_files").Add(1)
-		b.w.Log.Warn("a file that is not in the journal has only rows that are in another one: moved to quarantine/", "file", name)
+		b.w.Log.Warn("file not in the journal has only rows that another file has: moved to quarantine/", "file", name)
 		return errors.Join(a.file.Close(), b.spool.SetAsideAs(name, d.damagedName()))
 	}
 	a.setBoot(b.bootOf(a.start, a.end))
 	a.Topic = b.topicOf()
 	b.w.Counter("adopted_files").Add(1)
-	b.w.Log.Warn("a file with rows is not in the journal: it is completed", "file", name, "rows", a.rows.len())
+	b.w.Log.Warn("file with rows is not in the journal: completing it", "file", name, "rows", a.rows.len())
 	b.adopted = append(b.adopted, a)
 	b.ending, b.stale = append(b.ending, a), true
 	b.bindUntil = time.Now().Add(bindFor)
@@ -123,7 +123,7 @@ func (b *book) adopt(name string, known bool) error {
 func (b *book) renew(d *draft) (name string, err error) {
 	old := d.name()
 	d.ID = b.files.NewID(b.now())
-	b.w.Log.Warn("a file that is not in the journal gets a new id: a completed file may have its own", "file", old, "as", d.name())
+	b.w.Log.Warn("file not in the journal gets a new id: a completed file may have the old one", "file", old, "as", d.name())
 	return d.name(), b.spool.Replace(old, d.name())
 }
 

@@ -130,7 +130,7 @@ func TestStoreThatIsExchanged(t *testing.T) {
 	if err := os.Rename(store, store+".old"); err != nil {
 		t.Fatal(err)
 	}
-	feed.State("the trouble", func(s msg.State) bool { return strings.Contains(s.Trouble, "was exchanged") })
+	feed.State("the trouble", func(s msg.State) bool { return strings.Contains(s.Trouble, "was replaced") })
 	s.rows(20)
 	both := func() []row { return append(rowsIn(t, store), rowsIn(t, store+".old")...) }
 	boxtest.Poll(t, "all rows", func() bool { return len(both()) == 40 })

@@ -125,7 +125,7 @@ func TestFleetStopsWhereItsRunFolderCannotBeMadeAnew(t *testing.T) {
 	if err := os.Remove(b.run); err != nil {
 		t.Fatal(err)
 	}
-	if code, said := r.ProcessState.ExitCode(), r.said.String(); code != 1 || !strings.Contains(said, "was removed and cannot be made anew") {
+	if code, said := r.ProcessState.ExitCode(), r.said.String(); code != 1 || !strings.Contains(said, "was removed and cannot be recreated") {
 		t.Errorf("exit code = %d\n%s; want 1, and why", code, said)
 	}
 	if text, err := os.ReadFile(trace); err != nil || !strings.HasSuffix(string(text), "stop air\nstop csv\nstop send\n") {

@@ -101,14 +101,14 @@ func (o *observer) close() error { return o.ear.Close() }
 
 // listen takes in states until ctx is done, whatever fails meanwhile.
 func (o *observer) listen(ctx context.Context, log *slog.Logger) {
-	sick := ailment{what: "listen to the workers' states", report: func(what string, err error) { log.Error(what, "err", err) }}
+	retry := retrier{what: "listen to the workers' states", report: func(what string, err error) { log.Error(what, "err", err) }}
 	for {
 		m, ok, err := o.ear.Next(ctx, time.Time{})
 		if ctx.Err() != nil && !ok {
 			return
 		}
 		if err != nil {
-			sick.met(err)
+			retry.after(err)
 			continue
 		}
 		state, err := m.State()
