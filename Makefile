@@ -50,8 +50,9 @@ model: ## YOLOX-nano (COCO, Apache-2.0) from its official release, into models/
 docs: build ## docs/TOPOLOGY.md from the programs themselves
 	$(GO) test ./e2e -run TestTopologyDocument -update
 
-soak: build ## every fault at every call; then kill, restart, count, for an hour: readings, files, power cuts
+soak: build ## all faults at all calls and steps; then kills and power cuts for an hour each
 	PERCH_SOAK=1s $(GO) test -p 1 ./internal/spool ./cmd/mover ./cmd/uploader ./cmd/deleter -run 'Call' -timeout 1h -v
+	PERCH_SOAK=1s $(GO) test ./cmd/h264writer -run 'Kill|AnyTwoSteps|AnyCall' -timeout 2h -v
 	PERCH_SOAK=1h $(GO) test ./e2e -run 'TestKills|TestFilesBalance|TestPowerCuts' -timeout 4h -v
 
 arm64: ## build for a 64-bit Raspberry Pi (needs Debian's arm64 packages; the recipe is in CONTRIBUTING.md)

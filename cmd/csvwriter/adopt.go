@@ -45,8 +45,8 @@ func (b *book) adoptStrays(known bool) error {
 		if ours[name] {
 			continue
 		}
-		if err := b.adopt(name); err != nil {
-			return fmt.Errorf("take up %s: %w", name, err)
+		if err := b.adopt(name, known); err != nil {
+			return fmt.Errorf("adopt %s: %w", name, err)
 		}
 	}
 	if known && len(b.adopted) == 0 {
@@ -55,7 +55,9 @@ func (b *book) adoptStrays(known bool) error {
 	return b.lookBehind()
 }
 
-func (b *book) adopt(name string) error {
+// adopt takes up a file that the journal does not name; known is whether there is a
+// journal.
+func (b *book) adopt(name string, known bool) error {
 	switch path.Ext(name) {
 	case damagedExt:
 		return b.spool.SetAside(name)
@@ -73,16 +75,24 @@ func (b *book) adopt(name string) error {
 		return b.spool.Remove(name)
 	}
 	d := draft{ID: sidecar.ID(strings.TrimSuffix(name, ".csv")), Over: "the journal was lost"}
+	if known {
+		d.Over, d.Notes = "it was not in the journal", []string{atLeastOnce}
+	}
 	ok, err := b.readHead(&d)
 	if err != nil {
 		return err
 	}
 	if !ok {
 		b.w.Counter("quarantined_files").Add(1)
-		b.w.Log.Warn("a file that is not in the journal does not begin as one of csvwriter's: moved to quarantine/", "file", name)
+		b.w.Log.Warn("file not in the journal has no csvwriter header: moved to quarantine/", "file", name)
 		return b.spool.SetAsideAs(name, d.damagedName())
 	}
 	d.First.BootID = unknownBoot
+	if _, taken := b.spool.Stat(spool.Ready, name); known || taken == nil {
+		if name, err = b.renew(&d); err != nil {
+			return err
+		}
+	}
 	a, err := b.load(d)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -95,17 +105,26 @@ func (b *book) adopt(name string) error {
 	}
 	if b.haveAll(a) {
 		b.w.Counter("quarantined_files").Add(1)
-		b.w.Log.Warn("a file that is not in the journal has only rows that are in another one: moved to quarantine/", "file", name)
+		b.w.Log.Warn("file not in the journal has only rows that another file has: moved to quarantine/", "file", name)
 		return errors.Join(a.file.Close(), b.spool.SetAsideAs(name, d.damagedName()))
 	}
 	a.setBoot(b.bootOf(a.start, a.end))
 	a.Topic = b.topicOf()
 	b.w.Counter("adopted_files").Add(1)
-	b.w.Log.Warn("a file with rows is not in the journal: it is completed", "file", name, "rows", a.rows.len())
+	b.w.Log.Warn("file with rows is not in the journal: completing it", "file", name, "rows", a.rows.len())
 	b.adopted = append(b.adopted, a)
 	b.ending, b.stale = append(b.ending, a), true
 	b.bindUntil = time.Now().Add(bindFor)
 	return nil
+}
+
+// renew gives a file in work/ a new id: its own may be that of a completed file, which
+// receivers have.
+func (b *book) renew(d *draft) (name string, err error) {
+	old := d.name()
+	d.ID = b.files.NewID(b.now())
+	b.w.Log.Warn("file not in the journal gets a new id: a completed file may have the old one", "file", old, "as", d.name())
+	return d.name(), b.spool.Replace(old, d.name())
 }
 
 func (d *day) setBoot(id string) {

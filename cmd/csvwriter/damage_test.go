@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -36,10 +37,11 @@ func TestOpenFileThatIsDamaged(t *testing.T) {
 		name, script string
 		why          string // in the trouble; "" where there is none
 		quarantine   int    // files there
+		twice        bool   // the old file keeps its rows
 	}{
 		{name: "removed", script: `rm "$f"`, why: "it was removed"},
-		{name: "moved away", script: `mv "$f" "$s/../elsewhere"`, why: "it was renamed or moved away"},
-		{name: "renamed in place", script: `mv "$f" "$f.1"`, why: "it was renamed or moved away"},
+		{name: "moved away", script: `mv "$f" "$s/../elsewhere"`, why: "it was renamed or moved away", twice: true},
+		{name: "renamed in place", script: `mv "$f" "$f.1"`, why: "it was renamed or moved away", twice: true},
 		{name: "truncated", script: `: > "$f"`, why: "it was truncated"},
 		{name: "truncated to a part", script: `truncate -s 300 "$f"`, why: "it was truncated", quarantine: 1},
 		{name: "longer by a hole", script: `truncate -s +5000 "$f"`, why: "another program wrote 5000 bytes to its end", quarantine: 1},
@@ -54,7 +56,7 @@ func TestOpenFileThatIsDamaged(t *testing.T) {
 		{name: "a symlink in its place", script: `rm "$f"; ln -s /etc/passwd "$f"`, why: "something else has taken its name (L", quarantine: 1},
 		{name: "a FIFO in its place", script: `n="$f"; rm "$f"; mkfifo "$n"`, why: "something else has taken its name (p", quarantine: 1},
 		{name: "a folder in its place", script: `n="$f"; rm "$f"; mkdir "$n"; touch "$n/x"`, why: "something else has taken its name (d", quarantine: 1},
-		{name: "a hard link", script: `ln "$f" "$s/../backup"`, why: "it has 2 names"},
+		{name: "a hard link", script: `ln "$f" "$s/../backup"`, why: "it has 2 names", twice: true},
 		{name: "work removed", script: `rm -r "$s/work"`, why: "it was removed"},
 		{name: "all that is in the store removed", script: `rm -r "$s"/* "$s"/.reserve`, why: "it was removed"},
 		{name: "the store removed", script: `rm -r "$s"`, why: "it was removed, and its folder too"},
@@ -103,6 +105,9 @@ func TestOpenFileThatIsDamaged(t *testing.T) {
 			if side.Items != 40 || last.Reason != "the date changed" || (len(side.History) == 2) != (tt.why != "") {
 				t.Errorf("sidecar of %d rows, history %+v; want 40, and what happened to it", side.Items, side.History)
 			}
+			if got := strings.Contains(side.History[0].Reason, "; at least once: "); got != tt.twice {
+				t.Errorf("sidecar's history begins with %q; want that it says at least once: %v", side.History[0].Reason, tt.twice)
+			}
 			wantNoCSV(t, store, tt.quarantine)
 			if mode := modeOf(t, openFile(t, store)); mode != 0o644 {
 				t.Errorf("mode = %o; want 644", mode)
@@ -125,12 +130,79 @@ func TestStoreThatIsExchanged(t *testing.T) {
 	if err := os.Rename(store, store+".old"); err != nil {
 		t.Fatal(err)
 	}
-	feed.State("the trouble", func(s msg.State) bool { return strings.Contains(s.Trouble, "was exchanged") })
+	feed.State("the trouble", func(s msg.State) bool { return strings.Contains(s.Trouble, "was replaced") })
 	s.rows(20)
 	both := func() []row { return append(rowsIn(t, store), rowsIn(t, store+".old")...) }
 	boxtest.Poll(t, "all rows", func() bool { return len(both()) == 40 })
 	p.Stop()
 	wantOnce(t, both(), map[string]uint64{s.pub.Epoch().String(): 40})
+}
+
+// A file that somebody moved away and puts back is completed: its sidecar says that
+// another file may have the same rows.
+func TestFileThatIsPutBack(t *testing.T) {
+	t.Parallel()
+	b := boxtest.New(t, fleet("instant"))
+	store := b.Dir + "/store"
+	s := newSensor(t, b, "n")
+	feed := b.Follow(b.Bus("watch"), []msg.Kind{msg.KindState}, "air-csv")
+	p := b.Start("csvwriter", "air-csv")
+	for n := range 20 {
+		s.publish(at(t, "2026-03-01T12:00:00Z", time.Hour+time.Duration(n)), float64(n))
+	}
+	waitRows(t, store, 20)
+	name := filepath.Base(openFile(t, store))
+	shell(t, store, `mv "$f" "$s/../elsewhere"`)
+	feed.State("the trouble", func(s msg.State) bool { return s.Counters["salvaged_rows"] == 20 })
+	s.publish(at(t, "2026-03-02T12:00:00Z", 2*time.Hour), 20)
+	boxtest.Poll(t, "the new file to be complete", func() bool { return ready(t, store) == 1 })
+	waitRows(t, store, 21)
+	p.Stop()
+	if err := os.Rename(b.Dir+"/elsewhere", store+"/work/"+name); err != nil {
+		t.Fatal(err)
+	}
+	p = b.Start("csvwriter", "air-csv")
+	boxtest.Poll(t, "the file that was put back", func() bool { return ready(t, store) == 2 })
+	p.Stop()
+	sides := readySidecars(t, store)
+	for i, side := range sides {
+		if reason := side.History[0].Reason; side.Items != 20 || !strings.Contains(reason, "at least once: ") {
+			t.Errorf("file %d has %d rows, its history begins with %q; want 20, and at least once", i, side.Items, reason)
+		}
+	}
+	if sides[0].ID == sides[1].ID {
+		t.Errorf("both files are %s; want different ids", sides[0].ID)
+	}
+}
+
+// A store that is removed and cannot be made again takes the open file with it: at the
+// end of the run its rows are kept for the next one, and the exit code says so.
+func TestStoppedWhileTheStoreCannotBeMadeAgain(t *testing.T) {
+	t.Parallel()
+	b := boxtest.New(t, fleet("instant"))
+	store := b.Dir + "/store"
+	bus := b.Bus("air")
+	s := newSensorOn(t, bus, "n")
+	feed := b.Follow(b.Bus("watch"), []msg.Kind{msg.KindState}, "air-csv")
+	p := b.Start("csvwriter", "air-csv")
+	s.rows(20)
+	waitRows(t, store, 20)
+	shell(t, store, `rm -r "$s" && : > "$s"`)
+	feed.State("the trouble", func(s msg.State) bool { return strings.Contains(s.Trouble, "rows wait in RAM") })
+	if err := bus.Close(); err != nil { // and its history with it
+		t.Fatal(err)
+	}
+	p.Signal(syscall.SIGTERM)
+	if code := p.Wait(); code != 1 || !strings.Contains(p.Log(), "20 rows are not on disk (seq 0-19 of ") {
+		t.Errorf("exit code = %d, log %s; want 1, and which rows are not on disk", code, p.Log())
+	}
+	if err := os.Remove(store); err != nil {
+		t.Fatal(err)
+	}
+	p = b.Start("csvwriter", "air-csv")
+	waitRows(t, store, 20)
+	p.Stop()
+	wantExactly(t, store, map[string]uint64{s.pub.Epoch().String(): 20})
 }
 
 func modeOf(t *testing.T, path string) os.FileMode {

@@ -79,7 +79,7 @@ func (d *day) over(columns []string, at msg.Stamp, bootID string) string {
 	case !slices.Equal(columns, d.Columns):
 		return "the columns changed"
 	case d.Format != newFormat:
-		return "it is of an earlier version's format"
+		return "it has an earlier version's format"
 	case d.size+int64(len(d.waiting)) >= maxBytes:
 		return fmt.Sprintf("it has %d MiB", maxBytes>>20)
 	}

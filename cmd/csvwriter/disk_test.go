@@ -120,7 +120,7 @@ func TestRowsThatAreNotOnDiskAtTheEnd(t *testing.T) {
 		{name: "kept and the next run killed", ends: true, killed: true, says: "kept in "},
 		{name: "kept beside a history", says: "kept in "},
 		{name: "kept of a file that was removed", removed: true, ends: true, says: "310 rows are not on disk (seq 0-309 of "},
-		{name: "no cache_dir", noCache: true, says: "and cannot be kept for the next run either: there is no cache_dir"},
+		{name: "no cache_dir", noCache: true, says: "and cannot be kept for the next run: there is no cache_dir"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

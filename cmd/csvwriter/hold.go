@@ -92,7 +92,7 @@ func (b *book) giveUp() {
 	}
 	b.held = append(held, b.held...)
 	if b.store.Mount() == "" && len(held) > 0 { // with a mount the disk comes back, and the state says that it is away
-		b.notice(fmt.Errorf("the folder %s was exchanged: the rows of the open files until now are in work/ of the one that was there", b.spool.Dir()))
+		b.notice(fmt.Errorf("folder %s was replaced: rows written before that are in work/ of the old folder", b.spool.Dir()))
 	}
 	b.closeAll()
 }

@@ -72,10 +72,10 @@ func (b *book) readJournal() (j journal, known bool, err error) {
 	}
 	id := b.files.NewID(b.now())
 	b.w.Counter("damaged_journals").Add(1)
-	b.w.Log.Warn("the journal cannot be read: it is moved to quarantine/, and made anew from the files", "err", err, "as", string(id)+".journal")
-	b.notice(fmt.Errorf("the journal %s could not be read (%w): it is in quarantine/, and its files are completed", b.journalName(), err))
+	b.w.Log.Warn("cannot read the journal: moved to quarantine/ and rebuilt from the files", "err", err, "as", string(id)+".journal")
+	b.notice(fmt.Errorf("cannot read the journal %s (%w): moved to quarantine/; its files are completed", b.journalName(), err))
 	if err := b.spool.SetAsideAs(b.journalFile(), string(id)+".journal"); err != nil {
-		return journal{}, false, fmt.Errorf("the journal %s cannot be read: %w", b.journalName(), err)
+		return journal{}, false, fmt.Errorf("cannot read the journal %s, nor move it to quarantine/: %w", b.journalName(), err)
 	}
 	return journal{}, false, nil
 }
@@ -144,8 +144,8 @@ func (b *book) reopen(known draft) error {
 	d, err := b.load(known)
 	if errors.Is(err, fs.ErrNotExist) {
 		b.w.Counter("damaged_files").Add(1)
-		b.w.Log.Warn("an open file is gone", "file", known.name())
-		b.notice(fmt.Errorf("%s was removed while csvwriter did not run: its rows come again as far as the publisher's history reaches", known.name()))
+		b.w.Log.Warn("open file is missing", "file", known.name())
+		b.notice(fmt.Errorf("%s was removed while csvwriter was not running: its rows are recovered as far back as the publisher's history goes", known.name()))
 		_, err = b.begin(nil, known)
 		return err
 	}
@@ -180,7 +180,7 @@ func (b *book) load(known draft) (*day, error) {
 		d.damage = err.Error()
 		if f, err = b.spool.OpenDamaged(known.name()); err != nil && !errors.Is(err, spool.ErrHeld) {
 			b.w.Counter("quarantined_files").Add(1)
-			b.w.Log.Warn("what has an open file's name cannot be opened: moved to quarantine/", "file", known.name(), "err", err)
+			b.w.Log.Warn("cannot open what has an open file's name: moved to quarantine/", "file", known.name(), "err", err)
 			if err := b.spool.SetAsideAs(known.name(), known.damagedName()); err != nil {
 				return nil, err
 			}

@@ -26,14 +26,15 @@
 // still has. The state and the log say so, lost_rows counts the others, the log
 // and the sidecar name their numbers, and the damaged part alone goes to
 // quarantine/, as <id>.damaged. An edit made while csvwriter does not run is noticed
-// where a line is no row any more. A file that somebody moved away has its rows
-// twice then: where it is now, and in the new one.
+// where a line is no row any more. A file that somebody moved away keeps its rows, and
+// the new one has them too: its sidecar says "at least once", and epoch and seq tell
+// duplicates.
 //
 // The journal in work/ names the open files. One that cannot be read goes to
 // quarantine/; the files in work/ are completed by what they hold, and the streams
 // go on after them. The boot_id of their sidecars is "unknown" where it cannot be
-// told. Files in work/ that a journal should name, and does not, are completed too:
-// if one was moved away and is put back, its rows are sent twice.
+// told. A file in work/ that the journal does not name, such as one that was moved
+// away and put back, is completed under a new id, and its sidecar says "at least once".
 //
 // When the disk is full or fails it says so in its state, keeps up to 16 MiB of
 // rows in memory, about two days of one a second, and tries again each second.

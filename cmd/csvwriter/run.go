@@ -258,7 +258,7 @@ func (b *book) settle() error {
 	if b.work(true) == nil {
 		return nil
 	}
-	if err := b.work(true); b.spool != nil || b.waiting() > 0 {
+	if err := b.work(true); b.spool != nil || b.waiting() > 0 || len(b.orphans) > 0 {
 		return err
 	}
 	return nil // the disk is absent, and has all rows

@@ -30,7 +30,7 @@ func (b *book) salvage(d *day) (*day, error) {
 	b.noteDamage(d)
 	now := time.Now()
 	if s := b.salvages[d.Topic]; now.Before(s.next) {
-		return nil, fmt.Errorf("%s: %s; it happens again and again: rows wait in RAM for %.0f s", d.name(), d.damage, s.next.Sub(now).Seconds()+1)
+		return nil, fmt.Errorf("%s: %s, several times in a row: rows wait in RAM for %.0f s; find out which program changes it", d.name(), d.damage, s.next.Sub(now).Seconds()+1)
 	}
 	if err := b.spool.MakeStates(spool.Work, spool.Ready); err != nil {
 		return nil, fmt.Errorf("salvage %s: %w", d.name(), err)
@@ -130,7 +130,7 @@ func (b *book) noteDamage(d *day) {
 	}
 	d.reported = true
 	b.w.Counter("damaged_files").Add(1)
-	b.w.Log.Warn("an open file is not what was written", "file", d.name(), "why", d.damage)
+	b.w.Log.Warn("somebody else changed an open file", "file", d.name(), "why", d.damage)
 }
 
 func (b *book) report(old *damaged) {
@@ -138,7 +138,7 @@ func (b *book) report(old *damaged) {
 	b.w.Counter("salvaged_rows").Add(old.kept)
 	b.w.Counter("refilled_rows").Add(old.refilled)
 	b.w.Counter("lost_rows").Add(old.lost.len())
-	b.w.Log.Warn("a new file replaces it", "file", d.name(), "salvaged", old.kept, "refilled", old.refilled, "lost", old.lost.len(), "rows", old.lost.text())
+	b.w.Log.Warn("replaced by a new file", "file", d.name(), "salvaged", old.kept, "refilled", old.refilled, "lost", old.lost.len(), "rows", old.lost.text())
 	b.notice(fmt.Errorf("%s", old.note))
 }
 
@@ -158,6 +158,9 @@ func (b *book) rewrite(d *day) (*day, *damaged, error) {
 	old.note = fmt.Sprintf("%s: %s; %d rows salvaged, %d from the publisher's history, %d lost", d.name(), d.damage, old.kept, old.refilled, old.lost.len())
 	if old.lost.len() > 0 {
 		old.note += " (seq " + old.lost.text() + ")"
+	}
+	if old.kept > 0 && b.keepsName(d) {
+		old.note += "; " + atLeastOnce
 	}
 	if err := b.removeUnfinished(d); err != nil { // of an earlier try
 		return nil, nil, err
@@ -184,6 +187,19 @@ func (b *book) rewrite(d *day) (*day, *damaged, error) {
 		fresh.rows.append(d.rows.from(d.rows.len() - n))
 	}
 	return fresh, old, nil
+}
+
+// atLeastOnce stands in the sidecar of a file whose rows another file may have too.
+const atLeastOnce = "at least once: the rows may also be in another file, wherever that is now; tell duplicates by epoch and seq"
+
+// keepsName says whether the old file stays on the disk under another name.
+func (b *book) keepsName(d *day) bool {
+	var st unix.Stat_t
+	if d.file == nil || unix.Fstat(int(d.file.Fd()), &st) != nil || st.Nlink == 0 {
+		return false
+	}
+	named, err := b.spool.Stat(spool.Work, d.name())
+	return st.Nlink > 1 || err != nil || !d.is(named)
 }
 
 // reserve has a full disk refuse a file before it is written: it is tried each
@@ -215,7 +231,7 @@ func (b *book) collect(d *day, old *damaged) *rescue {
 	n := d.rows.len() - countRows(d.waiting)
 	r := &rescue{day: d, off: make([]int64, n), size: make([]uint32, n), text: map[msg.Cursor][]byte{}}
 	if err := b.findLines(r, old); err != nil {
-		b.w.Log.Warn("a damaged file cannot be read on", "file", d.name(), "err", err)
+		b.w.Log.Warn("cannot read the rest of a damaged file", "file", d.name(), "err", err)
 	}
 	// The last ones are still in RAM.
 	for i, text := n-countRows(d.since), d.since; len(text) > 0; i++ {
@@ -342,7 +358,7 @@ func (b *book) refill(r *rescue, missing *rowLog) (rows int) {
 			}
 		})
 		if err != nil {
-			b.w.Log.Warn("the publisher's history cannot be read", "topic", d.Topic, "err", err)
+			b.w.Log.Warn("cannot read the publisher's history", "topic", d.Topic, "err", err)
 		}
 		b.w.Progress()
 	}
@@ -398,7 +414,7 @@ func (b *book) replace(old *damaged) error {
 	case err != nil:
 	case !d.is(named):
 		b.w.Counter("quarantined_files").Add(1)
-		b.w.Log.Warn("what has taken a file's name is moved to quarantine/", "file", d.name(), "as", d.damagedName())
+		b.w.Log.Warn("moved what has taken a file's name to quarantine/", "file", d.name(), "as", d.damagedName())
 		err = b.spool.SetAsideAs(d.name(), d.damagedName())
 	case len(old.parts) > 0:
 		err = b.keepParts(old)
@@ -461,6 +477,6 @@ func (b *book) keepParts(old *damaged) error {
 		return err
 	}
 	b.w.Counter("quarantined_files").Add(1)
-	b.w.Log.Warn("the damaged part of a file is moved to quarantine/", "file", d.name(), "as", name)
+	b.w.Log.Warn("moved the damaged part of a file to quarantine/", "file", d.name(), "as", name)
 	return b.spool.SetAside(name)
 }

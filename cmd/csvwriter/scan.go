@@ -169,7 +169,7 @@ func (s *scanner) keep(line []byte) {
 
 func (s *scanner) damage() {
 	if s.damaged == "" {
-		s.damaged = fmt.Sprintf("at byte %d it is not what was written", s.badAt)
+		s.damaged = fmt.Sprintf("its contents were changed at byte %d", s.badAt)
 	}
 }
 

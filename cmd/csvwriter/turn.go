@@ -140,7 +140,7 @@ func (b *book) end(d *day) (*day, error) {
 		if !errors.Is(err, spool.ErrDamaged) {
 			return d, err
 		}
-		d.damage = "it has not the bytes that were written"
+		d.damage = "its contents were changed"
 	}
 	if d.damage != "" {
 		fresh, err := b.salvage(d)
@@ -166,7 +166,7 @@ func (b *book) findEnd(d *day) error {
 		return err
 	}
 	if c.rows.len() != d.rows.len() || c.torn > 0 {
-		d.damage = "it has not the rows that were written"
+		d.damage = "its rows were changed"
 		return nil
 	}
 	d.start, d.end, d.sum = c.start, c.end, c.sum

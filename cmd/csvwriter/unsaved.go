@@ -35,11 +35,11 @@ func (b *book) keepUnsaved() error {
 	b.w.Counter("unsaved_rows").Add(left.len())
 	err := b.writeUnsaved(rows)
 	if err != nil {
-		b.w.Log.Error("rows are lost, but for those that the publisher's history still has at the next start",
+		b.w.Log.Error("rows are lost, except those that the publisher's history still has at the next start",
 			"rows", left.len(), "numbers", left.text(), "err", err)
-		return fmt.Errorf("%d rows are not on disk (seq %s), and cannot be kept for the next run either: %w", left.len(), left.text(), err)
+		return fmt.Errorf("%d rows are not on disk (seq %s) and cannot be kept for the next run: %w", left.len(), left.text(), err)
 	}
-	b.w.Log.Error("rows are not on disk: kept in cache_dir for the next start, at most until the box is booted",
+	b.w.Log.Error("rows are not on disk: kept in cache_dir for the next start; a reboot loses them",
 		"rows", left.len(), "numbers", left.text(), "dir", b.meter.cache.Dir())
 	return fmt.Errorf("%d rows are not on disk (seq %s): kept in %s for the next start", left.len(), left.text(), b.meter.cache.Dir())
 }
@@ -78,7 +78,7 @@ func (b *book) readOut(d *day) *day {
 		return nil
 	})
 	if err != nil {
-		b.w.Log.Warn("a removed file cannot be read", "file", d.name(), "err", err)
+		b.w.Log.Warn("cannot read a removed file", "file", d.name(), "err", err)
 	}
 	h.waiting = append(h.waiting, d.waiting...)
 	return h
@@ -134,11 +134,11 @@ func (b *book) takeUnsaved() {
 		if h == nil || h.rows.len() == 0 {
 			continue
 		}
-		b.w.Log.Info("rows of an earlier run are taken up", "topic", d.Topic, "rows", h.rows.len())
+		b.w.Log.Info("resumed rows of an earlier run", "topic", d.Topic, "rows", h.rows.len())
 		b.held, b.asked = append(b.held, h), append(b.asked, d.Topic)
 	}
 	if err != nil {
-		b.w.Log.Error("rows of an earlier run cannot be read", "err", err)
+		b.w.Log.Error("cannot read rows of an earlier run", "err", err)
 	}
 }
 

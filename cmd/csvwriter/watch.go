@@ -107,9 +107,9 @@ func (b *book) compare(d *day, st *unix.Stat_t) (damage string, err error) {
 		return "", nil
 	}
 	if st.Mode&0o600 != 0o600 {
-		b.w.Log.Warn("somebody changed the permissions of an open file: set back", "file", d.name(), "mode", fmt.Sprintf("%#o", st.Mode&0o7777))
+		b.w.Log.Warn("somebody changed the permissions of an open file: restored", "file", d.name(), "mode", fmt.Sprintf("%#o", st.Mode&0o7777))
 		if err := d.file.Chmod(0o644); err != nil {
-			return "", fmt.Errorf("set back its permissions: %w", err)
+			return "", fmt.Errorf("restore its permissions: %w", err)
 		}
 	}
 	same, err := d.verify(b.w.Progress)

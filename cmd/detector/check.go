@@ -38,10 +38,10 @@ func (c *Config) Check(ctx context.Context) (warning, err error) {
 		if c.Without == Await { // that there may be none is known
 			return nil, nil
 		}
-		return topology.Bad("model", "it was not loaded, since there is no ONNX Runtime: %w", err), nil
+		return topology.Bad("model", "not loaded, because there is no ONNX Runtime: %w", err), nil
 	}
 	if free, need := proc.AvailableRAM(), loadedMemory+modelCopies*size; free < need {
-		return topology.Bad("model", "it was not loaded: that may take %d MB of memory, and %d MB are available", need>>20, free>>20), nil
+		return topology.Bad("model", "not loaded: that may take %d MB of memory, and %d MB are available", need>>20, free>>20), nil
 	}
 	return c.try(ctx)
 }
@@ -64,7 +64,7 @@ func (c *Config) try(ctx context.Context) (warning, err error) {
 		}
 		done <- result{n.labels, n.close()}
 	}()
-	slow := fmt.Errorf("it was not checked whole: to load it takes longer than %s", checkTime)
+	slow := fmt.Errorf("not fully checked: loading it takes longer than %s", checkTime)
 	select {
 	case <-ctx.Done():
 		return topology.Bad("model", "%w", slow), nil

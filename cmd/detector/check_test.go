@@ -33,7 +33,7 @@ func TestCheckIsBounded(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	warning, err := cfg.Check(ctx)
-	if err != nil || warning == nil || !strings.Contains(warning.Error(), "it was not checked whole") {
+	if err != nil || warning == nil || !strings.Contains(warning.Error(), "not fully checked") {
 		t.Errorf("Check() of a model that takes for ever = %v, %v; want a warning", warning, err)
 	}
 	boxtest.Poll(t, "the library to be closed", func() bool { // other tests load it

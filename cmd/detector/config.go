@@ -22,12 +22,12 @@ import (
 // Config is the table [worker.NAME].
 type Config struct {
 	Model     string             `toml:"model" doc:"an ONNX file; or sim:, for the simulated camera's target"`
-	Family    yolo.Family        `toml:"family" doc:"yolox, yolov5 (also v3, v7, MegaDetector), yolov6, yolov8 (also v9, v11, v12), end2end (v10, v26, nms=True), rtdetr, or auto: by what the model is like"`
+	Family    yolo.Family        `toml:"family" doc:"yolox, yolov5 (also v3, v7, MegaDetector), yolov6, yolov8 (also v9, v11, v12), end2end (v10, v26, nms=True), rtdetr, or auto: from the model's shapes"`
 	Scale     Scale              `toml:"scale" doc:"values of a colour that the model takes: 0-1 or 0-255; auto: as its family does"`
 	Order     Order              `toml:"order" doc:"of the colours that the model takes: rgb or bgr; auto: as its family does"`
 	Place     Place              `toml:"place" doc:"of the frame in the model's input: centre, topleft, or stretch to fill it; auto: as its family does"`
 	InputSize pixel.Size         `toml:"input_size" doc:"WIDTHxHEIGHT, of a model that leaves it open"`
-	Labels    Labels             `toml:"labels" doc:"names of the classes: a list, a file (one a line, or JSON), or coco for COCO's 80; default: the model's own, or COCO's where it has 80"`
+	Labels    Labels             `toml:"labels" doc:"names of the classes: a list, a file (one a line, or JSON), or coco for COCO's 80; default: the model's own, or COCO's if it has 80"`
 	Only      []string           `toml:"only" doc:"labels that count; none is all"`
 	MinScore  float64            `toml:"min_score" doc:"least score of an object, 0 to 1"`
 	MinScores map[string]float64 `toml:"min_scores" doc:"least score by label, as {person = 0.5}"`
@@ -239,7 +239,7 @@ func readLabels(file string) (Labels, error) {
 		return nil, fmt.Errorf("read labels: %w", err)
 	}
 	if !st.Mode().IsRegular() || st.Size() > 1<<20 {
-		return nil, fmt.Errorf("read labels %s: %s of %d bytes: want a file with a name a line", file, st.Mode().Type(), st.Size())
+		return nil, fmt.Errorf("read labels %s: %s of %d bytes: want a file with one name per line", file, st.Mode().Type(), st.Size())
 	}
 	bytes, err := os.ReadFile(file)
 	if err != nil {
@@ -254,7 +254,7 @@ func readLabels(file string) (Labels, error) {
 		return names, nil
 	}
 	if ext := filepath.Ext(file); ext == ".yaml" || ext == ".yml" {
-		return nil, fmt.Errorf("read labels %s: YAML: want a file with a name a line, or JSON", file)
+		return nil, fmt.Errorf("read labels %s: YAML: want a file with one name per line, or JSON", file)
 	}
 	return strings.Split(text, "\n"), nil
 }

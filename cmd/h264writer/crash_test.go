@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -360,19 +359,15 @@ func wantOnce(t *testing.T, dir string, sent, known map[msg.Epoch]msg.Seq) {
 	}
 }
 
-// sampled says which of many cases to try: one in some, from a chance beginning
-// that is printed; all of them with PERCH_SOAK.
+// sampled says which of many cases to try: one in so many, or all in a soak.
 func sampled(t *testing.T, oneIn int) func(n int) bool {
 	t.Helper()
-	if os.Getenv("PERCH_SOAK") != "" {
-		return func(int) bool { return true }
-	}
 	if testing.Short() {
 		oneIn *= 3
 	}
-	from := rand.IntN(oneIn)
-	t.Logf("cases %d, %d, … are tried; PERCH_SOAK=1 tries all", from, from+oneIn)
-	return func(n int) bool { return n%oneIn == from }
+	sample := faultfs.NewSample(oneIn)
+	t.Log(sample)
+	return func(n int) bool { return sample.Next(0, n) == n }
 }
 
 // The writer is killed between any two of its steps. The next run files what is
@@ -557,15 +552,12 @@ func TestADamagedJournal(t *testing.T) {
 // run settles what is there.
 func TestKilledAtAnyCall(t *testing.T) {
 	needFFmpeg(t)
-	trials := 4
-	switch {
-	case os.Getenv("PERCH_SOAK") != "":
-		trials = 300
-	case testing.Short():
-		trials = 2
-	}
-	for range trials {
-		n := 1 + rand.IntN(300)
+	const calls = 300
+	tried := sampled(t, calls/4)
+	for n := 1; n <= calls; n++ {
+		if !tried(n) {
+			continue
+		}
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			t.Parallel()
 			b := boxtest.New(t, fleet("segment = \"1s\"\nfragment = \"100ms\""))

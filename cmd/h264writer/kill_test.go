@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/perch-edge/perch/internal/boxtest"
+	"github.com/perch-edge/perch/internal/faultfs"
 	"github.com/perch-edge/perch/internal/sidecar"
 	"github.com/perch-edge/perch/pkg/msg"
 	"github.com/perch-edge/perch/pkg/pixel"
@@ -117,7 +118,7 @@ func tail(s *sidecar.Sidecar) (n int) {
 
 func kills(t *testing.T) int {
 	switch {
-	case os.Getenv("PERCH_SOAK") != "":
+	case faultfs.Soak() > 0:
 		return 100
 	case testing.Short():
 		return 3

@@ -6,26 +6,26 @@ import (
 	"time"
 )
 
-// awake notices when this process did not run for a while: it was stopped
-// (Ctrl-Z, a debugger), swapped out, or the machine was out of breath. What it did
-// not hear meanwhile says nothing about its workers.
+// awake detects that this process did not run for a while, because it was stopped
+// (Ctrl-Z, a debugger) or swapped out, or because the machine was overloaded. That it
+// received no heartbeats meanwhile says nothing about its workers.
 type awake struct {
 	every time.Duration
 
 	mu      sync.Mutex
 	last    time.Time // when it was last known to run
-	resumed time.Time // when it went on after a pause; zero before the first
+	resumed time.Time // when it continued after its last pause; zero before the first
 }
 
-// mostLate is a delay that is no pause.
+// mostLate is the longest delay that does not count as a pause.
 const mostLate = 500 * time.Millisecond
 
-// newAwake looks often enough for heartbeats that come three times in a period.
+// newAwake checks often enough for heartbeats, which come three times per period.
 func newAwake(watchdog time.Duration) *awake {
 	return &awake{every: min(time.Second, watchdog/2), last: time.Now()}
 }
 
-// watch looks regularly until ctx is done.
+// watch checks regularly until ctx is done.
 func (a *awake) watch(ctx context.Context) {
 	tick := time.NewTicker(a.every)
 	defer tick.Stop()
@@ -39,7 +39,7 @@ func (a *awake) watch(ctx context.Context) {
 	}
 }
 
-// since is the moment when this process went on after its last pause.
+// since is when this process continued after its last pause.
 func (a *awake) since() time.Time {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -51,8 +51,9 @@ func (a *awake) since() time.Time {
 	return a.resumed
 }
 
-// deaf notes that nothing could be heard until now, though this process ran.
-func (a *awake) deaf() {
+// missed records that heartbeats sent until now may not have arrived, although this
+// process ran.
+func (a *awake) missed() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.resumed = time.Now()

@@ -367,7 +367,7 @@ func (c *child) stop(p *process) (why string) {
 		why = "killed: " + why
 		c.log.Warn(why, "name", c.entry.Name)
 	case p.exit.Signal != "":
-		c.log.Warn("ended while it was stopping, and not by its supervisor", "name", c.entry.Name, "exit", p.exit.String())
+		c.log.Warn("ended by a signal while stopping, and not by this supervisor", "name", c.entry.Name, "exit", p.exit.String())
 	}
 	return why
 }

@@ -39,7 +39,7 @@ func (e *notRunningError) Error() string {
 		file = "FILE"
 	}
 	if left := supervisorsOf(e.place.RunDir); len(left) > 0 {
-		return fmt.Sprintf("supervisor process %d runs the fleet of %s, but its socket there was removed: it makes it anew within a second, or stops its fleet", left[0], e.place.RunDir)
+		return fmt.Sprintf("supervisor process %d runs the fleet of %s, but its socket was removed: try again in a second; it recreates the socket, or stops its fleet", left[0], e.place.RunDir)
 	}
 	return fmt.Sprintf("no supervisor runs in %s: start one with supervisor up %s", e.place.RunDir, file)
 }

@@ -60,7 +60,7 @@ func listenForRequests(runDir string) (*control, error) {
 	return c, c.open()
 }
 
-// open binds the socket, also in place of one that somebody has removed.
+// open binds the socket, or a new one after somebody removed the file.
 func (c *control) open() error {
 	listener, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: c.path})
 	if err != nil {
@@ -82,7 +82,7 @@ func (c *control) open() error {
 	return nil
 }
 
-// reopen makes the socket anew where it is not in its place any more.
+// reopen binds a new socket if the file is no longer this one's.
 func (c *control) reopen() (again bool, err error) {
 	if now, err := idOf(c.path); err == nil && now == c.file {
 		return false, nil
@@ -127,7 +127,7 @@ func (c *control) serve(ctx context.Context, report func(string, error), answer 
 	var callers sync.WaitGroup
 	defer callers.Wait()
 	context.AfterFunc(ctx, c.hangUp)
-	sick := ailment{what: "accept requests", report: report}
+	retry := retrier{what: "accept requests", report: report}
 	for {
 		listener, closed := c.present()
 		if closed {
@@ -136,7 +136,7 @@ func (c *control) serve(ctx context.Context, report func(string, error), answer 
 		conn, err := listener.Accept()
 		if err != nil {
 			if !errors.Is(err, net.ErrClosed) {
-				sick.met(err)
+				retry.after(err)
 			}
 			continue
 		}

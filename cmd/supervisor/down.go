@@ -28,7 +28,7 @@ func (c *downCmd) Run(ctx context.Context, to worker.Streams) error {
 	}
 	answer, err := c.ask(ctx, request{Verb: "down", Discard: c.Discard}, c.Timeout)
 	absent := (*notRunningError)(nil)
-	for until := time.Now().Add(mostAdrift * guardEvery); errors.As(err, &absent) && len(supervisorsOf(c.RunDir)) > 0 && time.Now().Before(until); {
+	for until := time.Now().Add(maxFailures * guardEvery); errors.As(err, &absent) && len(supervisorsOf(c.RunDir)) > 0 && time.Now().Before(until); {
 		time.Sleep(guardEvery / 10) //nolint:forbidigo // it looks each second whether its socket is still there
 		answer, err = c.ask(ctx, request{Verb: "down", Discard: c.Discard}, c.Timeout)
 	}

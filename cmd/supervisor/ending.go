@@ -15,21 +15,21 @@ import (
 	"github.com/perch-edge/perch/pkg/topology"
 )
 
-// Ending is what became of a fleet that was told to stop.
+// Ending is the outcome of stopping a fleet.
 type Ending struct {
 	ShmDir string   `json:"shm"`
 	Failed []Failed `json:"failed,omitempty"`
 	Kept   []Kept   `json:"kept,omitempty"`
 }
 
-// Failed is a worker that did not end well, or did not run when all was to stop.
+// Failed is a worker that failed while stopping, or was not running at the stop.
 type Failed struct {
 	Name string `json:"name"`
 	How  string `json:"how"`
 }
 
-// Kept is a history that stays in shared memory, since not all who read it have
-// read all and saved it.
+// Kept is a history that stays in shared memory because some of its readers have not
+// read and saved all of it.
 type Kept struct {
 	Topic    msg.Topic `json:"topic"`
 	Ring     shm.Name  `json:"ring"`
@@ -39,15 +39,15 @@ type Kept struct {
 	Bytes    uint64    `json:"bytes"`
 }
 
-// stopped is how a child stood at the end of its fleet.
+// stopped is the state of a child at the end of its fleet.
 type stopped struct {
-	exit   *Exit // of the process that ran when all was to stop; nil where none did
-	inTurn bool  // it ended after its sources, so that it has read all of them
-	ready  bool  // it had begun its work
-	idle   Phase // in which it was found where no process ran
+	exit   *Exit // of the process that was running at the stop; nil if none was
+	inTurn bool  // it ended after its sources, so it has read all of them
+	ready  bool  // it had become ready
+	idle   Phase // if no process was running
 }
 
-// saved says whether the child has read all of its sources and saved it.
+// saved reports whether the child has read and saved everything from its sources.
 func (s stopped) saved() bool {
 	if s.exit == nil {
 		return s.idle == Done
@@ -55,9 +55,9 @@ func (s stopped) saved() bool {
 	return s.ready && s.inTurn && s.exit.clean()
 }
 
-// failure says what went wrong; "" where nothing did. A worker that a person has
-// stopped, or whose time had not come, has not failed, nor has one that knows
-// nothing of SIGTERM and ends by it.
+// failure says what went wrong; "" is nothing. A worker that somebody stopped or that had
+// not been started yet has not failed, nor has one that does not handle SIGTERM and is
+// ended by it.
 func (s stopped) failure(last *Exit) string {
 	switch {
 	case s.exit != nil && s.exit.Signal == "SIGTERM" && s.exit.Why == "":
@@ -73,10 +73,9 @@ func (s stopped) failure(last *Exit) string {
 // clean says whether the process ended by itself with exit code 0.
 func (e *Exit) clean() bool { return e.Code == 0 && e.Signal == "" && e.Why == "" }
 
-// conclude finds out what the end of the children leaves. A worker that ends with
-// another code than 0 says that it could not save what it has read: then the
-// histories of its sources are kept for its next run. What did not run has not
-// read them at all.
+// conclude determines which workers failed and which histories to keep. An exit code
+// other than 0 means that a worker could not save what it had read, so the histories of
+// its sources are kept for its next run. A worker that was not running has not read them.
 func (f *fleet) conclude() {
 	unread := map[string][]string{}
 	var failed []Failed
@@ -116,8 +115,8 @@ func readersOf(top *topology.Topology) map[string][]string {
 	return readers
 }
 
-// keptFor lists the histories of those publishers that hold something, with who
-// is to read them.
+// keptFor lists the histories of these publishers that hold anything, with the workers
+// that have yet to read them.
 func keptFor(shmDir string, unread map[string][]string) (kept []Kept) {
 	if len(unread) == 0 {
 		return nil
@@ -155,7 +154,7 @@ func keeper(kept []Kept) func(shm.Name) bool {
 	}
 }
 
-// recordKept leaves word of what is kept for who sweeps next.
+// recordKept notes in the run folder what is kept, for the next sweep.
 func recordKept(root *os.Root, bootID, shmDir string, unread map[string][]string, kept []Kept) error {
 	if len(kept) == 0 {
 		return nil
@@ -169,7 +168,7 @@ func recordKept(root *os.Root, bootID, shmDir string, unread map[string][]string
 	return r.write()
 }
 
-// err is nil when all has ended well and nothing waits to be read.
+// err is nil when no worker failed.
 func (e *Ending) err() error {
 	if len(e.Failed) == 0 {
 		return nil
@@ -185,7 +184,7 @@ func (e *Ending) err() error {
 	return errors.New(text)
 }
 
-// print says what became of the fleet, and fails when not all ended well.
+// print reports the outcome, and fails if a worker failed.
 func (e *Ending) print(out, errs io.Writer) error {
 	for _, f := range e.Failed {
 		fmt.Fprintf(errs, "supervisor: %s %s\n", f.Name, f.How)

@@ -20,7 +20,7 @@ func idOf(path string) (fileID, error) {
 	}
 	sys, ok := st.Sys().(*syscall.Stat_t)
 	if !ok {
-		return fileID{}, fmt.Errorf("%s: the system does not tell its inode", path)
+		return fileID{}, fmt.Errorf("%s: no inode number", path)
 	}
 	return fileID{uint64(sys.Dev), sys.Ino}, nil //nolint:unconvert // of 32 bits elsewhere
 }

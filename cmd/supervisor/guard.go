@@ -18,20 +18,19 @@ import (
 
 const (
 	guardEvery = time.Second
-	// mostAdrift is how often in a row the run folder may be found not to be this
-	// supervisor's before it stops its fleet: nobody could reach it any more.
-	mostAdrift = 5
+	// maxFailures is how many checks in a row may fail before the supervisor stops its
+	// fleet, which nobody could reach any more.
+	maxFailures = 5
 )
 
-// guard looks regularly whether the run folder, the lock and the sockets are still
-// there and this supervisor's own, and makes anew what somebody has removed: a
-// cleaner, or logind at the last logout of a user (loginctl(1), enable-linger).
-// Where that is not possible it stops the fleet, rather than leave one behind that
-// nobody can stop.
+// guard checks regularly that the run folder, the lock and the sockets are still there
+// and belong to this supervisor, and recreates what somebody removed: a cleaner, or
+// logind at a user's last logout (loginctl(1), enable-linger). If that is impossible it
+// stops the fleet, since nobody else could any more.
 func (f *fleet) guard(ctx context.Context) {
 	tick := time.NewTicker(guardEvery)
 	defer tick.Stop()
-	for adrift := 0; ; {
+	for failures := 0; ; {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
@@ -40,42 +39,48 @@ func (f *fleet) guard(ctx context.Context) {
 		mended, err := f.mend()
 		switch {
 		case err != nil:
-			adrift++
-			f.launcher.awake.deaf() // heartbeats may not arrive
-			f.log.Error("the run folder is not this supervisor's any more", "err", err)
+			failures++
+			f.launcher.awake.missed() // heartbeats may not arrive
+			f.log.Error("the run folder no longer belongs to this supervisor", "err", err)
 		case mended:
-			f.launcher.awake.deaf()
-			f.log.Warn("what somebody had removed from the run folder was made anew", "run_dir", f.plan.top.Node.RunDir)
-			adrift = 0
+			f.launcher.awake.missed()
+			f.log.Warn("recreated what somebody removed from the run folder", "run_dir", f.plan.top.Node.RunDir)
+			failures = 0
 		default:
-			adrift = 0
+			failures = 0
 		}
-		if adrift == mostAdrift {
-			f.abandon(fmt.Errorf("%s was removed and cannot be made anew: %w", f.plan.top.Node.RunDir, err))
+		if failures == maxFailures {
+			f.abandon(fmt.Errorf("%s was removed and cannot be recreated: %w", f.plan.top.Node.RunDir, err))
 			return
 		}
 	}
 }
 
-// mend makes anew what is missing, and says whether there was something.
+// mend recreates what is missing, and reports whether anything was.
 func (f *fleet) mend() (mended bool, err error) {
 	dir := f.plan.top.Node.RunDir
-	if !samePlace(f.root, dir) {
-		root, err := private.Open(dir, "run_dir", 0o022)
-		if err != nil {
+	root := f.root
+	if !samePlace(root, dir) {
+		if root, err = private.Open(dir, "run_dir", 0o022); err != nil {
 			return false, err
 		}
-		f.launcher.record.move(root)
-		_ = f.root.Close() // the folder is gone: nothing can be done in it
-		f.root, mended = root, true
+		mended = true
 	}
 	if !f.held.Current() || mended {
-		lock, err := lockfile.Acquire(f.root, lockName)
+		lock, err := lockfile.Acquire(root, lockName) // before anything is written: the folder may be another's
 		if err != nil {
+			if mended {
+				_ = root.Close()
+			}
 			return false, err
 		}
 		_ = f.held.Drop() // of a file that is gone
 		f.held, mended = lock, true
+	}
+	if root != f.root {
+		f.launcher.record.move(root)
+		_ = f.root.Close() // the folder is gone: nothing can be done in it
+		f.root = root
 	}
 	for _, one := range []interface{ reopen() (bool, error) }{f.launcher.notifier, f.control} {
 		again, err := one.reopen()
@@ -93,8 +98,8 @@ func (f *fleet) mend() (mended bool, err error) {
 	return mended, nil
 }
 
-// abandon stops the fleet for want of a run folder. What is another supervisor's by
-// now is left alone.
+// abandon stops the fleet because it has lost its run folder. If another supervisor has
+// the folder by now, nothing in it is touched.
 func (f *fleet) abandon(why error) {
 	f.mu.Lock()
 	f.fatal = why
@@ -158,13 +163,13 @@ func supervisorsOf(runDir string) (pids []int) {
 	return pids
 }
 
-// errLeftBehind says that a supervisor lives although its run folder is gone.
+// errLeftBehind is the error of a supervisor that still runs although its lock file is gone.
 func errLeftBehind(runDir string, pid int) error {
-	return fmt.Errorf("supervisor process %d still runs the fleet of %s, though its lock there was removed: %w",
+	return fmt.Errorf("supervisor process %d still runs the fleet of %s, though its lock was removed: %w",
 		pid, runDir, &lockfile.HeldError{Path: filepath.Join(runDir, lockName), PID: pid})
 }
 
-// endSupervisor stops a supervisor that cannot be asked any more, and waits for its end.
+// endSupervisor stops a supervisor whose socket is gone, and waits until it has ended.
 func endSupervisor(ctx context.Context, pid int, patience time.Duration) error {
 	process, err := os.FindProcess(pid)
 	if err == nil {
@@ -177,10 +182,10 @@ func endSupervisor(ctx context.Context, pid int, patience time.Duration) error {
 		return fmt.Errorf("stop supervisor process %d: %w", pid, err)
 	}
 	deadline := time.Now().Add(patience)
-	for ; ctx.Err() == nil && time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) { //nolint:forbidigo // of no child of ours the kernel tells the end
+	for ; ctx.Err() == nil && time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) { //nolint:forbidigo // it is not a child, so the kernel does not report its end
 		if st, err := statOf(pid); err != nil || st.zombie {
 			return nil
 		}
 	}
-	return fmt.Errorf("supervisor process %d does not end, %v after it was told to: its fleet may still run", pid, patience)
+	return fmt.Errorf("supervisor process %d does not end %v after SIGTERM: its fleet may still be running; kill -KILL %d ends both", pid, patience, pid)
 }

@@ -3,10 +3,15 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/perch-edge/perch/internal/lockfile"
 )
 
 const lonePair = "[sensor.air]\nprogram = \"fake-sensor\"\n[worker.csv]\nprogram = \"fake-reader\"\nsource = \"air\"\n"
@@ -120,10 +125,58 @@ func TestFleetStopsWhereItsRunFolderCannotBeMadeAnew(t *testing.T) {
 	if err := os.Remove(b.run); err != nil {
 		t.Fatal(err)
 	}
-	if code, said := r.ProcessState.ExitCode(), r.said.String(); code != 1 || !strings.Contains(said, "was removed and cannot be made anew") {
+	if code, said := r.ProcessState.ExitCode(), r.said.String(); code != 1 || !strings.Contains(said, "was removed and cannot be recreated") {
 		t.Errorf("exit code = %d\n%s; want 1, and why", code, said)
 	}
 	if text, err := os.ReadFile(trace); err != nil || !strings.HasSuffix(string(text), "stop air\nstop csv\nstop send\n") {
 		t.Errorf("trace = %q, %v; want an end in order", text, err)
+	}
+}
+
+// A run folder that another supervisor has taken over is left as it is, whatever the
+// workers do until the fleet is stopped.
+func TestFolderOfAnotherSupervisorIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	b := newBox(t, lonePair)
+	r := b.up()
+	b.untilPhase("air", Ready)
+	others := b.run + ".other"
+	if err := os.Mkdir(others, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	root, err := os.OpenRoot(others)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	lock, err := lockfile.Acquire(root, lockName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Drop()
+	if err := unix.Renameat2(unix.AT_FDCWD, others, unix.AT_FDCWD, b.run, unix.RENAME_EXCHANGE); err != nil {
+		t.Fatal(err)
+	}
+	b.until("the supervisor ends", 30*time.Second, func() bool {
+		children, err := filepath.Glob("/proc/" + number(r.Process.Pid) + "/task/*/children")
+		for _, file := range children {
+			text, _ := os.ReadFile(file) // the thread may have ended
+			for _, child := range strings.Fields(string(text)) {
+				pid, _ := strconv.Atoi(child)
+				_ = syscall.Kill(pid, syscall.SIGKILL) // each end and each start is recorded
+			}
+		}
+		select {
+		case <-r.gone:
+			return true
+		default:
+			return err != nil
+		}
+	})
+	if code, said := r.ProcessState.ExitCode(), r.said.String(); code != 75 || !strings.Contains(said, "is held by process "+number(os.Getpid())) {
+		t.Errorf("exit code = %d\n%s; want 75, and who has the folder", code, said)
+	}
+	if _, err := root.Lstat(recordName); err == nil {
+		t.Errorf("the folder of the other supervisor has a %s; want none", recordName)
 	}
 }

@@ -15,8 +15,8 @@
 // alone; one that exits with 78 is held, and tried again when the topology's
 // file changes. "supervisor start NAME" tries at once.
 //
-// A time in which the supervisor itself did not run (Ctrl-Z, a machine out of breath)
-// is held against nobody: workers go on meanwhile, and what they said is read first.
+// Time in which the supervisor itself did not run (Ctrl-Z, an overloaded machine) counts
+// against no worker: they go on meanwhile, and their heartbeats are read first.
 //
 // # Stopping
 //
@@ -26,14 +26,14 @@
 // stops the fleet like SIGTERM, however often it comes: a terminal that closes sends
 // two. It does not stop a fleet that runs in the background ("up -d").
 //
-// A worker that ends with another code than 0 says that it could not save all that
-// it has read. Then the histories of its sources stay in shm_dir for its next run,
-// as they do for a worker that did not run at the stop or was killed: "down" says
-// what is kept, for whom, and how much RAM it takes, and exits with 1 when a worker
-// did not end well; so does "up" in the foreground. The next "up" lets the worker
-// read them; "down --discard" removes them. A history holds the last messages of a
-// stream only (1024 of readings): what a worker had in RAM beyond that is lost, and
-// counted in its account by the next run.
+// An exit code other than 0 means that a worker could not save all it had read. The
+// histories of its sources then stay in shm_dir for its next run, as they do for a
+// worker that was killed, or was not running at the stop. "down" reports what is kept,
+// for which worker, and how much RAM it takes. It exits with 1 when a worker failed, and
+// so does "up" in the foreground. The next "up" lets the worker read the histories;
+// "down --discard" removes them. A history holds only the last messages of a stream
+// (1024 readings): anything older that a worker had only in RAM is lost, and its next
+// run counts it.
 //
 // # Jobs
 //
@@ -58,14 +58,14 @@
 // prctl(2)). Each has a process group and, where one can be made, a cgroup.
 // What still stays after kill -9 of everything is swept by the next "up" or
 // "down": processes by cgroup, by the record in run_dir, and by the mark
-// PERCH_SUPERVISED in their environment; then rings, sockets and locks, but for the
+// PERCH_SUPERVISED in their environment; then rings, sockets and locks, except
 // histories that a killed worker may not have saved.
 //
-// Somebody may remove run_dir, or what is in it, while the fleet runs: a cleaner, or
-// logind at the last logout of a user without linger. The supervisor looks once a
-// second, as each worker does for its own sockets, and makes anew what is missing.
-// Where that fails for 5 s, it stops the fleet and exits with 1. Until then "up" and
-// "down" find it by the lock file that it still has open.
+// Somebody may remove run_dir or its contents while the fleet runs: a cleaner, or
+// logind at the last logout of a user without linger. The supervisor checks once a
+// second, as each worker does for its own sockets, and recreates what is missing. If
+// that fails for 5 s, it stops the fleet and exits with 1 (with 75 if another supervisor
+// has the folder). Until then "up" and "down" find it by the lock file that it holds open.
 //
 // # Files
 //
@@ -80,6 +80,15 @@
 // While store_mount is declared and nothing is mounted there, logs are kept in
 // cache_dir/logs, bounded alike, and brought to the disk when it has come. The
 // fleet runs meanwhile: "check" warns, "status" says that the store is not mounted.
+//
+// # Losses
+//
+// LOST in the table of "status", and lost in its JSON, is what a worker has lost since
+// the supervisor's start, whatever was started again meanwhile: messages that never
+// reached it, messages that it could not send, and all its counters named lost_*, such
+// as lost_rows of csvwriter and lost_frames of h264writer (without lost_*_bytes, which
+// count the same again). A frame that h264writer was too slow to read counts twice: as
+// a message, and in lost_frames.
 //
 // # Exit codes
 //

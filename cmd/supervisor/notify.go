@@ -44,7 +44,7 @@ func listenForNotes(runDir string, fail func(string, error)) (*notifier, error) 
 	return n, nil
 }
 
-// open binds the socket, also in place of one that somebody has removed.
+// open binds the socket, or a new one after somebody removed the file.
 func (n *notifier) open() error {
 	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram", Name: n.path})
 	if err != nil {
@@ -70,7 +70,7 @@ func (n *notifier) open() error {
 	return nil
 }
 
-// reopen makes the socket anew where it is not in its place any more.
+// reopen binds a new socket if the file is no longer this one's.
 func (n *notifier) reopen() (again bool, err error) {
 	if now, err := idOf(n.path); err == nil && now == n.file {
 		return false, nil
@@ -99,7 +99,7 @@ func (n *notifier) close() error {
 // each worker would seem to hang.
 func (n *notifier) listen() {
 	defer close(n.done)
-	sick := ailment{what: "listen for readiness", report: n.fail}
+	retry := retrier{what: "listen for readiness", report: n.fail}
 	for {
 		n.reading.Lock()
 		conn, closed := n.conn, n.closed
@@ -108,7 +108,7 @@ func (n *notifier) listen() {
 			return
 		}
 		if err := n.listenAt(conn); !errors.Is(err, net.ErrClosed) {
-			sick.met(err)
+			retry.after(err)
 		}
 	}
 }
@@ -128,11 +128,11 @@ func (n *notifier) listenAt(conn *net.UnixConn) error {
 	return errors.Join(err, failed)
 }
 
-// mostDatagrams are more than the kernel keeps for a socket
-// (net.unix.max_dgram_qlen): who sends without end holds up nobody.
+// mostDatagrams is more than the kernel queues for a socket (net.unix.max_dgram_qlen), so
+// a process that sends without end cannot hold up the others.
 const mostDatagrams = 2000
 
-// drain takes in what waits on the socket, and says whether there may be more.
+// drain reads what is queued on the socket, and reports whether there may be more.
 func (n *notifier) drain(fd int) (more bool, err error) {
 	n.reading.Lock()
 	defer n.reading.Unlock()
@@ -181,7 +181,7 @@ func (n *notifier) forget(p *process) {
 	delete(n.known, p.pid)
 }
 
-// catchUp returns when everything sent before it has been taken in. It never waits.
+// catchUp reads everything that was sent before it. It never waits.
 func (n *notifier) catchUp() {
 	n.reading.Lock()
 	conn := n.conn

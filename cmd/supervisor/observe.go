@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -61,6 +62,7 @@ type sight struct {
 	at        time.Duration // boot time when it came
 	published map[msg.Topic]*series
 	reads     map[msg.Topic]*intake
+	lost      uint64 // in the runs before, see lossesOf
 	cpu       series // seconds
 	own       uint64 // bytes of memory
 	shared    uint64
@@ -99,14 +101,14 @@ func (o *observer) close() error { return o.ear.Close() }
 
 // listen takes in states until ctx is done, whatever fails meanwhile.
 func (o *observer) listen(ctx context.Context, log *slog.Logger) {
-	sick := ailment{what: "listen to the workers' states", report: func(what string, err error) { log.Error(what, "err", err) }}
+	retry := retrier{what: "listen to the workers' states", report: func(what string, err error) { log.Error(what, "err", err) }}
 	for {
 		m, ok, err := o.ear.Next(ctx, time.Time{})
 		if ctx.Err() != nil && !ok {
 			return
 		}
 		if err != nil {
-			sick.met(err)
+			retry.after(err)
 			continue
 		}
 		state, err := m.State()
@@ -127,6 +129,7 @@ func (o *observer) take(s msg.State, now time.Duration) {
 	}
 	if s.PID != w.state.PID {
 		clear(w.published)
+		w.lost += lossesOf(&w.state)
 	}
 	w.state, w.at = s, now
 	for topic, n := range s.Published {
@@ -141,6 +144,31 @@ func (o *observer) take(s msg.State, now time.Duration) {
 		}
 		w.reads[a.Topic].take(a, s.Epoch, time.Duration(s.BootNS))
 	}
+}
+
+// lossesOf is what a worker has lost of its own in one run: messages that it could
+// not send, and its counters that are named lost_*, such as csvwriter's lost_rows.
+// Counters of bytes (lost_*_bytes) count the same losses again.
+func lossesOf(s *msg.State) (n uint64) {
+	for _, dropped := range s.Dropped {
+		n += dropped
+	}
+	for name, count := range s.Counters {
+		if strings.HasPrefix(name, "lost_") && !strings.HasSuffix(name, "_bytes") {
+			n += count
+		}
+	}
+	return n
+}
+
+// losses is what a worker has lost in all runs: messages that never reached it, and
+// what it has lost itself.
+func (w *sight) losses() uint64 {
+	n := w.lost + lossesOf(&w.state)
+	for _, i := range w.reads {
+		n += i.lost
+	}
+	return n
 }
 
 // mostLeft is how many epochs that a reader has left are remembered.
@@ -221,6 +249,7 @@ func (o *observer) describe(w *Worker, began, now time.Duration) {
 	defer o.mu.Unlock()
 	s := o.seen[w.Name]
 	w.RSSBytes, w.SharedBytes, w.CPUPct = s.own, s.shared, round2(100*s.cpu.rate())
+	w.Lost = s.losses()
 	if w.Phase == Ready {
 		if why := s.silence(w.PID, w.sinceBoot(), now); why != "" {
 			w.Phase, w.Trouble = Silent, why

@@ -226,7 +226,7 @@ func TestHeartbeatsAreReadBeforeTheyAreMissed(t *testing.T) {
 		t.Errorf("silence() = %v; want what came just now", silent)
 	}
 	p.heard.last.beat = time.Now().Add(-time.Minute)
-	p.awake.deaf()
+	p.awake.missed()
 	if silent := p.silence(); silent > 50*time.Second {
 		t.Errorf("silence() after a pause = %v; want the time since", silent)
 	}

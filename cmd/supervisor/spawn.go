@@ -204,7 +204,7 @@ func (p *process) end(ask syscall.Signal, grace time.Duration, now <-chan struct
 		case <-p.gone:
 			return ""
 		case <-now:
-			why = "all was to end at once"
+			why = "told to stop at once"
 		case <-time.After(grace):
 			switch {
 			case p.silence() > grace:

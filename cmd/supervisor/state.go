@@ -62,17 +62,20 @@ type Supervisor struct {
 
 // Worker is one sensor or worker.
 type Worker struct {
-	Name        string               `json:"name"`
-	Role        topology.Role        `json:"role"`
-	Program     string               `json:"program"`
-	Phase       Phase                `json:"phase"`
-	SinceBootNS int64                `json:"since_boot_ns"` // when the phase began
-	PID         int                  `json:"pid,omitempty"`
-	UpS         float64              `json:"up_s"` // of the present process
-	Restarts    int                  `json:"restarts"`
-	LastExit    *Exit                `json:"last_exit,omitempty"`
-	Status      string               `json:"status"`
-	Trouble     string               `json:"trouble,omitempty"`
+	Name        string        `json:"name"`
+	Role        topology.Role `json:"role"`
+	Program     string        `json:"program"`
+	Phase       Phase         `json:"phase"`
+	SinceBootNS int64         `json:"since_boot_ns"` // when the phase began
+	PID         int           `json:"pid,omitempty"`
+	UpS         float64       `json:"up_s"` // of the present process
+	Restarts    int           `json:"restarts"`
+	LastExit    *Exit         `json:"last_exit,omitempty"`
+	Status      string        `json:"status"`
+	Trouble     string        `json:"trouble,omitempty"`
+	// Lost counts, over all runs since the supervisor's start, the messages that never
+	// reached the worker, those that it could not send, and its counters lost_*.
+	Lost        uint64               `json:"lost"`
 	Counters    map[string]uint64    `json:"counters,omitempty"`
 	Gauges      map[string]float64   `json:"gauges,omitempty"`
 	Accounts    []msg.Account        `json:"accounts,omitempty"`

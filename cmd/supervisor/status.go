@@ -133,7 +133,7 @@ func (b *Box) columns() []column[Worker] {
 		{"UP", true, 0, (*Worker).up},
 		{"RST", true, 0, func(w *Worker) string { return strconv.Itoa(w.Restarts) }},
 		{"RATE/s", true, 0, func(w *Worker) string { return rate(b.rate(w)) }},
-		{"LOST", true, 0, func(w *Worker) string { return count(b.lost(w)) }},
+		{"LOST", true, 0, func(w *Worker) string { return count(w.Lost) }},
 		{"MEM", true, 0, func(w *Worker) string {
 			if w.RSSBytes == 0 {
 				return "-"
@@ -213,22 +213,6 @@ func (b *Box) rate(w *Worker) (hz float64) {
 		hz += e.Hz
 	}
 	return hz
-}
-
-// lost is what never reached the worker, and what it could not pass on.
-func (b *Box) lost(w *Worker) (n uint64) {
-	for _, e := range b.sources(w) {
-		n += e.Lost
-	}
-	for _, dropped := range w.Dropped {
-		n += dropped
-	}
-	for name, count := range w.Counters {
-		if strings.HasPrefix(name, "lost_") && !strings.HasSuffix(name, "_bytes") {
-			n += count
-		}
-	}
-	return n
 }
 
 func (b *Box) sources(w *Worker) (list []Edge) {

@@ -271,7 +271,7 @@ func TestSecondInterruptKillsAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.ended(10 * time.Second)
-	if said := r.said.String(); !strings.Contains(said, "killed: all was to end at once") || strings.Contains(said, "did not stop when asked") {
+	if said := r.said.String(); !strings.Contains(said, "killed: told to stop at once") || strings.Contains(said, "did not stop when asked") {
 		t.Errorf("the log does not say why air was killed:\n%s", said)
 	}
 	if code := r.ProcessState.ExitCode(); code != 1 {
@@ -352,7 +352,7 @@ func TestWorkerKilledByAnotherHandWhileItStops(t *testing.T) {
 	}
 	r.ended(20 * time.Second)
 	said := r.said.String()
-	if !strings.Contains(said, "ended while it was stopping, and not by its supervisor") || strings.Contains(said, "did not stop when asked") {
+	if !strings.Contains(said, "ended by a signal while stopping, and not by this supervisor") || strings.Contains(said, "did not stop when asked") {
 		t.Errorf("the log does not say how air ended:\n%s", said)
 	}
 	if code := r.ProcessState.ExitCode(); code != 1 {

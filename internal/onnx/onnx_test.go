@@ -118,7 +118,7 @@ func TestOpenRefuses(t *testing.T) {
 		"cut short": {good[:len(good)/2], onnx.Options{}, "not a model that ONNX Runtime reads"},
 		"operator":  {unknown, onnx.Options{}, "Guess"},
 		"integers":  {twice(onnxfile.Int64, onnxfile.Int64, 1), onnx.Options{}, "want float32, float16 or uint8"},
-		"two":       {two, onnx.Options{}, "want one for a picture, with four sides"},
+		"two":       {two, onnx.Options{}, "want one for a picture, with four dimensions"},
 		"provider":  {good, onnx.Options{Provider: "NoSuch"}, `execution provider "NoSuch": this library does not have it`},
 		"level":     {good, onnx.Options{Level: "most"}, "want off, basic, extended or all"},
 	} {

@@ -216,7 +216,7 @@ func (s *Session) choosePorts(ins, outs []ort.InputOutputInfo) error {
 		}
 	}
 	if !found {
-		return fmt.Errorf("inputs %v: want one for a picture, with four sides", ports(ins))
+		return fmt.Errorf("inputs %v: want one for a picture, with four dimensions", ports(ins))
 	}
 	switch s.in.Type {
 	case Float32, Float16, Uint8:
@@ -352,7 +352,7 @@ func (s *Session) allocate() error {
 			one[0] = 1
 		}
 		if !(Port{Shape: one}).whole() {
-			return fmt.Errorf("output %s: its sides are open: export with fixed sizes (dynamic=False), or in float32", p)
+			return fmt.Errorf("output %s: its shape is open: export with fixed sizes (dynamic=False), or in float32", p)
 		}
 		v, err := newHalf(one)
 		if err != nil {

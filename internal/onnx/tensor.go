@@ -203,7 +203,7 @@ func sideInput(p Port, values []float32) (ort.Value, error) {
 		n *= shape[i]
 	}
 	if int64(len(values)) != n || n < 1 {
-		return nil, fmt.Errorf("input %s: there is nothing to give it: want a model whose one input is the picture", p)
+		return nil, fmt.Errorf("input %s: no value is known for it: want a model whose only input is the picture", p)
 	}
 	switch p.Type {
 	case Int64:

@@ -438,9 +438,9 @@ func (e External) check(model string) (int64, error) {
 	case err != nil:
 		return 0, err
 	case !inside:
-		return 0, errors.New("it is a link out of the model's folder, and is not read: copy the file itself there")
+		return 0, errors.New("it is a link out of the model's folder, and is not followed: copy the file itself there")
 	case !st.Mode().IsRegular():
-		return 0, errors.New("it is no regular file")
+		return 0, errors.New("not a regular file")
 	case st.Size() < e.Bytes:
 		return 0, e.tooShort(path, st.Size())
 	}

@@ -94,7 +94,7 @@ func TestWeightsElsewhereAreRefused(t *testing.T) {
 		"link.data":    "a link out of the model's folder",
 		"missing.data": "copy it there, under that name, or export into one file",
 		"short.data":   "not complete: 11 bytes of at least 12",
-		".":            "no regular file",
+		".":            "not a regular file",
 	} {
 		path := model(file)
 		if info, err := Inspect(path); err == nil || !strings.Contains(err.Error(), want) {

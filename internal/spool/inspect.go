@@ -31,7 +31,7 @@ func (s *Spool) OpenDamaged(name string) (*os.File, error) {
 	p := path.Join(string(Work), name)
 	st, err := s.root.Lstat(p)
 	if err == nil && !st.Mode().IsRegular() {
-		err = fmt.Errorf("it is no regular file (%s)", st.Mode())
+		err = fmt.Errorf("not a regular file (%s)", st.Mode())
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", p, err)

@@ -179,23 +179,7 @@ func (s *Spool) Remove(name string) error {
 }
 
 // SetAside moves a file that cannot be gone on with from work/ to quarantine/.
-func (s *Spool) SetAside(name string) error {
-	err := checkName(name)
-	if err == nil {
-		err = s.makeState(Quarantine)
-	}
-	if err == nil {
-		err = s.vacate(Quarantine, name)
-	}
-	if err == nil {
-		_, err = s.rename(path.Join(string(Work), name), path.Join(string(Quarantine), name))
-	}
-	if err != nil {
-		return fmt.Errorf("set aside: %w", err)
-	}
-	s.doubts.Delete(name)
-	return nil
-}
+func (s *Spool) SetAside(name string) error { return s.SetAsideAs(name, name) }
 
 // RemoveUnfinished removes what an earlier run of a worker left in work/ on its
 // way to a state, for workers that cannot go on with an unfinished file, and

@@ -67,7 +67,7 @@ func SideInput(name string, size pixel.Size) ([]float32, error) {
 	case "im_shape", "scale_factor":
 		return nil, fmt.Errorf("input %q: a PaddleDetection export, which wants pictures prepared in its own way: not supported", name)
 	}
-	return nil, fmt.Errorf("input %.40q: nothing is known to give it: export a model whose one input is the picture", name)
+	return nil, fmt.Errorf("input %.40q: no value is known for it: export a model whose only input is the picture", name)
 }
 
 // Recognise tells the layout of a network's outputs. family, unless it is Auto, is
@@ -133,15 +133,15 @@ func (m *Model) checkNames(l Layout) error {
 	}
 	switch {
 	case names == 0 && l.Classes == 52:
-		return errors.New("56 numbers a box and no names: it seems to be a pose model (4, a score, and 17 points); if it is not, give labels for its 52 classes")
+		return errors.New("56 numbers per box and no names: it seems to be a pose model (4, a score, and 17 points); if it is not, give labels for its 52 classes")
 	case names == 0:
 		return nil
 	case more == 1:
-		return fmt.Errorf("%d numbers a box for %d names: 4, the classes and one more: a model of rotated boxes (OBB): want one that detects objects, task detect", 4+l.Classes, names)
+		return fmt.Errorf("%d numbers per box for %d names: 4, the classes and one more: a model of rotated boxes (OBB): want one that detects objects, task detect", 4+l.Classes, names)
 	case more == 32:
-		return fmt.Errorf("%d numbers a box for %d names: 4, the classes and 32 more: a segmentation model: want one that detects objects, task detect", 4+l.Classes, names)
+		return fmt.Errorf("%d numbers per box for %d names: 4, the classes and 32 more: a segmentation model: want one that detects objects, task detect", 4+l.Classes, names)
 	case more == 51 || names == 1 && (more%3 == 0 || more%2 == 0):
-		return fmt.Errorf("%d numbers a box for %d names: it seems to be a pose model: want one that detects objects, task detect", 4+l.Classes, names)
+		return fmt.Errorf("%d numbers per box for %d names: it seems to be a pose model: want one that detects objects, task detect", 4+l.Classes, names)
 	}
 	return nil // Labels says that they do not fit
 }
@@ -329,11 +329,11 @@ func (m *Model) refuse(family Family) error {
 	case has("pred_boxes"):
 		return fmt.Errorf("%s: a DETR of Hugging Face; if it is an RT-DETR, set family = \"rtdetr\"; others are not supported", text)
 	case grid:
-		return fmt.Errorf("%s: boxes and scores in outputs of their own, as YOLO-NAS and PP-YOLOE have them: not supported; export with the suppression in the network (one output [1 n 6])", text)
+		return fmt.Errorf("%s: separate outputs for boxes and scores, as YOLO-NAS and PP-YOLOE have them: not supported; export with the suppression in the network (one output [1 n 6])", text)
 	case len(shapes) == 1 && rank(2) && shapes[0][1] == 6:
 		return fmt.Errorf("%s: a PaddleDetection export: not supported", text)
 	case rank(2) && len(shapes) == 1:
-		return fmt.Errorf("%s: a number a class and no boxes: a classification model: want one that detects objects", text)
+		return fmt.Errorf("%s: one number per class and no boxes: a classification model: want one that detects objects", text)
 	case rank(5), rank(4) && len(shapes) > 1:
 		return fmt.Errorf("%s: feature maps whose boxes are not decoded: export without --train (YOLOv5), with --grid (YOLOv7)", text)
 	case slices.ContainsFunc(shapes, func(s []int64) bool { return len(s) > 1 && s[0] > 1 }):

@@ -149,7 +149,7 @@ func (b *Bus) Mend() error {
 	var errs []error
 	for _, e := range b.bound {
 		if err := b.mendEndpoint(e); err != nil {
-			errs = append(errs, fmt.Errorf("make %s anew: %w", e.end.path, err))
+			errs = append(errs, fmt.Errorf("recreate %s: %w", e.end.path, err))
 		}
 	}
 	return errors.Join(errs...)

@@ -25,7 +25,7 @@ func newLog(stderr io.Writer, entry *topology.Entry, dropped *atomic.Uint64) *sl
 	log := slog.New(slog.NewJSONHandler(out, opts)).With("worker", entry.Name)
 	if p, ok := out.(*pipe); ok {
 		p.note = func(to io.Writer, lines uint64) {
-			slog.New(slog.NewJSONHandler(to, opts)).With("worker", entry.Name).Warn("log lines were dropped: nobody read them", "lines", lines)
+			slog.New(slog.NewJSONHandler(to, opts)).With("worker", entry.Name).Warn("log lines were dropped because nobody read them", "lines", lines)
 		}
 	}
 	return log

@@ -35,7 +35,7 @@ func newNotifier(path string) (*notifier, error) {
 	}
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
-		return n, fmt.Errorf("make the socket for notifications: %w", err)
+		return n, fmt.Errorf("open notification socket: %w", err)
 	}
 	n.fd, n.to = fd, &unix.SockaddrUnix{Name: path}
 	return n, nil
