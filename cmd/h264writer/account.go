@@ -44,9 +44,8 @@ func (p position) enter(h head) position {
 // maxSpans bounds a list of missing frames.
 const maxSpans = 64
 
-// withSpan adds a span. Beyond the bound only the last ones are kept: a source
-// that starts again that often without a segment between has more to tell than
-// its frames.
+// withSpan adds a span. Beyond the bound only the last ones are kept: a source that
+// restarts so often without one segment has worse problems than lost frames.
 func withSpan(list []sidecar.RunSpan, s sidecar.RunSpan) []sidecar.RunSpan {
 	list = append(append([]sidecar.RunSpan(nil), list...), s)
 	return list[max(0, len(list)-maxSpans):]
@@ -78,7 +77,7 @@ func (p position) account(in []sentFrame, end msg.Seq) (position, *sidecar.Frame
 	return p, frames
 }
 
-// lostEarlier is how many frames of earlier runs a segment declares lost.
+// lostEarlier is the number of frames of earlier runs that a segment declares lost.
 func lostEarlier(list []sidecar.RunSpan) (n int) {
 	for _, s := range list {
 		n += int(s.Last-s.First) + 1

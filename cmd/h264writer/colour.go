@@ -9,13 +9,13 @@ import (
 	"github.com/perch-edge/perch/pkg/pixel"
 )
 
-// videoColour is what the samples of a video stand for: what those of the frames
-// do, and of rgb24, which has to be converted, what players assume.
+// videoColour is the colour of a video: that of the frames, and for rgb24, which has
+// to be converted, the one that players assume.
 //
-// Full range is kept and said, rather than made limited: browsers, VLC, mpv and
-// ffmpeg go by it, network cameras record it as well, and the conversion would
-// cost a copy of each frame and a tenth of the levels. A player that ignores it
-// shows dark parts too dark and light ones too light.
+// Full range is kept and declared, not converted to limited range: browsers, VLC,
+// mpv and ffmpeg support it, network cameras record it too, and the conversion would
+// cost a copy of each frame and a tenth of the levels. A player that ignores the
+// declaration shows dark parts too dark and light ones too light.
 func videoColour(g msg.Geometry) pixel.Colour {
 	return g.Colour().Or(pixel.VideoColour(pixel.Size{Width: g.Width, Height: g.Height}))
 }
@@ -28,10 +28,9 @@ type tags struct {
 	matrix, primaries, transfer             uint64
 }
 
-// codes are the tags of a colour. A frame does not say what its red, green and
-// blue are, so that BT.601 gets those of sRGB (BT.709), which cameras have by
-// V4L2's default and for which viewers take a JPEG picture: videos and pictures of a
-// camera look alike.
+// codes are the tags of a colour. A frame does not declare its primaries, so BT.601
+// gets those of sRGB (BT.709): V4L2's default for cameras, and what viewers assume
+// for JPEG. Videos and pictures of a camera then look alike.
 func codes(c pixel.Colour) tags {
 	switch c.Matrix {
 	case pixel.BT709:
@@ -42,10 +41,10 @@ func codes(c pixel.Colour) tags {
 	return tags{"smpte170m", "bt709", "bt709", 6, 1, 1}
 }
 
-// colourArgs are the arguments by which ffmpeg gives the encoder pictures in
-// yuv420p, of even sides, and says in the video what their samples stand for. Range and
-// matrix are named on both sides of a conversion: ffmpeg left to itself makes
-// full range limited and RGB BT.601.
+// colourArgs are the arguments with which ffmpeg gives the encoder pictures in
+// yuv420p with even sides, and declares their colour in the video. Range and matrix
+// are named on both sides of a conversion, since ffmpeg by itself converts full
+// range to limited and RGB to BT.601.
 func colourArgs(encoder string, g msg.Geometry) []string {
 	c := videoColour(g)
 	t, samples := codes(c), ffmpeg.RangeName(c.Range)
@@ -56,7 +55,7 @@ func colourArgs(encoder string, g msg.Geometry) []string {
 	switch pixel.Format(g.Format) {
 	case pixel.RGB24:
 		filters = append(filters, fmt.Sprintf("scale=out_range=%s:out_color_matrix=%s", samples, ffmpeg.MatrixName(c.Matrix)))
-	case pixel.MJPEG: // full range to ffmpeg, whatever the frames say: their samples stay as they are
+	case pixel.MJPEG: // called full range whatever the frames declare, so that samples stay unchanged
 		filters = append(filters, "scale=in_range=pc:out_range=pc")
 	default:
 		filters = append(filters, fmt.Sprintf("scale=in_range=%s:out_range=%[1]s", samples))
@@ -65,7 +64,7 @@ func colourArgs(encoder string, g msg.Geometry) []string {
 		samples, t.matrixName, t.primariesName, t.transferName))
 	args := []string{"-vf", strings.Join(filters, ","), "-color_range", samples, "-colorspace", t.matrixName,
 		"-color_primaries", t.primariesName, "-color_trc", t.transferName}
-	if encoder == "h264_v4l2m2m" { // ffmpeg does not tell it
+	if encoder == "h264_v4l2m2m" { // ffmpeg does not pass the colour to this encoder
 		full := 0
 		if c.Range == pixel.Full {
 			full = 1

@@ -101,7 +101,7 @@ func (c *Config) Validate() error {
 // Rings is the shared memory that the file events take.
 func (c *Config) Rings() []worker.Ring { return []worker.Ring{worker.FileHistory()} }
 
-// Cached says whether files are born in RAM.
+// Cached reports whether files are born in RAM.
 func (c *Config) Cached() worker.Cached {
 	if c.Dir != "" {
 		return ""

@@ -10,9 +10,9 @@ import (
 
 // encoders are those that a setting allows, the best first, and the one in use.
 // One that fails twice in a row before its first fragment is passed over for an
-// hour, not for ever: it may have been busy, or killed for want of memory. Then
-// it is tried with a picture beside the recording, and where that works, takes
-// over at the next border of a segment, so that no frame is lost.
+// hour only, since it may have been busy, or killed for lack of memory. Then it is
+// tried with one picture beside the recording. If that works it takes over at the
+// next segment, so that no frame is lost.
 type encoders struct {
 	names []string
 	works []bool // by their last trial
@@ -38,7 +38,7 @@ func newEncoders(names []string) *encoders {
 
 func (e *encoders) current() string { return e.names[e.use] }
 
-// succeeded says that the encoder in use has made a fragment.
+// succeeded notes that the encoder in use has made a fragment.
 func (e *encoders) succeeded() { e.failures = 0 }
 
 // failed counts an end before the first fragment, and changes to the next encoder
@@ -83,7 +83,7 @@ func (e *encoders) look(ctx context.Context, now time.Time, log *slog.Logger) {
 	})
 }
 
-// better says whether a better encoder is known to work.
+// better reports whether a better encoder is known to work.
 func (e *encoders) better() bool { n := int(e.found.Load()); return n > 0 && n-1 < e.use }
 
 // improve changes to a better encoder that is known to work.

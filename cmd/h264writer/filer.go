@@ -24,17 +24,17 @@ import (
 )
 
 // filer turns the segments of recordings into files, strictly in the order in
-// which they were recorded: each sidecar says which frames are missing since the
-// segment before it, so that no segment can be filed before that one is.
+// which they were recorded: each sidecar lists the frames that are missing since
+// the segment before it, so that one has to be filed first.
 //
 //	decide: which frames has it?  --> journal, synced
 //	rename work/<run>/000003.mp4 --> work/<id>.mp4, new header, sidecar, born/<id>.mp4, file message
 //	after the last segment of a recording: position, synced --> remove the recording
 //
-// Each step can be done again. A crash between any two leaves a decision that is
-// carried out by the next run, or none. It works in a goroutine of its own, so that
-// hashing never keeps a frame waiting, and syncs what grows in another, so that
-// a slow recovery does not put that off.
+// Each step can be repeated. A crash between any two leaves either no decision or
+// one that the next run carries out. Filing has its own goroutine, so that hashing
+// never delays a frame. Syncing what grows has another, so that a slow recovery does
+// not delay it.
 type filer struct {
 	w        host
 	log      *slog.Logger
@@ -65,12 +65,12 @@ type badSegment struct {
 	since     time.Time
 }
 
-// giveUpAfter is how long a segment that the disk does not give back may hold up
-// those behind it.
+// giveUpAfter is how long a segment that the disk cannot read may hold up the later
+// ones.
 const giveUpAfter = time.Minute
 
-// hopeless says whether a segment has failed with an error of the disk's for so
-// long that it is better given up. A full disk is not hopeless.
+// hopeless reports whether a segment has failed with EIO for so long that it should
+// be given up. A full disk is not hopeless.
 func (a *filer) hopeless(r *recording, index int, err error) bool {
 	if !errors.Is(err, syscall.EIO) {
 		return false
@@ -130,9 +130,9 @@ func newFiler(dir string, w host, log *slog.Logger, files registry, cfg Config) 
 // findRecordings takes over what earlier runs of this worker left.
 func (a *filer) findRecordings() (err error) {
 	if a.position, err = readPosition(a.spool, a.w.Name()); err != nil {
-		// Recording goes on; what was recorded before cannot be said to be missing.
+		// Recording goes on; missing frames before it can no longer be declared.
 		a.w.Counter("damaged_journals").Add(1)
-		a.log.Error("the position is lost: frames between the last segment and the next are in no account", "err", err)
+		a.log.Error("the position cannot be read: frames missing between the last segment and the next one are not declared", "err", err)
 	}
 	entries, err := fs.ReadDir(a.work.FS(), ".")
 	if err != nil {
@@ -159,7 +159,7 @@ func (a *filer) findRecordings() (err error) {
 		}
 		if damage != nil {
 			a.w.Counter("damaged_journals").Add(1)
-			a.log.Error("the journal of a recording is damaged: frames behind that are given up", "recording", e.Name(), "err", damage)
+			a.log.Error("the journal of a recording is damaged: the frames after the damage are given up", "recording", e.Name(), "err", damage)
 		}
 		r.head.Number = number
 		a.queue = append(a.queue, r)
@@ -211,7 +211,7 @@ func (a *filer) add(r *recording) {
 	a.queue = append(a.queue, r)
 }
 
-// poke says that a segment is closed, or a recording ended.
+// poke wakes the filer: a segment is closed, or a recording ended.
 func (a *filer) poke() {
 	select {
 	case a.wake <- struct{}{}:
@@ -219,10 +219,11 @@ func (a *filer) poke() {
 	}
 }
 
-// run files until close is called, and then what can be filed at once.
+// run files segments until close is called, and then those that can be filed at
+// once.
 func (a *filer) run(ctx context.Context) {
 	if err := a.setStraysAside(); err != nil {
-		a.log.Error("files that no journal names stay in work/", "err", err)
+		a.log.Error("cannot set aside files that no journal names: they stay in work/", "err", err)
 	}
 	tick := time.NewTicker(retryEvery)
 	defer tick.Stop()
@@ -266,7 +267,7 @@ func (a *filer) keepSynced() {
 	}
 }
 
-// setStraysAside moves files that no journal names out of the way.
+// setStraysAside moves files that no journal names to quarantine.
 func (a *filer) setStraysAside() error {
 	names, err := a.spool.List(spool.Work, a.w.Name())
 	if err != nil {
@@ -380,7 +381,7 @@ func (a *filer) nextEnding(r *recording, ended bool) (e ending, ok bool, err err
 		e.cut = cmp.Or(r.why, "ffmpeg did not say that it closed it")
 	case ended:
 		e.cut = "the next one had begun"
-	default: // one behind it is closed: ffmpeg's word on this one was not understood
+	default: // a later one is closed: ffmpeg's line about this one was not understood
 		behind := slices.ContainsFunc(indices, func(i int) bool { _, closed := r.closed[i]; return closed })
 		return e, behind, nil
 	}
@@ -390,7 +391,7 @@ func (a *filer) nextEnding(r *recording, ended bool) (e ending, ok bool, err err
 // ending is how a segment came to its end.
 type ending struct {
 	index  int
-	closed bool   // by ffmpeg, by its own word
+	closed bool   // as ffmpeg reported
 	cut    string // why it may not be whole, for people; empty when ffmpeg closed it
 	last   bool   // of the recording: no frame that was sent is still to come
 }
@@ -468,9 +469,9 @@ func (r *recording) trim(m *film, index int) {
 	}
 }
 
-// plays decodes a segment and says why it does not play with that many pictures.
-// Where that cannot be found out, since ffprobe was killed, say, its boxes are
-// right, and no picture is given up. It fails when ctx is done.
+// plays decodes a segment and returns why it does not play with that many pictures.
+// If ffprobe itself fails, the segment is kept: its boxes are right. It fails when
+// ctx is done.
 func (a *filer) plays(ctx context.Context, r *recording, index, pictures int) (why, err error) {
 	name := path.Join(r.name, segmentName(index))
 	for range 3 {
@@ -486,8 +487,8 @@ func (a *filer) plays(ctx context.Context, r *recording, index, pictures int) (w
 	return nil, nil
 }
 
-// quarantine decides that a segment is set aside. Its frames will be missing in
-// the next one.
+// quarantine decides that a segment is set aside. The next one declares its frames
+// missing.
 func (a *filer) quarantine(r *recording, index int, why error) *decision {
 	now := a.w.Now()
 	id := a.files.NewID(sidecar.Moment{Time: msg.Time{Time: now.Wall}})
@@ -519,7 +520,7 @@ func (a *filer) describe(r *recording, f *os.File, m film, e ending) (*decision,
 	}
 	h := r.head
 	r.mu.Unlock()
-	for len(in) > 0 && in[0].Seq < before.Next { // never so, but for a position that is not ours
+	for len(in) > 0 && in[0].Seq < before.Next { // only with a position that is not ours
 		in, strange = in[1:], strange+1
 	}
 	if len(in) == 0 {
@@ -560,7 +561,7 @@ func (h *head) moment(f sentFrame) sidecar.Moment {
 	return sidecar.Moment{Time: f.Time, BootNS: f.BootNS, BootID: h.BootID, Synced: f.Synced, Epoch: h.Epoch, Seq: f.Seq}
 }
 
-// carryOut brings a segment where it belongs. It begins where it was interrupted:
+// carryOut carries out the pending decision. It begins where it was interrupted:
 // in the recording's folder, in work/, or in born/ and not announced.
 func (a *filer) carryOut(r *recording) error {
 	d := r.pending
@@ -651,8 +652,8 @@ func (a *filer) announce(d *decision) error {
 	return nil
 }
 
-// revoke takes a decision back whose file cannot be completed: it goes to
-// quarantine, and its frames will be missing in the next segment.
+// revoke takes back a decision whose file cannot be completed. The file goes to
+// quarantine, and the next segment declares its frames missing.
 func (a *filer) revoke(r *recording, d *decision, why error) error {
 	a.w.Counter("quarantined").Add(1)
 	a.log.Warn("segment goes to quarantine", "id", d.ID, "err", why)
@@ -666,7 +667,7 @@ func (a *filer) finish(r *recording) error {
 	if r.sent > p.Next && r.head.Source != "" {
 		p.Sent = r.sent
 		if len(r.frames) > 0 {
-			a.log.Warn("frames without a whole fragment are lost; the next segment will say so", "source", r.head.Source,
+			a.log.Warn("frames without a whole fragment are lost; the next segment declares them", "source", r.head.Source,
 				"epoch", r.head.Epoch.String(), "first_seq", p.Next, "last_seq", r.sent-1, "frames", r.sent-p.Next)
 		}
 	}

@@ -18,7 +18,7 @@ type film struct {
 	whole     int64           // bytes up to the end of the last whole fragment
 	end       int64           // bytes up to the end of the last whole box: all of a file that is closed
 	shown     []time.Duration // since the beginning of the file, ascending
-	moov      int64           // where the box is that says what the fragments are
+	moov      int64           // where the box is that describes the fragments
 	header    int64           // where that ends, and the fragments begin
 	scale     uint32          // ticks a second
 	fragments []fragment
@@ -34,7 +34,7 @@ type fragment struct {
 	key      bool   // it begins with a key frame
 }
 
-// drop forgets the last fragment, and says whether there is one before it.
+// drop forgets the last fragment, and reports whether there is one before it.
 func (m *film) drop() bool {
 	n := len(m.fragments) - 1
 	if n < 1 {
@@ -245,7 +245,7 @@ func ticks(n uint64, scale uint32) time.Duration {
 // playPatience is how long the decoding of a segment may take.
 const playPatience = 5 * time.Minute
 
-// plays decodes a file and says why it does not play (ffmpeg.ErrBroken), or why
+// plays decodes a file and returns why it does not play (ffmpeg.ErrBroken), or why
 // that is not known.
 func plays(ctx context.Context, path string, pictures int) error {
 	ctx, cancel := context.WithTimeout(ctx, playPatience)

@@ -35,7 +35,6 @@ func roomArgs(segment time.Duration) []string {
 const (
 	sidxHead  = 8 + 4 + 4 + 4 + 4 + 4 + 2 + 2 // ISO/IEC 14496-12, 8.16.3, version 0
 	sidxEntry = 12
-	mehdSize  = 8 + 4 + 4
 	// spareEntries are for key frames that the encoder adds by itself.
 	spareEntries = 16
 )
@@ -164,7 +163,7 @@ func timescale32(body []byte) uint32 {
 	return binary.BigEndian.Uint32(body[at:])
 }
 
-// withDuration is an mvex box that says how long all fragments last (8.8.2).
+// withDuration is an mvex box with the duration of all fragments (8.8.2).
 func withDuration(mvex []byte, m film, movie uint32) (out []byte, err error) {
 	first, last := m.fragments[0].first, m.fragments[len(m.fragments)-1].last
 	length := ticks(last-min(first, last), m.scale).Seconds() * float64(movie)

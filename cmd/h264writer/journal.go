@@ -11,15 +11,15 @@ import (
 	"os"
 )
 
-// journal is a file of JSON lines to which lines are only added. A line that a
-// full disk or a crash cut short is not one: the next line takes its place, and
-// a reader stops before it.
+// journal is an append-only file of JSON lines. A line that a full disk or a crash
+// cut short does not count: the next line overwrites it, and a reader stops before
+// it.
 type journal struct {
 	root *os.Root
 	file *os.File // nil until there is one
 	size int64    // of its whole lines
-	// doubtful says that a sync failed. The kernel then takes the pages for
-	// written ones (fsync(2)), so that only a new file can be made durable.
+	// doubtful means that a sync failed. The kernel then treats the pages as written
+	// (fsync(2)), so only a new file can be made durable.
 	doubtful bool
 
 	next     *os.File // will replace file; gets each new line as well
@@ -33,15 +33,15 @@ const (
 )
 
 // openJournal opens the journal of an earlier run and passes its lines to apply.
-// damage says what could not be read; the lines before that count. A folder
-// without a journal is as good as an empty one.
+// damage is what could not be read; the lines before it count. A folder without a
+// journal is treated as one with an empty journal.
 func openJournal(root *os.Root, apply func(line)) (j *journal, damage, err error) {
 	j = &journal{root: root}
 	j.file, err = root.OpenFile(journalName, os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return j, nil, nil
 	}
-	if err != nil { // what it is of is lost, and must not keep anything from being recorded
+	if err != nil { // an unreadable journal must not stop the recording
 		damage = fmt.Errorf("open journal: %w", err)
 		return j, damage, root.Rename(journalName, journalName+".damaged")
 	}
@@ -49,9 +49,9 @@ func openJournal(root *os.Root, apply func(line)) (j *journal, damage, err error
 	return j, damage, nil
 }
 
-// replay passes a journal's lines to apply, up to the first that is not whole,
-// and returns how many bytes those have. The error says what is lost: more than
-// the one line that was being written at a crash.
+// replay passes a journal's lines to apply, up to the first incomplete one, and
+// returns their length in bytes. It fails if more is lost than the one line that
+// was being written at a crash.
 func replay(text io.Reader, apply func(line)) (whole int64, err error) {
 	lines := bufio.NewReaderSize(text, maxLine)
 	for {
@@ -83,7 +83,7 @@ func (j *journal) add(l line) error {
 		return err
 	}
 	if j.file == nil {
-		return errors.New("write journal: there is none")
+		return errors.New("write journal: it is not open")
 	}
 	if _, err := j.file.WriteAt(text, j.size); err != nil {
 		return fmt.Errorf("write journal: %w", err)
@@ -131,7 +131,7 @@ func (j *journal) begin(lines []line) error {
 	return nil
 }
 
-var errAbandoned = errors.New("write journal: the new one could not be gone on with")
+var errAbandoned = errors.New("write journal: the new one was abandoned after a failed write")
 
 // replace puts the new journal, which has been synced, in the place of the old.
 func (j *journal) replace() error {

@@ -396,7 +396,7 @@ func TestKilledDuringRecovery(t *testing.T) {
 	endOfKills(t, b, c, start(), stop)
 }
 
-// zombie says whether a process has ended and nobody has buried it.
+// zombie reports whether a process has ended and nobody has buried it.
 func zombie(pid int) bool {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	return err != nil || strings.Contains(string(text), ") Z ")

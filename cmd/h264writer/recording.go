@@ -18,8 +18,8 @@ import (
 // recording is one run of ffmpeg and its folder under work/: the segments that
 // ffmpeg writes, and a journal of the frames in them, which outlives a crash.
 //
-// The recorder adds frames, and says when a segment is closed and when ffmpeg
-// has ended. The filer turns segments into files, in order.
+// The recorder adds frames, and notes when a segment is closed and when ffmpeg has
+// ended. The filer turns segments into files, in order.
 type recording struct {
 	name string
 	root *os.Root
@@ -41,7 +41,7 @@ type recording struct {
 	failed      map[int]bool // segments whose sync failed: see journal.doubtful
 }
 
-// head is what holds for all frames of a recording, and how far it is filed.
+// head is what all frames of a recording have in common, and how far it is filed.
 type head struct {
 	Number   uint64        `json:"number"` // ascending over all recordings of the worker; 0 is of an older version
 	Source   msg.Topic     `json:"source"`
@@ -63,8 +63,8 @@ type sentFrame struct {
 	At     time.Duration `json:"at_ns"` // in the video, since the beginning of the recording
 }
 
-// decision is what becomes of a segment. From when it stands in the journal it is
-// carried out, by a later run if need be.
+// decision is what becomes of a segment. Once in the journal it is carried out, by
+// a later run if need be.
 type decision struct {
 	Index  int              `json:"index"`
 	ID     sidecar.ID       `json:"id"`
@@ -136,8 +136,8 @@ func newRecording(work *os.Root, name string, h head) (_ *recording, err error) 
 	return r, nil
 }
 
-// openRecording takes over what an earlier run left. damage says what could not
-// be read of its journal.
+// openRecording takes over what an earlier run left. damage is what could not be
+// read of its journal.
 func openRecording(work *os.Root, name string) (_ *recording, damage, err error) {
 	root, err := work.OpenRoot(name)
 	if err != nil {
@@ -153,7 +153,7 @@ func openRecording(work *os.Root, name string) (_ *recording, damage, err error)
 	return r, damage, nil
 }
 
-// apply takes a line of the journal in.
+// apply applies a line of the journal.
 func (r *recording) apply(l line) {
 	switch {
 	case l.Head != nil:
@@ -171,7 +171,7 @@ func (r *recording) apply(l line) {
 	}
 }
 
-// settle takes a decision in.
+// settle applies a decision.
 func (r *recording) settle(d *decision) {
 	r.pending = d
 	r.head.Index, r.head.Position = d.Index+1, &d.After
@@ -224,7 +224,7 @@ func (r *recording) segmentClosed(index int, start time.Duration) error {
 	return r.journal.add(line{Closed: &closing{index, start}})
 }
 
-// end says that ffmpeg has ended, and why it left a segment unfinished.
+// end notes that ffmpeg has ended, and why it left a segment unfinished.
 func (r *recording) end(why string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -297,26 +297,26 @@ func (r *recording) syncJournal() error {
 	}
 }
 
-// mostJournal is how large a journal gets before it is written anew.
+// mostJournal is how large a journal gets before it is rewritten.
 const mostJournal = 128 << 10
 
-// journalGrown says that the journal is to be written anew.
+// journalGrown reports whether the journal is to be rewritten.
 func (r *recording) journalGrown() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.journal.size > r.mostJournal
 }
 
-// journalUseless says that there is no journal, or none that can be made durable.
+// journalUseless reports whether there is no journal, or none that can be made
+// durable.
 func (r *recording) journalUseless() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.journal.file == nil || r.journal.doubtful
 }
 
-// compact writes the journal anew, with what still matters: it takes as much
-// room as the frames of the segments that wait. Frames can be added meanwhile,
-// however slow the disk is.
+// compact rewrites the journal with what still matters: the frames of the segments
+// that wait. Frames can be added meanwhile, however slow the disk is.
 func (r *recording) compact() error {
 	r.compacting.Lock()
 	defer r.compacting.Unlock()
@@ -439,8 +439,8 @@ func match(frames []sentFrame, shown []time.Duration, start time.Duration) (in [
 // ffmpeg's list has microseconds.
 const timeGrain = 100 * time.Microsecond
 
-// begins is when a segment begins in the recording: as ffmpeg said, or else with
-// the first frame behind its border. Negative is not known.
+// begins is when a segment begins in the recording: as ffmpeg reported, or else with
+// the first frame after its border. Negative is unknown.
 func (r *recording) begins(index int) time.Duration {
 	if start, ok := r.closed[index]; ok && start >= 0 {
 		return start
@@ -453,8 +453,8 @@ func (r *recording) begins(index int) time.Duration {
 	return -1
 }
 
-// sync makes what is written so far outlive a power cut: the journal first, so
-// that no picture is found without its frame.
+// sync makes everything written so far durable: the journal first, so that no
+// picture is found without its frame.
 func (r *recording) sync() error {
 	r.mu.Lock()
 	over, ended := r.settled, r.ended

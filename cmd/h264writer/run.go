@@ -62,7 +62,7 @@ func newRetry() *backoff.Backoff {
 	return &backoff.Backoff{First: 200 * time.Millisecond, Most: maxPause, Healthy: time.Minute}
 }
 
-// status says what the worker does.
+// status sets the worker's status.
 func (r *recorder) status() {
 	r.w.Status("segments of %s by %s into %s", r.cfg.Segment, r.encoders.current(), r.filer.spool.Dir())
 }
@@ -173,7 +173,7 @@ func (r *recorder) failedEarly() {
 	}
 }
 
-// differs says why a frame cannot go into the running video.
+// differs returns why a frame cannot go into the running video.
 func (r *recorder) differs(f msg.Frame) string {
 	if r.take == nil {
 		return ""

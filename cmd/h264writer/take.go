@@ -101,7 +101,7 @@ func (t *take) keep(f msg.Frame) {
 	t.held = f
 }
 
-// made says whether ffmpeg has written a fragment.
+// made reports whether ffmpeg has written a fragment.
 func (t *take) made() bool {
 	indices, err := t.out.left()
 	if err != nil || len(indices) == 0 {
@@ -120,7 +120,7 @@ func (t *take) made() bool {
 	return indices[0] > 0 || err == nil && len(m.shown) > 0
 }
 
-// border says whether that frame begins another segment.
+// border reports whether that frame begins another segment.
 func (t *take) border(f msg.Frame, segment time.Duration) bool {
 	return (f.Stamp.Boot-t.first)/segment > (t.last-t.first)/segment
 }
@@ -128,7 +128,7 @@ func (t *take) border(f msg.Frame, segment time.Duration) bool {
 // ran is for how long.
 func (t *take) ran() time.Duration { return time.Since(t.begun) }
 
-// list passes on what ffmpeg says of its segments, one line when one is closed:
+// list passes on the segments that ffmpeg closes, each as one line:
 // "000003.mp4,12.000000,15.966667".
 func (t *take) list(out io.Reader) {
 	defer close(t.listed)
@@ -136,11 +136,11 @@ func (t *take) list(out io.Reader) {
 	for lines.Scan() {
 		index, start, err := parseListed(lines.Text())
 		if err != nil {
-			t.w.Log.Warn("a line of ffmpeg's list", "err", err)
+			t.w.Log.Warn("a line of ffmpeg's segment list is not understood", "err", err)
 			continue
 		}
 		if err := t.out.segmentClosed(index, start); err != nil {
-			t.w.Log.Warn("a segment that is closed will be looked at as one that is not, should the writer end now", "err", err)
+			t.w.Log.Warn("cannot note that a segment is closed: if the writer ends now, the segment is filed as recovered", "err", err)
 		}
 		t.filer.poke()
 	}

@@ -48,7 +48,7 @@ func run(ctx context.Context, w *worker.Worker, cfg Config) (err error) {
 }
 
 // shoot makes a picture of the newest frame there is, or comes until then, and
-// says whether there was one.
+// reports whether there was one.
 func (a *album) shoot(ctx context.Context, frames *worker.FrameInbox, until time.Time) (bool, error) {
 	frame, ok, err := frames.Newest(ctx, until)
 	if errors.Is(err, msg.ErrEnded) { // its next run may be there already

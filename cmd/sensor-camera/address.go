@@ -72,8 +72,8 @@ func cutScheme(text string) (scheme Scheme, rest string, ok bool) {
 
 const rtsps Scheme = "rtsps"
 
-// foreign says whether ffmpeg reads such addresses, and we do not but for what a
-// command makes of them.
+// foreign reports whether this program can read such an address only through a
+// command with ffmpeg.
 func foreign(scheme Scheme) bool {
 	switch scheme {
 	case "http", "https", "hls", "rtmp", "rtmps", "rtmpt", "rtp", "srtp", "udp", "tcp", "srt", "rist", "mms", "mmsh", "mmst", "ftp":
@@ -85,8 +85,8 @@ func foreign(scheme Scheme) bool {
 // shellSigns are not allowed in the words of exec:.
 const shellSigns = "\"'`|;&<>$*\\"
 
-// byExec is how to read what ffmpeg can. It does not repeat the address, which
-// may hold a password.
+// byExec is the setting that reads such an address through ffmpeg. It does not
+// repeat the address, which may hold a password.
 func byExec(scheme Scheme, rest string) string {
 	const options = `-f rawvideo -pix_fmt yuv420p -`
 	way := fmt.Sprintf(`input = "exec:ffmpeg -i %s://... %s"`, scheme, options)
@@ -109,7 +109,7 @@ func deviceIn(text string) string {
 	return ""
 }
 
-// isPath says whether a text that is no address looks like a file.
+// isPath reports whether a text that is no address looks like a file.
 func isPath(text string) bool {
 	known := []string{".mp4", ".mkv", ".avi", ".mov", ".webm", ".ts", ".m4v", ".mpg", ".flv", ".gif", ".jpg", ".jpeg", ".png", ".webp", ".264", ".h264"}
 	return strings.HasPrefix(text, "/") || strings.HasPrefix(text, ".") || slices.Contains(known, strings.ToLower(filepath.Ext(text)))

@@ -9,18 +9,18 @@ import (
 	"github.com/perch-edge/perch/pkg/pixel"
 )
 
-// aligner notices when a command's raw frames do not begin where they are
-// believed to begin. Nothing in the bytes marks a border, so it looks at when they
-// come: a camera writes a frame and then is silent until the next one, so the
-// pipe runs empty at borders. Where most of the waiting is at other places that
-// repeat to the byte, the frames are out of step, and the distance between those
-// places is what the command really writes.
+// aligner detects when a command's raw frames are out of step. Nothing in the bytes
+// marks where a frame ends, so it uses timing: a camera writes a frame and then
+// pauses until the next one, so the pipe runs empty at the borders of frames. If
+// most of the waiting is at other positions that repeat to the byte, the frames are
+// out of step, and the distance of those positions is what the command really
+// writes.
 //
 //	waits of the reader --read--> the last 64 --check--> in step, not known, or an alignError
 //
-// It is made to be silent in doubt. A command that never pauses (a decoder at full
-// speed), that pauses anywhere (a slow network), and one whose standard library
-// keeps back the end of a frame (stdio: up to 4095 bytes) is let pass.
+// In doubt it reports nothing: for a command that never pauses (a decoder at full
+// speed), one that pauses anywhere (a slow network), and one whose standard library
+// holds back the end of a frame (stdio: up to 4095 bytes).
 type aligner struct {
 	format pixel.Format
 	size   pixel.Size
@@ -54,7 +54,7 @@ const (
 	mostHeld    = 64 << 10 // bytes of a frame's end that a writer's buffer may keep back
 )
 
-// alignError says why frames are taken to be out of step.
+// alignError is the reason why frames are believed to be out of step.
 type alignError struct{ why string }
 
 func (e *alignError) Error() string { return "frames out of step: " + e.why }
@@ -76,7 +76,7 @@ func (a *aligner) start(now time.Time) {
 }
 
 // read notes that n bytes came after a wait. The wait for the first ones is the
-// command's start and says nothing.
+// command's start and is ignored.
 func (a *aligner) read(n int, waited time.Duration, now time.Time) {
 	if waited >= leastWait && a.at > 0 {
 		if len(a.pauses) == mostPauses {
@@ -110,7 +110,7 @@ func (a *aligner) doubt(frame []byte) (why string) {
 	for n := leastPauses; n <= len(a.pauses); n *= 2 {
 		w := newWindow(a.pauses[len(a.pauses)-n:])
 		if w.total < w.span*3/10 {
-			continue // it hardly waits: nothing can be said
+			continue // it hardly waits: no conclusion
 		}
 		own := w.at(a.frame, a.offset, w.grain)
 		if l, ok := a.recognise(w, own.share, frame); ok {
@@ -160,7 +160,7 @@ func (a *aligner) recognise(w window, own float64, frame []byte) (found layout, 
 	return found, ok
 }
 
-// proven says whether a command that pauses each so many bytes writes frames of
+// proven reports whether a command that pauses each so many bytes writes frames of
 // that length. Some do not: one that writes several frames at once, or a frame in
 // equal parts, or hands on blocks of a power of two. Then the look of the frames,
 // or the rate, decides.
@@ -176,7 +176,7 @@ func (a *aligner) proven(w window, bytes int64, own float64, frame []byte) bool 
 	return own < 0.6
 }
 
-// atDeclaredRate says whether frames of that length come at capture_hz.
+// atDeclaredRate reports whether frames of that length come at capture_hz.
 func (a *aligner) atDeclaredRate(w window, bytes int64) bool {
 	first, last := w.pauses[0], w.pauses[len(w.pauses)-1]
 	rate := float64(last.at-first.at) / float64(bytes) / max((last.ended-first.ended).Seconds(), 1e-3)
@@ -254,7 +254,7 @@ type agreement struct {
 	pauses float64 // as many as would count if all were of the same length
 }
 
-// clear says whether it cannot be chance: several pauses, and most of the waiting.
+// clear reports whether it cannot be chance: several pauses, and most of the waiting.
 func (g agreement) clear() bool { return g.share >= 0.6 && g.pauses >= 3.5 }
 
 // at is the agreement on borders of frames of that length, or less than grain
@@ -296,7 +296,7 @@ func (w window) mode(frame int64) (offset int64, best agreement) {
 	return offset, best
 }
 
-// spaced says whether one frame of that length lies between most long pauses and
+// spaced reports whether one frame of that length lies between most long pauses and
 // the long one before, and not several.
 func (w window) spaced(frame, grain int64) bool {
 	fit, all, last := 0, 0, int64(0)
@@ -354,7 +354,7 @@ func (l *looks) add(frame []byte) {
 	l.n++
 }
 
-// repeat says whether each frame looks like the one that many frames before, and
+// repeat reports whether each frame looks like the one that many frames before, and
 // not like the one next to it: they are parts of larger ones. Of frames that a
 // command writes several at once, neighbours are the most alike.
 func (l *looks) repeat(period int) bool {
@@ -369,7 +369,7 @@ func (l *looks) repeat(period int) bool {
 	return apart(near, far, (l.n-period)*points)
 }
 
-// partsAlike says whether the parts of that many bytes look alike, though there is
+// partsAlike reports whether the parts of that many bytes look alike, though there is
 // something to be seen in each: they are frames of their own.
 func partsAlike(frame []byte, bytes int) bool {
 	parts, within, across, n := len(frame)/bytes, 0, 0, 0
@@ -392,7 +392,7 @@ func difference(a, b []byte) (sum int) {
 	return sum
 }
 
-// apart says whether sums of n differences are so far apart that noise is no
+// apart reports whether sums of n differences are so far apart that noise is no
 // reason.
 func apart(large, small, n int) bool { return large > 4*small+8*n }
 
@@ -455,7 +455,7 @@ func likely(f pixel.Format, s pixel.Size) (list []layout) {
 	return list
 }
 
-// commonSizes are those that cameras offer.
+// commonSizes are sizes that cameras offer.
 const commonSizes = `160x120 176x144 320x180 320x240 352x288 424x240 480x270 480x360 640x360 640x400 640x480 720x480
 	720x576 768x432 800x448 800x600 848x480 854x480 864x480 960x540 960x720 1024x576 1024x768 1152x648 1280x720 1280x800
 	1280x960 1280x1024 1296x972 1332x990 1440x1080 1456x1088 1536x864 1600x896 1600x1200 1640x922 1640x1232 1920x1080
@@ -476,8 +476,8 @@ func gstreamerBytes(f pixel.Format, s pixel.Size) int {
 	return alignUp(3*w, 4) * s.Height
 }
 
-// sniff looks at the first bytes of a run, and says what they are when they are
-// certainly no pixels.
+// sniff recognises first bytes of a run that are certainly no pixels, and returns
+// what they are.
 func sniff(b []byte) (what string) {
 	for _, known := range []struct{ starts, what string }{
 		{"YUV4MPEG2 ", "a Y4M stream: have the command write raw video (ffmpeg: -f rawvideo)"},

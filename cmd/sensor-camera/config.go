@@ -22,9 +22,9 @@ type Config struct {
 	Input      Address           `toml:"input" doc:"v4l2:PATH, file:PATH, exec:COMMAND WORDS, rtsp://HOST/PATH or sim:"`
 	Command    []string          `toml:"command" doc:"exec: program and arguments as a list, where a word holds spaces or quotes"`
 	Loop       bool              `toml:"loop" doc:"file: begin again at the end, without end; a still picture is shown at capture_hz, or once a second"`
-	Transport  string            `toml:"transport" doc:"rtsp: tcp, or udp; a camera that refuses tcp is asked for udp in any case"`
-	AllowBasic bool              `toml:"allow_basic" doc:"rtsp: send the password in clear to a camera that knows only Basic authentication"`
-	CAFile     string            `toml:"ca_file" doc:"rtsps: PEM file with the camera's certificate, or its authority's; none is the system's authorities"`
+	Transport  string            `toml:"transport" doc:"rtsp: tcp or udp; udp is also used if the camera refuses tcp"`
+	AllowBasic bool              `toml:"allow_basic" doc:"rtsp: send the password in clear to a camera that offers only Basic authentication"`
+	CAFile     string            `toml:"ca_file" doc:"rtsps: PEM file with the certificate of the camera or its authority; default: the system's authorities"`
 	StallAfter topology.Duration `toml:"stall_after" doc:"how long the source may be silent; the first picture may take 10s more"`
 	Controls
 	Stream map[string]StreamConfig `toml:"stream" doc:"the one stream of frames"`
@@ -37,8 +37,8 @@ type StreamConfig struct {
 	CaptureHz float64      `toml:"capture_hz" doc:"frames a second at most; 0 is the source's own rate, and 30 for sim:"`
 	Size      pixel.Size   `toml:"size" doc:"WIDTHxHEIGHT in pixels; may be left out for file: and rtsp:"`
 	Format    pixel.Format `toml:"format" doc:"yuv420, nv12, yuyv, rgb24 or mjpeg"`
-	Colour    pixel.Colour `toml:"colour" doc:"how YCbCr stands for colours: bt601, bt709 or bt2020, -full appended for samples of 0..255; auto is what the source says"`
-	Stride    int          `toml:"stride" doc:"exec: bytes of a row of a frame's first plane, where the command pads rows; 0 is none, and automatic for rpicam-vid"`
+	Colour    pixel.Colour `toml:"colour" doc:"matrix of YCbCr: bt601, bt709 or bt2020, with -full for samples of 0..255; auto is the source's own"`
+	Stride    int          `toml:"stride" doc:"exec: bytes in a row of a frame's first plane, if the command pads rows; 0 is unpadded, or automatic for rpicam-vid"`
 	Slots     int          `toml:"slots" doc:"frames in shared memory: each reader holds some, 2 are the writer's"`
 }
 

@@ -26,7 +26,7 @@ type video struct {
 	command ffmpeg.Command
 	rounds  []string // the arguments that also decode all later rounds of a loop, where ffmpeg can
 	frames  settled
-	size    pixel.Size // of the file's pictures, as Validate learned it
+	size    pixel.Size // of the file's pictures, as ffprobe reports it
 	stall   time.Duration
 	loop    bool
 	stillHz float64       // how often a single picture is shown, with loop
@@ -40,7 +40,7 @@ type video struct {
 	logged  []pixel.Size    // those that were
 	damaged bool            // ffmpeg complained, and it was logged
 	slow    bool            // a frame was late, and it was logged
-	over    error           // a picture was cut short by it: nothing is known of the next one
+	over    error           // it cut a picture short; final
 	shown   int             // pictures of this round
 	single  []byte          // the only picture of a file, to be shown again
 	first   []byte          // with loop, a copy of the round's first picture: it may be the only one
@@ -48,13 +48,13 @@ type video struct {
 
 const (
 	stillHz  = 1.0
-	usualHz  = 25.0              // of files that do not tell their rate
+	usualHz  = 25.0              // of files without a rate
 	maxPause = time.Hour         // a longer one is no pause but a fault of the file
 	maxBack  = time.Second / 2   // timestamps that go back by more begin a new count
 	minStep  = time.Second / 1e3 // between two frames: maxHz
 )
 
-// openFile settles a file's frames by what Validate learned of it.
+// openFile settles a file's frames by what Validate found out about it.
 func openFile(w *worker.Worker, cfg Config) (input, settled, error) {
 	_, s := cfg.stream()
 	hz := cfg.video.Hz
@@ -262,7 +262,7 @@ func (v *video) decoded(ctx context.Context, slot []byte) (shot, error) {
 	return shot{bytes: frame.Bytes, stamp: v.times.stamp(v.w.Now)}, nil
 }
 
-// wait waits for the next frame, and says so where that takes long.
+// wait waits for the next frame, and sets the status during a long pause.
 func (v *video) wait(ctx context.Context, due time.Time) error {
 	pause := time.Until(due)
 	if pause > v.stall {
@@ -280,10 +280,10 @@ func (v *video) again(ctx context.Context, slot []byte) (shot, error) {
 	return shot{bytes: copy(slot, v.single), stamp: v.times.stamp(v.w.Now)}, nil
 }
 
-// ended says what the end of the pictures means, and begins the next round of
-// a loop. A round has two pictures at least, which are shown at their times:
-// otherwise this could spin, and so could an ffmpeg that begins anew by itself,
-// which therefore does so from the second round on.
+// ended handles the end of the pictures, and begins the next round of a loop. A
+// round has at least two pictures, which are shown at their times; with fewer this
+// could spin. So could an ffmpeg that loops by itself, which it therefore does
+// only from the second round on.
 func (v *video) ended(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -332,7 +332,7 @@ func (v *video) close() error {
 // timeline turns the timestamps of a file into moments: they are counted from
 // when the first frame came.
 type timeline struct {
-	nominal time.Duration // from one frame to the next where the timestamps do not say
+	nominal time.Duration // from one frame to the next without usable timestamps
 	pts     time.Duration // of the last frame
 	last    time.Time     // when it was due; zero before the first
 	next    time.Duration // to the next frame, whatever its timestamp; 0 is by that
@@ -366,7 +366,7 @@ func (t *timeline) after(step time.Duration) time.Time {
 	return t.last
 }
 
-// restart says that the timestamps begin anew, and when the first one is due.
+// restart begins a new count of timestamps, whose first one is due after step.
 func (t *timeline) restart(step time.Duration) { t.next = step }
 
 // stamp is the moment of the frame that was due, and has come now. The two clocks

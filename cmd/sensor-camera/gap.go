@@ -8,25 +8,25 @@ import (
 	"unicode/utf8"
 )
 
-// textError says that a command wrote text where pictures should be. It is no
-// corrupt picture: what it wrote is among its last words.
+// textError means that a command wrote text between pictures. That is no corrupt
+// picture; the text is among the command's last words.
 type textError struct{ text string }
 
-func (e *textError) Error() string { return fmt.Sprintf("text and no picture: %q", e.text) }
+func (e *textError) Error() string { return fmt.Sprintf("text instead of a picture: %q", e.text) }
 
 const mostText = 300 // bytes of a line of text that are kept
 
-// gap looks at what stands between the pictures of a stream, each byte once:
-// padding and end markers are skipped, text is kept, anything else is garbage.
+// gap sorts the bytes between the pictures of a stream: padding and end markers
+// are skipped, text is kept, anything else is garbage.
 type gap struct {
-	words func(line []byte) // is given each line of text; nil: nobody wants it
+	words func(line []byte) // is called with each line of text; may be nil
 	last  byte
 	more  int // bytes of a character that have yet to come
 	line  []byte
 	said  string // the last line that was no head of a part
 }
 
-// read says whether some of the bytes are garbage, and whether a line of text
+// read reports whether some of the bytes are garbage, and whether a line of text
 // ended among them.
 func (g *gap) read(b []byte) (garbage, said bool) {
 	for _, c := range b {
@@ -68,7 +68,7 @@ func (g *gap) keep(c byte) {
 	}
 }
 
-// endLine gives away the line that ends here, unless it belongs to the head of a
+// endLine passes on the line that ends here, unless it belongs to the head of a
 // part of a multipart stream (RFC 2046, section 5.1).
 func (g *gap) endLine() (said bool) {
 	line := bytes.TrimSpace(g.line)
@@ -83,7 +83,7 @@ func (g *gap) endLine() (said bool) {
 	return true
 }
 
-// isPartHead says whether a line is a boundary or a header field of a part.
+// isPartHead reports whether a line is a boundary or a header field of a part.
 func isPartHead(line []byte) bool {
 	if bytes.HasPrefix(line, []byte("--")) || bytes.HasPrefix(line, []byte("HTTP/1.")) {
 		return true
@@ -103,7 +103,7 @@ func isPartHead(line []byte) bool {
 	return false
 }
 
-// isConsole says whether a control character is one that programs write to
+// isConsole reports whether a control character is one that programs write to
 // terminals.
 func isConsole(r rune) bool {
 	return r == '\a' || r == '\b' || r == '\t' || r == '\f' || r == '\r' || r == '\x1b'

@@ -6,19 +6,19 @@ import (
 	"time"
 )
 
-// patient learns how slow a command is, so that one which gives a frame each ten
-// seconds is not ended as silent for ever. nil is a source that needs none.
+// patient learns how slow a command is, so that one with a frame every ten seconds
+// is not restarted as silent forever. It may be nil.
 type patient struct {
 	usual time.Duration // how long it may be silent by its settings
-	hint  bool          // capture_hz does not say how slow it is
+	hint  bool          // capture_hz is not set: the error mentions it
 
 	frames int // of this run
 	last   time.Time
-	known  time.Duration // how long it may be silent by what was seen; 0: not known
+	known  time.Duration // how long it may be silent, as observed; 0 is unknown
 }
 
-// mostPatience bounds what is learned from silence alone: a command that hangs
-// after its first frame each time looks the same as a slow one.
+// mostPatience bounds what is learned from silence alone: a command that always
+// hangs after its first frame looks like a slow one.
 const mostPatience = time.Minute
 
 func newPatient(hint bool, usual time.Duration) *patient { return &patient{usual: usual, hint: hint} }
@@ -42,7 +42,7 @@ func (p *patient) frame(now time.Time) {
 	p.last = now
 }
 
-// wait is how long the command may be silent, as far as that was learned.
+// wait is how long the command may be silent; 0 is not learned yet.
 func (p *patient) wait() time.Duration {
 	if p == nil {
 		return 0
@@ -51,7 +51,7 @@ func (p *patient) wait() time.Duration {
 }
 
 // failed learns from silence: a command that gave one frame and then none may be
-// slower than it was waited for, and is waited for twice as long the next time.
+// slower than the patience with it, which is doubled for the next time.
 func (p *patient) failed(err error) error {
 	if p == nil || p.frames > 1 || !errors.Is(err, errSilent) {
 		return err
@@ -62,11 +62,11 @@ func (p *patient) failed(err error) error {
 	if !p.hint {
 		return err
 	}
-	return fmt.Errorf("%w; if it is slower than that, set capture_hz (0.1 for a frame in 10 s) or a longer stall_after", err)
+	return fmt.Errorf("%w; if the command is slower than that, set capture_hz (0.1 for a frame in 10 s) or a longer stall_after", err)
 }
 
-// trial holds frames back for a while once the source was out of step: it may be
-// so again.
+// trial holds frames back for a while after the source was out of step, since it
+// may be so again.
 type trial struct {
 	begun time.Time
 	why   *alignError // of the last run that was out of step
@@ -78,19 +78,19 @@ type trial struct {
 const (
 	leastTrial = 18
 	mostTrial  = 576
-	forgotten  = time.Minute // a run as long as that makes up for the one before
+	forgotten  = time.Minute // a run of this length clears the record
 )
 
 func (t *trial) start(now time.Time) { t.begun, t.left, t.seen = now, t.least, 0 }
 
-// frame says why a frame is not to be published yet.
+// frame returns why a frame is not to be published yet.
 func (t *trial) frame() error {
 	t.seen++
 	if t.left == 0 {
 		return nil
 	}
 	t.left--
-	return fmt.Errorf("held back, %d more to come: before the restart, %w", t.left, t.why)
+	return fmt.Errorf("held back (%d more will be): before the restart, %w", t.left, t.why)
 }
 
 // failed notes how a run ended.

@@ -156,12 +156,12 @@ func (n *networkCamera) disconnect() {
 	}
 }
 
-// fits reports a picture that cannot become a frame without being distorted.
+// fits fails for pictures that would be distorted as frames.
 func (n *networkCamera) fits(shape rtspcam.Shape) error {
 	own, size := n.cfg.turn(shape.Size), n.stream.Size
 	if own == (pixel.Size{}) {
 		if size == own {
-			return fmt.Errorf("%s: %s does not tell the size of its pictures: set size", n.dial.Address, n.session.Name())
+			return fmt.Errorf("%s: %s does not declare the size of its pictures: set size", n.dial.Address, n.session.Name())
 		}
 		return nil
 	}
@@ -176,10 +176,10 @@ func (n *networkCamera) fits(shape rtspcam.Shape) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("%s: its pictures are %s, and size = %q would distort them: want a size of the same shape, as %s, or none", n.dial.Address, own, size, own)
+	return fmt.Errorf("%s: its pictures are %s, and size = %q would distort them: set size to one of the same shape, as %s, or remove it", n.dial.Address, own, size, own)
 }
 
-// alike says whether a picture of one size shows what one of another size does
+// alike reports whether a picture of one size shows what one of another size does
 // when it is scaled, but for what rounding to even numbers makes of it.
 func alike(size pixel.Size, width, height int) bool {
 	a, b := float64(size.Width)*float64(height), float64(size.Height)*float64(width)
@@ -220,16 +220,16 @@ func (n *networkCamera) start(ctx context.Context) error {
 	return nil
 }
 
-// verbatim says that the camera's JPEG pictures are the frames.
+// verbatim reports whether the camera's JPEG pictures are published unchanged.
 func (n *networkCamera) verbatim() bool {
 	return n.stream.Format == pixel.MJPEG && n.session.FourCC() == rtspcam.JPEG && len(n.cfg.filters()) == 0 && n.frames.size() == n.shape.Size
 }
 
-// errChanged marks what only another ring can hold.
+// errChanged marks changes that need another ring.
 var errChanged = errors.New("changed")
 
-// changed reports pictures that are not what the ring was made for. What
-// ffmpeg can scale is none of them.
+// changed fails for pictures that the ring was not made for and that ffmpeg cannot
+// scale to it.
 func (n *networkCamera) changed(shape rtspcam.Shape) error {
 	switch {
 	case shape.Colour != n.shape.Colour:
@@ -419,7 +419,7 @@ func (n *networkCamera) stampOf(boot time.Duration) msg.Stamp {
 	return at(now, now.Boot-boot)
 }
 
-// ended ends what start began, and says why it did.
+// ended stops what start began, and returns why.
 func (n *networkCamera) ended(ctx context.Context, err error) error {
 	why := n.stop(errors.Is(err, io.EOF))
 	if ctx.Err() != nil {

@@ -614,7 +614,7 @@ func TestRTSPPasswordIsNotSentInClear(t *testing.T) {
 	t.Parallel()
 	cam := startNetcam(t, h264Media, nil)
 	cam.users = "Basic nobody"
-	for keys, want := range map[string]string{"": "set allow_basic = true", "allow_basic = true": "401 Unauthorized: the camera refuses this user and password; asking again"} {
+	for keys, want := range map[string]string{"": "set allow_basic = true", "allow_basic = true": "401 Unauthorized: the camera refuses this user and password: correct them in input; asking again"} {
 		b := newBox(t, fmt.Sprintf("input = %q\n%s\n[sensor.porch.stream.video]", cam.address("me:wr0ng@"), keys))
 		r := b.frames()
 		p := b.start()

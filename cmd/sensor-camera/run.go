@@ -186,8 +186,8 @@ func (c *camera) fill(ctx context.Context, slot []byte) (shot, error) {
 }
 
 // refuse counts a picture that is bad. One is nothing; nothing else for a while
-// is trouble, which is told anew after as long again. Text is no picture, and not
-// counted.
+// is trouble, which is reported again after the same time. Text is not counted as
+// a picture.
 func (c *camera) refuse(why error) {
 	if text := (*textError)(nil); !errors.As(why, &text) {
 		c.corrupt.Add(1)

@@ -14,7 +14,7 @@ import (
 // step is how long a read may wait before the loop shows that it is alive.
 const step = 500 * time.Millisecond
 
-// errSilent says that nothing came for too long.
+// errSilent means that nothing came for too long.
 var errSilent = errors.New("silent")
 
 // source is a pipe from another process, read with patience.
@@ -22,7 +22,7 @@ type source struct {
 	pipe     readable
 	patience time.Duration // how long it may say nothing
 	slack    time.Duration // and how much longer before its first byte
-	patient  *patient      // may know better; nil: it does not
+	patient  *patient      // raises patience for slow commands; may be nil
 	now      func() msg.Stamp
 	alive    func()
 }
@@ -61,10 +61,10 @@ func (s *source) read(ctx context.Context, dst []byte) (int, error) {
 type rawFrames struct {
 	source
 	bytes int
-	align *aligner          // nil: nobody doubts the source
-	words func(text []byte) // is given text that came instead of a frame
+	align *aligner          // checks the borders of frames; may be nil
+	words func(text []byte) // is called with text that came instead of a frame
 	begun bool              // a frame of this run has come
-	over  error             // after a frame that was cut short nothing is known of the next
+	over  error             // final: after a frame that was cut short the next border is unknown
 }
 
 func (r *rawFrames) next(ctx context.Context, slot []byte) (shot, error) {
@@ -95,7 +95,7 @@ func (r *rawFrames) next(ctx context.Context, slot []byte) (shot, error) {
 	return got, r.over
 }
 
-// doubt says why what was read is no frame.
+// doubt returns why what was read is probably no frame.
 func (r *rawFrames) doubt(frame []byte) error {
 	if !r.begun {
 		if what := sniff(frame[:min(len(frame), mostText)]); what != "" {

@@ -12,8 +12,8 @@ import (
 	"github.com/perch-edge/perch/pkg/worker"
 )
 
-// openExec trusts the command to write what the stream says. Frames whose rows
-// are padded are published as they are: the planes tell readers the stride.
+// openExec assumes that the command writes the stream's size and format. Frames
+// with padded rows are published unchanged: readers find the stride in the planes.
 func openExec(w *worker.Worker, cfg Config) (input, settled, error) {
 	_, s := cfg.stream()
 	frames, err := settle(s.Format, s.Size, s.CaptureHz, "exec:"+cfg.argv()[0])
@@ -77,7 +77,7 @@ func (c *Config) stride(s StreamConfig) int {
 
 func alignUp(n, to int) int { return (n + to - 1) / to * to }
 
-// runsRpicam says whether a command is rpicam-vid or libcamera-vid, also by way
+// runsRpicam reports whether a command is rpicam-vid or libcamera-vid, also by way
 // of another program such as nice, stdbuf or a shell. What is behind a pipe of a
 // shell is not looked at: it may write anything.
 func runsRpicam(argv []string) bool {
@@ -95,7 +95,7 @@ func runsRpicam(argv []string) bool {
 	return false
 }
 
-// isPi5 says whether this is a Raspberry Pi 5, whose ISP wants rows of chroma in
+// isPi5 reports whether this is a Raspberry Pi 5, whose ISP wants rows of chroma in
 // multiples of 64 bytes; up to the Pi 4 that holds for luma (libcamera, pipeline
 // handlers rpi/pisp and rpi/vc4).
 func isPi5() bool {

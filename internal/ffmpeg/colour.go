@@ -8,8 +8,8 @@ import (
 )
 
 // colourOf reads ffprobe's pix_fmt, color_range and color_space (the names of
-// libavutil/pixdesc.c). What the input does not say is left empty. RGB has
-// neither, though ffprobe calls its range "pc" and its space "gbr".
+// libavutil/pixdesc.c). What the input does not declare stays empty. RGB has
+// neither, although ffprobe calls its range "pc" and its space "gbr".
 func colourOf(pixFmt, colourRange, space string) pixel.Colour {
 	rgb := []string{"rgb", "bgr", "gbr", "argb", "abgr", "0rgb", "0bgr", "x2rgb", "x2bgr", "pal8", "mono", "bayer"}
 	if slices.ContainsFunc(rgb, func(begin string) bool { return strings.HasPrefix(pixFmt, begin) }) {
@@ -23,9 +23,9 @@ func colourOf(pixFmt, colourRange, space string) pixel.Colour {
 		c.Range = pixel.Limited
 	}
 	switch space {
-	case "smpte170m", "bt470bg", "fcc": // FCC's shares are those of BT.601 to a hundredth
+	case "smpte170m", "bt470bg", "fcc": // FCC's weights differ from BT.601's by less than 0.01
 		c.Matrix = pixel.BT601
-	case "bt709", "smpte240m": // and SMPTE 240M's those of BT.709, to 0.015
+	case "bt709", "smpte240m": // SMPTE 240M's weights differ from BT.709's by less than 0.015
 		c.Matrix = pixel.BT709
 	case "bt2020nc", "bt2020c":
 		c.Matrix = pixel.BT2020
@@ -33,9 +33,8 @@ func colourOf(pixFmt, colourRange, space string) pixel.Colour {
 	return c
 }
 
-// RangeName and MatrixName are ffmpeg's names of a range and a matrix, for the
-// options in_range and in_color_matrix of its filter scale and their like;
-// "auto" where it is not known.
+// RangeName is ffmpeg's name of a range, for options such as in_range of its filter
+// scale; "auto" if it is unknown.
 func RangeName(r pixel.Range) string {
 	switch r {
 	case pixel.Limited:
@@ -46,7 +45,8 @@ func RangeName(r pixel.Range) string {
 	return "auto"
 }
 
-// MatrixName is as RangeName says.
+// MatrixName is ffmpeg's name of a matrix, for options such as in_color_matrix of
+// its filter scale; "auto" if it is unknown.
 func MatrixName(m pixel.Matrix) string {
 	if m == "" {
 		return "auto"

@@ -23,12 +23,12 @@ func File(path string) Input {
 }
 
 // Units are access units in IVF on the child's standard input (Command.Stdin):
-// see IVF. They are decoded as they come: one thread, as several would each hold
-// a picture back, and no look at the stream beforehand. "-fflags nobuffer" would
-// discard the first unit, which is looked at in any case.
+// see IVF. Each is decoded as soon as it comes: with one thread, since each further
+// one would hold a picture back, and without analysing the stream first. ffmpeg
+// reads the first unit in any case; "-fflags nobuffer" would discard it.
 func Units(fourCC string) Input {
 	args := []string{"-threads", "1", "-flags", "low_delay", "-probesize", "32", "-analyzeduration", "0", "-fpsprobesize", "0", "-copyts"}
-	if fourCC == "HEVC" { // which ffmpeg 5.1 does not know by this name
+	if fourCC == "HEVC" { // ffmpeg 5.1 does not know this FourCC in IVF
 		args = append(args, "-c:v", "hevc")
 	}
 	return Input{args: append(args, "-f", "ivf", "-i", "pipe:0"), shown: "standard input"}

@@ -17,12 +17,10 @@ type IVF struct {
 	begun bool
 }
 
-const (
-	ivfHeader = 32
-)
+const ivfHeader = 32 // bytes
 
-// Append appends what comes before a unit of that many bytes and with that
-// timestamp, and which must not be negative, to b.
+// Append appends the header of a unit of that many bytes to b. pts must not be
+// negative.
 func (v *IVF) Append(b []byte, bytes int, pts time.Duration) []byte {
 	if !v.begun {
 		v.begun = true

@@ -95,7 +95,7 @@ const (
 	maxFrame  = 1 << 30
 )
 
-var errNUT = errors.New("read frames from ffmpeg: not the container that was asked for")
+var errNUT = errors.New("read frames from ffmpeg: not NUT with one video stream")
 
 // NewFrameReader reads from r, which must return no more than is asked for.
 func NewFrameReader(r io.Reader) *FrameReader { return &FrameReader{r: r} }
@@ -203,8 +203,8 @@ func (f *FrameReader) frame(code frameCode) (Frame, error) {
 	return Frame{Bytes: int(size), PTS: at, Prefix: prefix}, err
 }
 
-// sideData passes over what an encoder has to say of a frame: two lists of
-// names and values, which count as bytes of the frame.
+// sideData skips a frame's side data: two lists of names and values, which count
+// as bytes of the frame.
 func (f *FrameReader) sideData() (bytes int) {
 	begun := f.used
 	text := func() { f.skip(int(min(f.value(1), maxPacket))) }
@@ -228,8 +228,8 @@ func (f *FrameReader) sideData() (bytes int) {
 	return f.used - begun
 }
 
-// timestamp is a timestamp of which only the lower bits are written, or all of
-// it above them.
+// timestamp decodes a timestamp: either only its lower bits are coded, or all of it
+// plus 1<<shift.
 func (f *FrameReader) timestamp(coded uint64) int64 {
 	whole := uint64(1) << f.shift
 	if coded >= whole {
@@ -254,8 +254,8 @@ func (u unit) duration(n int64) (time.Duration, error) {
 	return time.Duration(ns), nil
 }
 
-// value reads a number of a header: seven bits a byte, the highest first. At
-// least so many bytes of the header are left.
+// value reads a number of a header: seven bits a byte, the highest first. The
+// header has at least left more bytes.
 func (f *FrameReader) value(left int) (v uint64) {
 	for f.err == nil {
 		if f.at == f.end {
@@ -276,7 +276,7 @@ func (f *FrameReader) value(left int) (v uint64) {
 	return 0
 }
 
-// skip passes over bytes of a header.
+// skip skips bytes of a header.
 func (f *FrameReader) skip(n int) {
 	f.used += n
 	have := min(f.end-f.at, n)
@@ -289,7 +289,7 @@ func (f *FrameReader) skip(n int) {
 	}
 }
 
-// packet reads one that begins with a startcode, of which 'N' was read.
+// packet reads a packet that begins with a startcode, after its 'N'.
 func (f *FrameReader) packet() error {
 	if _, err := io.ReadFull(f.r, f.head[1:8]); err != nil {
 		return err
@@ -447,7 +447,7 @@ func (f *FrameReader) stream(p *fields) {
 	f.unit, f.shift = f.units[base], uint(shift)
 }
 
-// syncpoint sets the time that the next timestamp is near to.
+// syncpoint sets the base of the next timestamp.
 func (f *FrameReader) syncpoint(p *fields) {
 	t := p.value()
 	if p.err != nil || len(f.units) == 0 {

@@ -14,15 +14,15 @@ import (
 	"github.com/perch-edge/perch/pkg/pixel"
 )
 
-// Video is what ffprobe says of an input's first video stream. Cover pictures
-// are none.
+// Video describes an input's first video stream, as ffprobe reports it. Cover
+// pictures do not count as video.
 type Video struct {
 	Codec    string        // as ffmpeg names it: h264
 	Size     pixel.Size    // of decoded pictures, turned upright, their pixels made square
 	Hz       float64       // pictures a second on average; 0 is not known
 	Frames   int           // 0 is not known: the container does not say
 	Duration time.Duration // 0 is not known
-	Colour   pixel.Colour  // of decoded YCbCr, as far as the input says
+	Colour   pixel.Colour  // of decoded YCbCr, as far as the input declares it
 	Still    bool          // a file that has one picture
 	Rewinds  bool          // ffmpeg's -stream_loop works with this kind of file
 }
@@ -122,9 +122,9 @@ func parseProbe(answer []byte) (Video, error) {
 	return v, nil
 }
 
-// square is the size of a picture of that sample aspect ratio once its pixels
-// are square: its lines stay, and the columns change. What is more than four
-// times as wide as high, or the reverse, is no aspect ratio but a mistake.
+// square is the size of a picture after its pixels were made square: the number
+// of rows stays, that of columns changes. Pixels more than four times as wide as
+// high, or the reverse, are taken for a mistake and ignored.
 func square(width, height int, aspect string) pixel.Size {
 	above, below, _ := strings.Cut(aspect, ":")
 	n, err1 := strconv.ParseFloat(above, 64)
@@ -136,9 +136,9 @@ func square(width, height int, aspect string) pixel.Size {
 	return pixel.Size{Width: width, Height: height}
 }
 
-// rewinds says whether -stream_loop works with a container. With MPEG-TS and
-// -PS without sound ffmpeg 5.1 decodes the second round and throws it away, for
-// ever; elementary streams and single pictures end after the first.
+// rewinds reports whether -stream_loop works with a container. For MPEG-TS and
+// MPEG-PS without sound, ffmpeg 5.1 decodes and discards all rounds after the
+// first, endlessly; elementary streams and single pictures end after it.
 func rewinds(format string) bool {
 	first, _, _ := strings.Cut(format, ",")
 	switch first {

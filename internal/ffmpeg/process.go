@@ -233,7 +233,7 @@ func (e *ExitError) Error() string {
 // Unwrap is how it ended.
 func (e *ExitError) Unwrap() error { return e.Err }
 
-// crashed says whether a child has ended with an error by itself, or by what it
+// crashed reports whether a child has ended with an error by itself, or by what it
 // did itself; and not by a signal that somebody sent.
 func crashed(err error) bool {
 	exit := (*exec.ExitError)(nil)

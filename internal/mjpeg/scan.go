@@ -45,12 +45,11 @@ type Scanner struct {
 	coded bool // in the entropy-coded data of a scan, or before it in the scan's head
 }
 
-// Pos is how far the picture was looked at; after an error, where it stopped to
-// be a picture.
+// Pos is how far the picture was scanned; after an error, where it is wrong.
 func (s *Scanner) Pos() int { return s.pos }
 
-// InScan reports whether the header is complete and pixels are being read: a
-// picture that stops here may lack its end marker alone.
+// InScan reports whether the header is complete and pixels are being read. A
+// picture that stops here may lack nothing but its end marker.
 func (s *Scanner) InScan() bool { return s.coded && s.pos <= s.seen }
 
 // Find looks at the bytes of a picture that have come so far, from its first
@@ -117,10 +116,9 @@ func (s *Scanner) marker(b []byte, at int) (done bool, err error) {
 // MostAdded is the most that Complete makes a picture longer.
 const MostAdded = tablesBytes + 2
 
-// Complete makes the picture in buf[:n] one that stands alone: it ends it with an
-// end marker where it has none (ended is false), and inserts the standard Huffman
-// tables where it has none. buf needs MostAdded bytes of room behind n. It
-// returns the new length.
+// Complete makes the picture in buf[:n] a complete file. It appends an end marker
+// if there is none (ended is false), and inserts the standard Huffman tables that
+// are missing. buf needs MostAdded bytes of room after n. It returns the new length.
 func Complete(buf []byte, n int, ended bool) (int, error) {
 	if !ended {
 		n = trim(buf[:n])
@@ -147,8 +145,8 @@ func Complete(buf []byte, n int, ended bool) (int, error) {
 // leastPadding is how many zeros are padding: pixels end with no more than two.
 const leastPadding = 8
 
-// trim is the length of a picture without an end marker, and without what stands
-// behind its pixels: the head of the next part of a multipart stream, padding.
+// trim is the length of a picture without an end marker, and without what follows
+// its pixels: the head of the next part of a multipart stream, or padding.
 func trim(b []byte) int {
 	const head = 1024 // the longest head of a part that is looked for
 	whole := len(b)
@@ -182,9 +180,9 @@ func printable(b []byte) bool {
 	return true
 }
 
-// Length is the length of the picture at the beginning of b. What cameras pad it
-// with does not count. A picture whose pixels have begun and which has no end
-// marker reaches to the end of b, and ended is false.
+// Length is the length of the picture at the beginning of b, without the padding
+// that cameras add. A picture whose pixels have begun and that has no end marker
+// reaches to the end of b; ended is then false.
 func Length(b []byte) (n int, ended bool, err error) {
 	var s Scanner
 	n, err = s.Find(b)

@@ -39,10 +39,10 @@ type tableSet uint8
 
 func (t tableSet) has(class, id int) bool { return t>>(4*class+id)&1 != 0 }
 
-// Tables is a DHT segment of the standard Huffman tables that a picture lacks, and
-// where it belongs: before the first scan. It is empty when the scan has its
-// tables, when the picture is of a kind that the standard tables are not for
-// (progressive, arithmetic), and when its header cannot be read.
+// Tables returns a DHT segment with the standard Huffman tables that a picture
+// lacks, and where to insert it: before the first scan. It is empty if no table is
+// missing, if the picture does not use the standard tables (progressive,
+// arithmetic), and if its header cannot be read.
 func Tables(b []byte) (segment []byte, at int) {
 	var defined tableSet
 	baseline := false
@@ -67,7 +67,7 @@ func Tables(b []byte) (segment []byte, at int) {
 }
 
 // segmentAt reads the marker at b[pos:] and its segment's data. next is where the
-// next one stands, 0 where that cannot be said.
+// next one begins, 0 if there is none.
 func segmentAt(b []byte, pos int) (code byte, body []byte, next int) {
 	at := pos
 	for at < len(b) && b[at] == 0xff {

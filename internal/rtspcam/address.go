@@ -18,7 +18,7 @@ type Address struct {
 	hide  *strings.Replacer
 }
 
-// ParseAddress reads an address. Its errors do not show it.
+// ParseAddress parses an address. Its errors do not contain it.
 func ParseAddress(text string) (Address, error) {
 	plain, err := url.Parse(text)
 	if err != nil { // the library's error would show the address
@@ -46,7 +46,8 @@ func (a Address) hasCredentials() bool { return a.url.User != nil }
 
 func (a Address) secure() bool { return a.url.Scheme == "rtsps" }
 
-// secretPath matches what cameras without RTSP authentication want in the path.
+// secretPath matches passwords in the path, as cameras without RTSP authentication
+// want them.
 var secretPath = regexp.MustCompile(`(?i)(pass|pwd|token|secret)[a-z]*=`)
 
 func withoutSecrets(address string, u *url.URL) (shown string, hide *strings.Replacer) {

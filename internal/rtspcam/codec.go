@@ -28,12 +28,12 @@ import (
 	"github.com/perch-edge/perch/pkg/pixel"
 )
 
-// Shape is what a stream's pictures are, as its parameter sets tell.
+// Shape describes a stream's pictures, by its parameter sets.
 type Shape struct {
 	Size   pixel.Size   // of decoded pictures; zero is not known
 	Pixel  [2]int       // width and height of a pixel; zero is square
 	Hz     float64      // 0 is not known
-	Colour pixel.Colour // empty where the stream does not say
+	Colour pixel.Colour // empty if the stream does not declare it
 }
 
 // JPEG is the FourCC of JPEG pictures, each of which is a file of its own.
@@ -56,14 +56,14 @@ type contents struct {
 	picture bool
 	first   bool   // the picture's beginning is there
 	key     bool   // decoding can begin here, if what it takes is known
-	shape   *Shape // what it tells of itself; nil is nothing
+	shape   *Shape // by its parameter sets; nil is unknown
 	params  bool   // it has its own parameter sets
 	hidden  bool   // it is not to be shown: later pictures refer to it
 }
 
 var errMore = errors.New("more packets are needed")
 
-// more tells what is usual from what is wrong.
+// more returns errMore for errors that only mean that a unit is not complete.
 func more(err error) error {
 	switch {
 	case err == nil:

@@ -5,9 +5,8 @@
 //	camera --RTP over TCP or UDP--> depacketizer --> access unit + time --> bounded queue --Next--> decoder
 //	                                     RTP times, sender reports --> timeline ----^
 //
-// The library gortsplib speaks RTSP, RTP and RTCP. This package chooses the video,
-// puts packets together to access units, dates them, and says in words what is
-// wrong.
+// The library gortsplib implements RTSP, RTP and RTCP. This package chooses the
+// video, assembles packets into access units, dates them, and explains errors.
 //
 // # Which units are delivered
 //
@@ -24,15 +23,15 @@
 // but not when they were: their origin is arbitrary, and a camera's wall clock may
 // be years off. The offset of the RTP clock to this machine's is therefore taken
 // from the pictures that arrive earliest after their capture: the least difference
-// of arrival and RTP time over the last 8 seconds. What the network or the sender
-// delays for a while does not move it. Within this window it also follows a camera
-// whose clock runs fast or slow. It is applied gradually, by at most a twentieth
-// of the time that passes.
+// of arrival and RTP time over the last 8 seconds. Temporary delays in the network or
+// the sender do not move it. Within this window it also follows a camera whose
+// clock runs fast or slow. It is applied gradually, by at most a twentieth of the
+// time that passes.
 //
-// What no arrival can show is the delay that all pictures have, of the encoder as
-// a rule. RTCP sender reports tell it where both clocks are right: a delay of 0 to
-// 0.5 s by the camera's clock is believed, and subtracted, if this machine's clock
-// is synchronised. Any other means that the camera's clock is wrong.
+// Arrivals cannot show a delay that all pictures have, usually the encoder's. RTCP
+// sender reports show it if both clocks are right: a delay of 0 to 0.5 s by the
+// camera's clock is believed and subtracted if this machine's clock is
+// synchronised. Any other value means that the camera's clock is wrong.
 //
 // Cameras and relays often begin with pictures of the past, back to the last key
 // frame, which they send at once. The offset would be wrong before the last of
@@ -42,7 +41,7 @@
 // RTP times that jump are tolerated: one picture that is off is dated by its
 // arrival, two that agree are a new origin. Times that stand still, and a clock
 // that is wrong by more than 2 % over half a minute, are useless: pictures are
-// dated by arrival, and Config.Warn is told.
+// dated by arrival, and Config.Warn is called.
 //
 // # Credentials
 //

@@ -62,7 +62,8 @@ func (e *Error) Error() string { return e.text }
 // Unwrap is the error as it was.
 func (e *Error) Unwrap() error { return e.err }
 
-// explain says what an error of the library means, and what to do.
+// explain turns an error of the library into one that says what to do, without
+// secrets.
 func explain(cfg Config, err error) error {
 	if errors.Is(err, context.Canceled) {
 		return err
@@ -77,8 +78,8 @@ func explain(cfg Config, err error) error {
 	return &Error{text, err}
 }
 
-// Refused says that the camera knows us and does not want us: asking again soon
-// may make it lock the user out.
+// Refused reports whether the camera refused the user or the password. Retrying
+// soon may make it lock the user out.
 func Refused(err error) bool {
 	status := liberrors.ErrClientBadStatusCode{}
 	return errors.As(err, &status) && (status.Code == base.StatusUnauthorized || status.Code == base.StatusForbidden)
@@ -100,7 +101,7 @@ func words(cfg Config, err error) string {
 	case errors.As(err, &name):
 		return fmt.Sprintf("its certificate is for another name: set ca_file to a file with this certificate if it is the camera's (%v)", err)
 	case errors.As(err, &invalid):
-		return fmt.Sprintf("its certificate is not valid: %v", err)
+		return fmt.Sprintf("its certificate is not valid (%v): renew it in the camera, or set ca_file to a file with it", err)
 	case errors.As(err, &record):
 		return "it does not speak TLS on this port: want rtsp://, or the port of rtsps:// (322 as a rule)"
 	case errors.Is(err, context.DeadlineExceeded) && cfg.Address.secure():
@@ -110,11 +111,11 @@ func words(cfg Config, err error) string {
 	case errors.As(err, &liberrors.ErrClientTCPTimeout{}):
 		return fmt.Sprintf("nothing came for %v", max(cfg.Timeout, cfg.StallAfter))
 	case errors.As(err, &liberrors.ErrClientUDPTimeout{}):
-		return fmt.Sprintf(`nothing came over UDP for %v: a firewall between stops it, as a rule; transport = "tcp" needs none`, max(cfg.Timeout, cfg.StallAfter))
+		return fmt.Sprintf(`nothing came over UDP for %v, usually because of a firewall: set transport = "tcp"`, max(cfg.Timeout, cfg.StallAfter))
 	case errors.As(err, &liberrors.ErrClientRequestTimedOut{}):
-		return fmt.Sprintf("no answer within %v", max(cfg.Timeout, cfg.StallAfter))
+		return fmt.Sprintf("no answer within %v: check the address and the camera's power and network", max(cfg.Timeout, cfg.StallAfter))
 	case errors.As(err, &liberrors.ErrClientSDPInvalid{}):
-		return fmt.Sprintf(`its description of the stream cannot be read (%v); if other players can, input = "exec:ffmpeg ..." and raw video from it is a way round`, err)
+		return fmt.Sprintf(`its description of the stream cannot be read (%v); if other players can, use input = "exec:ffmpeg ..." and raw video`, err)
 	case errors.As(err, &liberrors.ErrClientServerPortsNotProvided{}):
 		return `the camera names no ports for UDP: want transport = "tcp"`
 	}
@@ -128,22 +129,22 @@ func statusWords(cfg Config, status liberrors.ErrClientBadStatusCode) string {
 		if !cfg.Address.hasCredentials() {
 			return text + ": want user and password in the address, as rtsp://USER:PASSWORD@HOST/PATH, with %40 for an @"
 		}
-		return text + ": the camera refuses this user and password"
+		return text + ": the camera refuses this user and password: correct them in input"
 	case base.StatusForbidden:
-		return text + ": this user may not see this stream; see the users in the camera's settings"
+		return text + ": this user may not see this stream: check the users in the camera's settings"
 	case base.StatusNotFound:
-		return text + ": the camera has no such stream; see its manual for the path"
+		return text + ": the camera has no such stream: see its manual for the path"
 	case base.StatusUnsupportedTransport:
 		if cfg.Address.secure() {
-			return text + ": the camera refuses TCP, and UDP would not be encrypted"
+			return text + ": the camera refuses TCP, and UDP would not be encrypted: allow RTP over TCP in the camera, or use rtsp://"
 		}
-		return text + `: the camera refuses TCP and UDP`
+		return text + ": the camera refuses TCP and UDP: allow RTP over TCP in its settings"
 	case base.StatusSessionNotFound:
-		return text + ": the camera has ended the session"
+		return text + ": the camera ended the session"
 	case base.StatusNotEnoughBandwidth:
-		return text + ": the camera has no room for another viewer; end others, or use a smaller stream"
+		return text + ": the camera accepts no further viewer: end others, or use a smaller stream"
 	case base.StatusMovedPermanently, base.StatusFound:
-		return text + ": the camera is elsewhere"
+		return text + ": the camera redirects to another address: set that one in input"
 	}
 	return text
 }

@@ -32,7 +32,7 @@ type Config struct {
 	StallAfter time.Duration // how long the camera may send no picture
 
 	Now  func() clock.Stamp
-	Warn func(kind, text string) // is told of what is wrong and can be lived with; from other goroutines
+	Warn func(kind, text string) // is called for faults that do not end the session; from other goroutines
 }
 
 // Unit is an access unit: what a decoder makes a picture of.
@@ -47,7 +47,7 @@ type Unit struct {
 	mark mark
 }
 
-// ErrSilent says that no picture came for too long.
+// ErrSilent means that no picture came for too long.
 var ErrSilent = errors.New("silent")
 
 const (
@@ -172,7 +172,7 @@ func open(ctx context.Context, cfg Config, udp bool, tlsConfig *tls.Config) (*Se
 		defer close(s.done)
 		err := s.client.Wait()
 		if !s.codec.whole && len(s.parts) > 0 && (s.late || !s.marked) {
-			s.unit(cfg.Now()) // nothing else tells that it is complete
+			s.unit(cfg.Now()) // nothing else shows that it is complete
 		}
 		s.fail(err)
 	}()
@@ -221,7 +221,7 @@ func frameRate(sdp []byte) float64 {
 	return 0
 }
 
-// warn tells of a kind of fault once a session.
+// warn reports a kind of fault once per session.
 func (s *Session) warn(kind, text string) {
 	if !s.warned[kind] {
 		s.warned[kind] = true
@@ -319,7 +319,7 @@ func (s *Session) count(m mark) {
 	s.lost = false
 }
 
-// settle finds when the pictures of the past have come, which are sent at once.
+// settle detects the end of the pictures of the past, which are sent at once.
 func (s *Session) settle(m mark) {
 	s.arrivals++
 	if s.settled || s.arrivals < 2 {
@@ -375,8 +375,8 @@ func (s *Session) fail(err error) {
 	}
 }
 
-// Begin waits for the first unit and tells what its pictures are. The unit stays
-// to be returned by Next. alive is called while it waits.
+// Begin waits for the first unit and returns what its pictures are. Next returns
+// that unit. alive is called while it waits.
 func (s *Session) Begin(ctx context.Context, alive func()) (Shape, error) {
 	if err := s.wait(ctx, alive); err != nil {
 		return Shape{}, err
@@ -435,7 +435,7 @@ func (s *Session) wait(ctx context.Context, alive func()) error {
 	}
 }
 
-// look says after what time to look again for a unit; 0 is now.
+// look returns when to look again for a unit; 0 means that one is there.
 func (s *Session) look() (again time.Duration, err error) {
 	now := s.cfg.Now().Boot
 	s.mu.Lock()
@@ -506,7 +506,7 @@ func (g *guard) dialTLS(ctx context.Context, network, address string) (net.Conn,
 	return conn, nil
 }
 
-// response takes offers out that must not be accepted.
+// response removes offers that must not be accepted.
 func (g *guard) response(r *base.Response) {
 	if r.StatusCode != base.StatusUnauthorized || g.cfg.AllowBasic || g.cfg.Address.secure() || !g.cfg.Address.hasCredentials() {
 		return

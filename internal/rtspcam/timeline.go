@@ -160,7 +160,7 @@ func (t *timeline) least() bucket {
 
 // captured is when a picture was captured: later than all pictures that it
 // follows, and before it arrived, unless it follows one that came very late, before
-// the offset was known. synced says that this machine's wall clock is right.
+// the offset was known. synced means that this machine's wall clock is right.
 func (t *timeline) captured(m mark, synced bool) time.Duration {
 	least := t.least()
 	lag := time.Duration(0)

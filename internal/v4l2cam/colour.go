@@ -6,18 +6,17 @@ import (
 	"github.com/perch-edge/perch/pkg/pixel"
 )
 
-// privMagic in priv says that the fields behind it are valid
+// privMagic in priv means that the fields after it are valid
 // (V4L2_PIX_FMT_PRIV_MAGIC of videodev2.h); kernels before 3.17 do not set it.
 const privMagic = 0xfeedcafe
 
 // encodingSMPTE240M is V4L2_YCBCR_ENC_SMPTE240M, for which the library has no name.
 const encodingSMPTE240M v4l2.YCbCrEncodingType = 8
 
-// colourOf is how the samples of a format that the driver has set stand for
-// colours. What the driver leaves at "default" is resolved by the macros
-// V4L2_MAP_YCBCR_ENC_DEFAULT and V4L2_MAP_QUANTIZATION_DEFAULT of videodev2.h. RGB
-// has no such colours, and JPEG those of JFIF, whatever the driver says: the
-// zero value.
+// colourOf is the colour of a format that the driver has set. "Default" is resolved
+// as by the macros V4L2_MAP_YCBCR_ENC_DEFAULT and V4L2_MAP_QUANTIZATION_DEFAULT of
+// videodev2.h. It is zero for RGB, which has none, and for JPEG, whose colour is
+// JFIF's whatever the driver reports.
 func colourOf(pix v4l2.PixFormat) pixel.Colour {
 	if name := fourCCName(pix.PixelFormat); name == "MJPG" || name == "RGB3" {
 		return pixel.Colour{}

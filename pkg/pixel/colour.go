@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// Range is which values the samples of YCbCr take (ITU-R BT.601-7, section
-// 2.5.3; ffmpeg's color_range). Empty is not known.
+// Range is the range of the samples of YCbCr (ITU-R BT.601-7, section 2.5.3;
+// ffmpeg's color_range). Empty is unknown.
 type Range string
 
 // The ranges.
@@ -15,8 +15,8 @@ const (
 	Full    Range = "full"    // 0..255; ffmpeg's "pc"
 )
 
-// Matrix is how YCbCr was computed from RGB (ffmpeg's colorspace). Empty is not
-// known.
+// Matrix is how YCbCr was computed from RGB (ffmpeg's colorspace). Empty is
+// unknown.
 type Matrix string
 
 // The matrices.
@@ -26,16 +26,16 @@ const (
 	BT2020 Matrix = "bt2020" // ITU-R BT.2020, non-constant luminance
 )
 
-// Colour is how the samples of a YCbCr format stand for colours. The zero value
-// is not known: see Colour.Or.
+// Colour is how the samples of a YCbCr format stand for colours. Empty fields are
+// unknown: see Colour.Or.
 type Colour struct {
 	Range  Range
 	Matrix Matrix
 }
 
-// DefaultColour is what frames are taken for that do not say: JPEG pictures are
-// full-range BT.601 (JFIF 1.02, page 3), everything else in YCbCr is
-// limited-range BT.601, as cameras deliver it. RGB has neither.
+// DefaultColour is the colour of frames that do not declare one: full-range BT.601
+// for JPEG pictures (JFIF 1.02, page 3), and limited-range BT.601, as cameras
+// deliver it, for all other YCbCr. RGB has neither.
 func DefaultColour(f Format) Colour {
 	switch f {
 	case RGB24:
@@ -46,8 +46,9 @@ func DefaultColour(f Format) Colour {
 	return Colour{Limited, BT601}
 }
 
-// VideoColour is what players take a video for that does not say: limited range,
-// and BT.709 from 1280x720 up, upright or not.
+// VideoColour is what players assume for a video that does not declare its colour:
+// limited range, with BT.709 from 1280x720 up, in either orientation, and BT.601
+// below.
 func VideoColour(s Size) Colour {
 	if max(s.Width, s.Height) >= 1280 || min(s.Width, s.Height) >= 720 {
 		return Colour{Limited, BT709}
@@ -55,7 +56,7 @@ func VideoColour(s Size) Colour {
 	return Colour{Limited, BT601}
 }
 
-// Or replaces what is not known by what def says.
+// Or replaces unknown fields by those of def.
 func (c Colour) Or(def Colour) Colour {
 	if c.Range == "" {
 		c.Range = def.Range
@@ -66,7 +67,7 @@ func (c Colour) Or(def Colour) Colour {
 	return c
 }
 
-// Check reports a range or matrix that is none of the above; empty ones pass.
+// Check fails for an unsupported range or matrix; empty ones pass.
 func (c Colour) Check() error {
 	switch c.Range {
 	case "", Limited, Full:
@@ -93,8 +94,8 @@ func (m Matrix) Weights() (kr, kb float64) {
 	return 0.299, 0.114
 }
 
-// String is the colour as the key "colour" of a topology has it: the matrix,
-// with "-full" behind it for full range; "" where nothing is known.
+// String is the colour as in the key "colour" of a topology: the matrix, followed
+// by "-full" for full range; "" if nothing is known.
 func (c Colour) String() string {
 	if c.Range == Full {
 		return string(c.Matrix) + "-full"
@@ -103,7 +104,7 @@ func (c Colour) String() string {
 }
 
 // UnmarshalText reads the value of the key "colour" (encoding.TextUnmarshaler):
-// "auto", or a matrix, limited-range unless "-full" stands behind it.
+// "auto", or a matrix, which means limited range unless "-full" follows.
 func (c *Colour) UnmarshalText(text []byte) error {
 	if string(text) == "auto" {
 		*c = Colour{}
@@ -115,7 +116,7 @@ func (c *Colour) UnmarshalText(text []byte) error {
 		read.Range = Full
 	}
 	if matrix == "" || read.Check() != nil {
-		return fmt.Errorf("colour %.32q: want auto, bt601, bt709 or bt2020, with -full appended for samples of 0..255", string(text))
+		return fmt.Errorf("colour %.32q: want auto, bt601, bt709 or bt2020; append -full for samples of 0..255", string(text))
 	}
 	*c = read
 	return nil

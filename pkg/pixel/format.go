@@ -14,7 +14,7 @@
 //
 // Y is brightness ("luma"), Cb and Cr are colour ("chroma", 128 is grey). One
 // chroma sample of yuv420 and nv12 stands for 2 x 2 pixels, one of yuyv for
-// 2 x 1. Which colours the samples stand for is in Colour: nothing here changes them.
+// 2 x 1. Colour tells which colours the samples stand for; nothing here converts them.
 //
 // Sizes and planes may come from a message of another process, so that each is
 // checked before a byte is touched. Everything fails with an error that names
