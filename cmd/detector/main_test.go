@@ -4,14 +4,12 @@ import (
 	"os"
 	"testing"
 
-	"github.com/rogpeppe/go-internal/testscript"
-
 	"github.com/perch-edge/perch/internal/boxtest"
 )
 
 // TestMain lets the test binary be the program itself.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"detector": main})
+	boxtest.Main(m, map[string]func(){"detector": main})
 }
 
 func TestScripts(t *testing.T) { boxtest.Scripts(t) }

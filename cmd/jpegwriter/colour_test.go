@@ -2,11 +2,13 @@ package main
 
 import (
 	"bytes"
+	"image"
 	"image/jpeg"
 	"os"
 	"testing"
 
 	"github.com/perch-edge/perch/internal/boxtest"
+	"github.com/perch-edge/perch/pkg/msg"
 	"github.com/perch-edge/perch/pkg/pixel"
 )
 
@@ -69,5 +71,41 @@ func TestPicturesShowTheColoursOfTheScene(t *testing.T) {
 				t.Errorf("the picture is %v; want 192, 64, 48 within 2 levels", got)
 			}
 		})
+	}
+}
+
+// A camera whose JPEG pictures have odd sides and colours of their own.
+func TestPaleJPEGWithOddSides(t *testing.T) {
+	t.Parallel()
+	b := boxtest.New(t, fleet(`every = "50ms"`))
+	bus := b.Bus("porch")
+	pub, err := bus.Publisher()
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := msg.Geometry{Format: string(pixel.MJPEG), Width: 101, Height: 75, ColourRange: pixel.Limited, ColourMatrix: pixel.BT601}
+	out, err := pub.Frames("video", g, 4, 1<<16)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var picture bytes.Buffer
+	if err := jpeg.Encode(&picture, image.NewGray(image.Rect(0, 0, g.Width, g.Height)), nil); err != nil {
+		t.Fatal(err)
+	}
+	c := camera{bus: bus, out: out}
+	if err := c.put(picture.Bytes()); err != nil {
+		t.Fatal(err)
+	}
+	p := b.Start("jpegwriter", "pictures")
+	latest := b.Dir + "/cache/latest.jpg"
+	boxtest.Poll(t, "a picture", func() bool { _, err := os.Stat(latest); return err == nil })
+	p.Stop()
+	text, err := os.ReadFile(latest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	head, err := jpeg.DecodeConfig(bytes.NewReader(text))
+	if err != nil || head.Width != 100 || head.Height != 74 {
+		t.Errorf("the picture is %dx%d, %v; want 100x74", head.Width, head.Height, err)
 	}
 }

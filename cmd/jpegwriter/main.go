@@ -1,23 +1,21 @@
-// Jpegwriter writes a JPEG picture every few seconds of the newest frame.
+// Jpegwriter writes the newest frame as a JPEG picture every few seconds.
 //
 //	frame (in its slot) --libjpeg-turbo--> JPEG + Exif --> <cache_dir>/born/<id>.jpg + sidecar --> file message
 //	                                                   └─> <cache_dir>/latest.jpg
 //
-// At each tick it takes the newest frame there is, and none in between, so it
-// costs what one picture costs. The pixels are compressed where the camera put
-// them; those of limited range or of another matrix than BT.601 are converted to
-// what JPEG has, so that the picture shows the scene's colours. An mjpeg camera's
-// picture is taken as it is, unless its frames say that it breaks JPEG's rule. How old the frame was at
-// the tick is in the state (frame_age_ms). Pictures are born in RAM; a mover
-// brings those that matter to disk. latest.jpg is there for people and is
-// replaced with each picture.
+// At each tick it takes the newest frame and skips those in between, so the cost is
+// that of one picture. Pixels are compressed in the slot. If they are not full-range
+// BT.601, as JPEG demands, they are converted first, so that the picture shows the
+// scene's colours. An mjpeg camera's picture is copied unchanged, unless its frames
+// declare other colours than JPEG's. The age of the frame at the tick is in the
+// state (frame_age_ms). Pictures are born in RAM; a mover moves those that matter to
+// disk. latest.jpg is for people and is replaced with each picture.
 //
-// A tick without a new frame is counted (ticks_without_frame) and becomes the
-// state's trouble. When the cache is full the picture is lost, counted
-// (lost_pictures), and the next tick tries again. A picture that cannot be
-// announced is announced later, tried again each second; of more than 256 the
-// oldest are given up, and so are all at the end (unannounced_files). They are in
-// born/ all the same.
+// A tick without a new frame is counted (ticks_without_frame) and is trouble. If the
+// cache is full, the picture is lost and counted (lost_pictures), and the next tick
+// tries again. Announcing a picture is retried each second. Beyond 256 of them the
+// oldest are given up, and at the end all (unannounced_files); the files stay in
+// born/.
 package main
 
 import (

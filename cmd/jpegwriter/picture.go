@@ -57,23 +57,19 @@ func (a *album) compress(frame msg.Frame) ([]byte, error) {
 	return a.picture, err
 }
 
-// image is the frame where it lies; a picture whose colours are not those that a
-// viewer takes it for is decoded first.
+// image is the frame in place. A JPEG picture is decoded: its colours are not
+// those that viewers assume. Of an odd side the last row or column is lost.
 func (a *album) image(frame msg.Frame) (img pixel.Image, err error) {
 	if frame.Format != string(pixel.MJPEG) {
 		return frame.Image()
 	}
 	size := pixel.Size{Width: frame.Width, Height: frame.Height}
-	_, n, err := pixel.Layout(pixel.YUV420, size)
-	if err != nil {
-		return img, err
-	}
 	decoder, err := turbojpeg.NewDecoder(size) // once in a while: it costs less than the decoding
 	if err != nil {
 		return img, err
 	}
 	defer func() { err = errors.Join(err, decoder.Close()) }()
-	if len(a.decoded) < n {
+	if n := turbojpeg.DecodedBytes(size); len(a.decoded) < n {
 		a.decoded = make([]byte, n)
 	}
 	img, err = decoder.Decode(frame.Bytes(), a.decoded)

@@ -26,6 +26,7 @@ type video struct {
 	command ffmpeg.Command
 	rounds  []string // the arguments that also decode all later rounds of a loop, where ffmpeg can
 	frames  settled
+	size    pixel.Size // of the file's pictures, as Validate learned it
 	stall   time.Duration
 	loop    bool
 	stillHz float64       // how often a single picture is shown, with loop
@@ -35,12 +36,14 @@ type video struct {
 	process *ffmpeg.Process
 	from    *pipeReader
 	reader  *ffmpeg.FrameReader
-	damaged bool   // ffmpeg complained, and it was logged
-	slow    bool   // a frame was late, and it was logged
-	over    error  // a picture was cut short by it: nothing is known of the next one
-	shown   int    // pictures of this round
-	single  []byte // the only picture of a file, to be shown again
-	first   []byte // with loop, a copy of the round's first picture: it may be the only one
+	padded  chan pixel.Size // pictures of another shape, to be logged
+	logged  []pixel.Size    // those that were
+	damaged bool            // ffmpeg complained, and it was logged
+	slow    bool            // a frame was late, and it was logged
+	over    error           // a picture was cut short by it: nothing is known of the next one
+	shown   int             // pictures of this round
+	single  []byte          // the only picture of a file, to be shown again
+	first   []byte          // with loop, a copy of the round's first picture: it may be the only one
 }
 
 const (
@@ -77,10 +80,10 @@ func openFile(w *worker.Worker, cfg Config) (input, settled, error) {
 	if s.CaptureHz > 0 {
 		between = max(nominal, nominalStep(s.CaptureHz))
 	}
-	out := fileOutput(s, cfg.size(s), cfg.filters(), nominal)
-	v := &video{w: w, command: ffmpeg.FFmpeg(in, out...), frames: frames, stall: cfg.patience(frames.Hz), loop: cfg.Loop, stillHz: again,
-		between: between, times: timeline{nominal: nominal}}
-	v.command.Stdout = true
+	out := fileOutput(s, cfg.size(s), slices.Concat(sameShape(cfg.video), cfg.filters()), nominal)
+	v := &video{w: w, size: cfg.video.Size, command: ffmpeg.FFmpeg(in, out...), frames: frames, stall: cfg.patience(frames.Hz), loop: cfg.Loop, stillHz: again,
+		between: between, times: timeline{nominal: nominal}, padded: make(chan pixel.Size, mostPadded)}
+	v.command.Stdout, v.command.Notice = true, v.notice
 	if cfg.Loop && cfg.video.Rewinds {
 		v.rounds = ffmpeg.FFmpeg(in.With("-stream_loop", "-1"), out...).Argv
 	}
@@ -95,13 +98,14 @@ func nominalStep(hz float64) time.Duration {
 }
 
 // fileOutput is how ffmpeg writes a file's frames: with timestamps that only
-// increase, those that capture_hz chooses, turned and scaled.
-func fileOutput(s StreamConfig, size pixel.Size, turns []string, nominal time.Duration) []string {
+// increase, those that capture_hz chooses, changed by the given filters and
+// scaled.
+func fileOutput(s StreamConfig, size pixel.Size, change []string, nominal time.Duration) []string {
 	filters := []string{"settb=1/1000000", steadyClock(nominal)}
 	if s.CaptureHz > 0 {
 		filters = append(filters, thinOut(s.CaptureHz))
 	}
-	filters = slices.Concat(filters, turns, scaled(s, size))
+	filters = slices.Concat(filters, change, scaled(s, size))
 	args := []string{"-map", "0:V:0", "-vf", strings.Join(filters, ",")}
 	return slices.Concat(args, encoding(s.Format), ffmpeg.Timestamped())
 }
@@ -116,6 +120,60 @@ func steadyClock(nominal time.Duration) string {
 	next := "PREV_OUTPTS+" + us(nominal)
 	return "setpts='st(1,PTS+ld(0)-PREV_OUTPTS);if(isnan(PREV_OUTPTS),if(isnan(PTS),0,PTS),if(isnan(PTS)," + next +
 		",if(gte(ld(1),-" + us(maxBack) + ")*lte(ld(1)," + us(maxPause) + "),max(PTS+ld(0),PREV_OUTPTS+" + us(minStep) + "),PTS+st(0," + next + "-PTS))))'"
+}
+
+// sameShape is a filter that keeps pictures from being distorted where a file
+// changes their size: those of another shape than v.Size get black bars.
+// It prints their size to standard error: see video.notice. Half a pixel of
+// chroma cannot be padded, so odd sizes are left alone.
+func sameShape(v ffmpeg.Video) []string {
+	if v.Still || v.Size.Width%2 != 0 || v.Size.Height%2 != 0 {
+		return nil
+	}
+	// How wide a picture is for its height, compared with v.Size. The limits are
+	// those of alike, and those of ffmpeg.Video for pixels that are not square.
+	wide := fmt.Sprintf("(iw*if(between(sar,0.25,4),sar,1)*%d/(ih*%d))", v.Size.Height, v.Size.Width)
+	printed := fmt.Sprintf("0*print(iw*%d+ih,16)", printedWidth) // 16 is AV_LOG_ERROR
+	return []string{fmt.Sprintf("pad=w='iw/if(lt(%[1]s,0.98),%[1]s,1)':h='ih*if(gt(%[1]s,1.02),%[1]s,1)+if(between(%[1]s,0.98,1.02),0,%[2]s)':x='(ow-iw)/2':y='(oh-ih)/2'", wide, printed)}
+}
+
+const (
+	printedWidth = 1 << 16
+	mostPadded   = 16 // sizes that are logged
+)
+
+// notice reads what sameShape printed, and ffmpeg's note that it did so again. It
+// is called on the goroutine that reads ffmpeg's standard error.
+func (v *video) notice(line string) bool {
+	if strings.HasPrefix(line, "Last message repeated ") {
+		return true
+	}
+	number, err := strconv.ParseFloat(line[strings.LastIndexByte(line, ' ')+1:], 64)
+	if err != nil || !strings.HasSuffix(line, ".000000") || number < printedWidth {
+		return false
+	}
+	select {
+	case v.padded <- pixel.Size{Width: int(number) / printedWidth, Height: int(number) % printedWidth}:
+	default: // enough of them wait to be logged
+	}
+	return true
+}
+
+// logPadded logs each size of pictures that were padded, once.
+func (v *video) logPadded() {
+	for {
+		select {
+		case size := <-v.padded:
+			if len(v.logged) == mostPadded || slices.Contains(v.logged, size) {
+				continue
+			}
+			v.logged = append(v.logged, size)
+			v.w.Log.Warn("the file changes the shape of its pictures: these get black bars; split the file to have them in their own size",
+				"file", v.frames.from, "size", v.size.String(), "changed_to", size.String())
+		default:
+			return
+		}
+	}
 }
 
 // thinOut is a filter that chooses frames as pacer does, so that none has to be
@@ -177,6 +235,7 @@ func (v *video) decoded(ctx context.Context, slot []byte) (shot, error) {
 	if v.over != nil {
 		return shot{}, v.over
 	}
+	v.logPadded()
 	v.from.ctx = ctx
 	frame, err := v.reader.Next()
 	if err != nil {
@@ -237,6 +296,7 @@ func (v *video) ended(ctx context.Context, err error) error {
 		process.Stop()
 		err = &ffmpeg.ExitError{Program: v.command.Argv[0], Err: err, Words: process.Words()}
 	}
+	v.logPadded()
 	words := strings.Join(process.Words(), " | ")
 	switch {
 	case err != nil:

@@ -538,6 +538,65 @@ func TestAnamorphicFile(t *testing.T) {
 	}
 }
 
+// A file that changes the shape of its pictures: those of another shape get black
+// bars and are not squeezed, and a warning names both sizes. Those of another size
+// and the same shape are scaled.
+func TestFileThatChangesItsSize(t *testing.T) {
+	for _, format := range []pixel.Format{pixel.YUV420, pixel.YUYV, pixel.MJPEG} {
+		t.Run(string(format), func(t *testing.T) {
+			t.Parallel()
+			path := filepath.Join(t.TempDir(), "resize.ts")
+			var all []byte
+			for i, size := range []string{"96x64", "64x64", "192x128", "96x32"} {
+				part := filepath.Join(t.TempDir(), "part.ts")
+				tool(t, "ffmpeg", "-v", "error", "-f", "lavfi", "-i", fmt.Sprintf("color=white:s=%s:r=25:d=0.2", size), "-pix_fmt", "yuv420p",
+					"-output_ts_offset", fmt.Sprint(0.2*float64(i)), part)
+				data, err := os.ReadFile(part)
+				must(t, err)
+				all = append(all, data...)
+			}
+			must(t, os.WriteFile(path, all, 0o600))
+			b := newBox(t, fmt.Sprintf("input = %q\n[sensor.porch.stream.video]\nslots = 100\nformat = %q", "file:"+path, format))
+			r := b.frames()
+			p := b.start()
+			sizes := strings.Fields(string(tool(t, "ffprobe", "-v", "error", "-select_streams", "V:0", "-show_entries", "frame=width,height", "-of", "csv=p=0", path)))
+			for i, size := range sizes {
+				f := r.next()
+				img := image(t, f)
+				dark := func(x, y int) bool {
+					if format == pixel.YUYV {
+						x *= 2
+					}
+					return img.Data[img.Planes[0].Offset+y*img.Planes[0].Stride+x] < 128
+				}
+				narrow, flat := strings.HasPrefix(size, "64,64"), strings.HasPrefix(size, "96,32")
+				for _, at := range []struct {
+					x, y int
+					want bool
+				}{{48, 32, false}, {4, 32, narrow}, {90, 32, narrow}, {20, 32, false}, {48, 4, flat}, {48, 60, flat}, {48, 20, false}} {
+					if dark(at.x, at.y) != at.want {
+						t.Errorf("frame %d of %s is dark at %d,%d: %v; want %v", i, size, at.x, at.y, !at.want, at.want)
+					}
+				}
+				f.Release()
+			}
+			r.ended(uint64(len(sizes)))
+			if code := p.exit(); code != 0 || len(sizes) < 12 {
+				t.Errorf("exit code %d after %d frames; want 0 after 3 of each size at least", code, len(sizes))
+			}
+			log := p.output()
+			for _, want := range []string{`"size":"96x64","changed_to":"64x64"`, `"size":"96x64","changed_to":"96x32"`} {
+				if strings.Count(log, want) != 1 {
+					t.Errorf("output %s; want %s once", log, want)
+				}
+			}
+			if strings.Contains(log, "damaged") || strings.Contains(log, "192x128") {
+				t.Errorf("output %s; want no other warning", log)
+			}
+		})
+	}
+}
+
 // The times of a file's frames are those in the file, however they come.
 func TestTimeline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/perch-edge/perch/internal/boxtest"
 	"github.com/perch-edge/perch/internal/fakev4l2"
 	"github.com/perch-edge/perch/pkg/msg"
 )
@@ -25,7 +26,7 @@ func TestMain(m *testing.M) {
 	if fakev4l2.IsChild() {
 		os.Exit(fakev4l2.Main())
 	}
-	testscript.Main(m, map[string]func(){"sensor-camera": main, "frames": frames})
+	boxtest.Main(m, map[string]func(){"sensor-camera": main, "frames": frames})
 }
 
 func TestScripts(t *testing.T) {

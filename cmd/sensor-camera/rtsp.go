@@ -50,6 +50,9 @@ type networkCamera struct {
 // reported.
 const waitsForKey = 10 * time.Second
 
+// keyFrame is trouble of its own: see worker.TroubleWith.
+const keyFrame = "key frame"
+
 // openRTSP connects to the camera, again and again until it sends, since its
 // stream says what the frames are. The session is kept for start.
 func openRTSP(ctx context.Context, w *worker.Worker, cfg Config) (input, settled, error) {
@@ -140,9 +143,9 @@ func (n *networkCamera) connect(ctx context.Context) (rtspcam.Shape, error) {
 // alive is called while the camera sends nothing that can be decoded.
 func (n *networkCamera) alive() {
 	n.w.Progress()
-	if d := n.session.KeyFrameAfter(); d >= waitsForKey {
-		n.w.TroubleWith("key frame", fmt.Errorf("%s: sends no key frame, for %v by now, and nothing can be decoded before one: set a shorter key frame interval (GOP) in the camera",
-			n.dial.Address, d.Round(time.Second)))
+	if n.session.KeyFrameAfter() >= waitsForKey { // always the same text: each change would be logged
+		n.w.TroubleWith(keyFrame, fmt.Errorf("%s: has sent no key frame for more than %v, and nothing can be decoded before one: set a shorter key frame interval (GOP) in the camera",
+			n.dial.Address, waitsForKey))
 	}
 }
 
@@ -377,7 +380,7 @@ func (n *networkCamera) next(ctx context.Context, _ msg.Seq, slot []byte) (shot,
 	got := n.passing.out(frame.PTS)
 	got.bytes = frame.Bytes
 	got.stamp = n.stampOf(frame.PTS)
-	n.w.TroubleWith("key frame", nil)
+	n.w.TroubleWith(keyFrame, nil)
 	return got, nil
 }
 
@@ -405,6 +408,7 @@ func (n *networkCamera) pass(ctx context.Context, slot []byte) (shot, error) {
 			return got, nil
 		}
 		got.bytes = copy(slot, unit.Data)
+		n.w.TroubleWith(keyFrame, nil)
 		return got, nil
 	}
 }

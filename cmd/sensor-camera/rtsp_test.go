@@ -265,6 +265,25 @@ func TestRTSPIsReadAndReconnected(t *testing.T) {
 	}
 }
 
+// A camera without key frames is reported, once.
+func TestRTSPWithoutKeyFrames(t *testing.T) {
+	t.Parallel()
+	var packets []rtpPacket
+	for i := range 14 * camHz / 5 { // 5 a second
+		packets = append(packets, rtpPacket{payload: []byte{0x41, 0x9a, 1}, marker: true, begins: true, at: 5 * i, time: uint32(5*i) * camTick})
+	}
+	cam := startNetcam(t, h264Media, packets)
+	cam.stays = true
+	b := rtspBox(t, cam, `size = "160x128"`)
+	r := b.frames()
+	p := b.start()
+	r.state("no key frame", func(s *msg.State) bool { return strings.Contains(s.Trouble, "has sent no key frame for more than 10s") })
+	time.Sleep(2500 * time.Millisecond) // time for another report
+	if log := p.output(); strings.Count(log, "no key frame") != 1 {
+		t.Errorf("log:\n%s\nwant one line about key frames", log)
+	}
+}
+
 // Pictures are dated when they were sent, not when they were decoded, and those
 // of the past that come at once are neither lost nor dated as one.
 func TestRTSPTimesAreThoseOfTheCapture(t *testing.T) {

@@ -20,7 +20,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"tap": main, "publish": publish})
+	boxtest.Main(m, map[string]func(){"tap": main, "publish": publish})
 }
 
 // TestScript runs testdata/script. In the scripts $DIR is a short folder, in

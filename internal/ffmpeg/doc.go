@@ -22,10 +22,10 @@
 //   - Pipes are as large as the kernel lets them be, up to 1 MiB, so that a
 //     picture takes few wake-ups; see fcntl(2), F_SETPIPE_SZ.
 //   - What it writes to its standard error is read all the time. The last lines
-//     are kept, bounded, and stand in the *ExitError. Addresses with
-//     credentials are cut out of them; in the child's own argument list, which
-//     ps shows to every user of the machine, they stand in full: mount /proc
-//     with hidepid=2 where that matters.
+//     are kept, bounded, and stand in the *ExitError, without the user and
+//     the password of any URL. The child's own argument list has them in full,
+//     and ps shows it to every user of the machine: mount /proc with hidepid=2
+//     where that matters.
 //
 // A program that is not there is an error that says which package has it.
 package ffmpeg

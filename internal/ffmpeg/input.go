@@ -4,11 +4,10 @@ package ffmpeg
 type Input struct {
 	args  []string // options, then -i and the address
 	shown string
-	hide  []string // for Command.Hide
 	file  bool
 }
 
-// String names the input for people, without credentials.
+// String names the input for people.
 func (i Input) String() string { return i.shown }
 
 // With puts options before those that the input has.

@@ -41,7 +41,7 @@ func Probe(ctx context.Context, in Input) (Video, error) {
 	}
 	argv = append(argv, "-show_entries", entries)
 	argv = append(argv, in.args...)
-	p, err := Start(ctx, Command{Argv: argv, Stdout: true, Hide: in.hide})
+	p, err := Start(ctx, Command{Argv: argv, Stdout: true})
 	if err != nil {
 		return Video{}, fmt.Errorf("probe %s: %w", in, err)
 	}
@@ -179,7 +179,7 @@ func CountFrames(ctx context.Context, in Input) (int, error) {
 	fail := func(err error) (int, error) { return 0, fmt.Errorf("count pictures of %s: %w", in, err) }
 	argv := append([]string{"ffprobe", "-hide_banner", "-loglevel", "error", "-of", "csv=p=0", "-select_streams", "v:0", "-count_frames",
 		"-show_entries", "stream=nb_read_frames"}, in.args...)
-	p, err := Start(ctx, Command{Argv: argv, Stdout: true, Hide: in.hide})
+	p, err := Start(ctx, Command{Argv: argv, Stdout: true})
 	if err != nil {
 		return fail(err)
 	}

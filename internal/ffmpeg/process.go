@@ -22,7 +22,10 @@ type Command struct {
 	Lend   bool          // Feed lends large parts to the pipe: see there
 	Stdout bool          // connect Process.Stdout; otherwise it writes to /dev/null
 	Grace  time.Duration // from SIGTERM to SIGKILL; 0 is 1 s
-	Hide   []string      // what its errors must not show, in pairs: what, and what to show instead
+
+	// Notice, if set, is called with each line of standard error. It must not
+	// block. A line for which it returns true is not kept.
+	Notice func(line string) bool
 }
 
 const defaultGrace = time.Second
@@ -31,7 +34,7 @@ const defaultGrace = time.Second
 // Only errors are in its last lines.
 func FFmpeg(in Input, args ...string) Command {
 	argv := []string{"ffmpeg", "-hide_banner", "-nostdin", "-nostats", "-loglevel", "error"}
-	return Command{Argv: append(append(argv, in.args...), args...), Hide: in.hide}
+	return Command{Argv: append(append(argv, in.args...), args...)}
 }
 
 // Find is the path of a program, given as a path or a name in PATH. The error
@@ -77,7 +80,7 @@ func Start(ctx context.Context, c Command) (*Process, error) {
 		return nil, err
 	}
 	ctx, end := context.WithCancel(ctx)
-	p := &Process{name: filepath.Base(path), end: end, done: make(chan struct{}), words: tail{hide: c.Hide}}
+	p := &Process{name: filepath.Base(path), end: end, done: make(chan struct{}), words: tail{notice: c.Notice}}
 	p.cmd = exec.CommandContext(ctx, path, c.Argv[1:]...)
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	p.cmd.Cancel = func() error { return p.signal(syscall.SIGTERM) }

@@ -17,8 +17,9 @@ const (
 
 // tail keeps the last lines of what is written to it.
 type tail struct {
+	notice func(line string) bool // see Command.Notice
+
 	mu    sync.Mutex
-	hide  []string
 	lines []string
 	part  []byte // a line that has not ended
 }
@@ -45,7 +46,7 @@ func (t *tail) add(text []byte) {
 }
 
 func (t *tail) endLine() {
-	if line := t.shown(); line != "" {
+	if line := t.shown(); line != "" && !(t.notice != nil && t.notice(line)) {
 		if len(t.lines) == maxWords {
 			t.lines = slices.Delete(t.lines, 0, 1)
 		}
@@ -56,8 +57,8 @@ func (t *tail) endLine() {
 
 // shown is the present line as it may be shown.
 func (t *tail) shown() string {
-	line := strings.NewReplacer(t.hide...).Replace(string(t.part))
-	line = strings.TrimSpace(printable(strings.ToValidUTF8(line, "?")))
+	line := strings.TrimSpace(printable(strings.ToValidUTF8(string(t.part), "?")))
+	line = credentials.ReplaceAllString(line, "$1***@")
 	if len(line) > maxLine {
 		line = strings.ToValidUTF8(line[:maxLine], "") + "..."
 	}
@@ -78,6 +79,9 @@ func printable(text string) string {
 		return '?'
 	}, text)
 }
+
+// credentials are the user and the password of a URL (RFC 3986, section 3.2.1).
+var credentials = regexp.MustCompile(`([A-Za-z][A-Za-z0-9+.-]*://)[^\s/]*@`)
 
 var escapes = regexp.MustCompile(`\x1b\[[0-?]*[ -/]*[@-~]`)
 

@@ -267,10 +267,27 @@ func annexB[D any](c *codec, create func() (D, error), decode func(D, *rtp.Packe
 	}
 }
 
+// pictureSets are the picture parameter sets of a stream, the newest last: a
+// decoder that is given all of them keeps the newest of each number.
+type pictureSets [][]byte
+
+const mostPictureSets = 16
+
+func (p *pictureSets) add(nalu []byte) {
+	if len(nalu) == 0 {
+		return
+	}
+	list := slices.DeleteFunc(*p, func(known []byte) bool { return bytes.Equal(known, nalu) })
+	list = append(list, bytes.Clone(nalu))
+	*p = list[max(0, len(list)-mostPictureSets):]
+}
+
 func h264Codec(c *codec, f *format.H264) {
 	c.fourCC = "H264"
-	sps, pps := f.SafeParams()
-	annexB(c, f.CreateDecoder, (*rtph264.Decoder).Decode, func() [][]byte { return [][]byte{sps, pps} })
+	sps, first := f.SafeParams()
+	var pps pictureSets
+	pps.add(first)
+	annexB(c, f.CreateDecoder, (*rtph264.Decoder).Decode, func() [][]byte { return append([][]byte{sps}, pps...) })
 	shape := h264Shape(sps)
 	c.look = func(unit [][]byte) (has contents) {
 		for _, nalu := range unit {
@@ -284,9 +301,7 @@ func h264Codec(c *codec, f *format.H264) {
 				}
 				has.params = true
 			case h264.NALUTypePPS:
-				if !has.params || pps == nil {
-					pps = bytes.Clone(nalu)
-				}
+				pps.add(nalu)
 			case h264.NALUTypeIDR:
 				has.key = true
 				fallthrough
@@ -297,7 +312,7 @@ func h264Codec(c *codec, f *format.H264) {
 				has.key = has.key || nalu[1] == 6 // recovery point: where there is no IDR
 			}
 		}
-		has.key = has.key && has.picture && shape != nil && pps != nil
+		has.key = has.key && has.picture && shape != nil && len(pps) > 0
 		has.shape = shape
 		return has
 	}
@@ -321,8 +336,10 @@ func h264Shape(nalu []byte) *Shape {
 
 func h265Codec(c *codec, f *format.H265) {
 	c.fourCC = "HEVC"
-	vps, sps, pps := f.SafeParams()
-	annexB(c, f.CreateDecoder, (*rtph265.Decoder).Decode, func() [][]byte { return [][]byte{vps, sps, pps} })
+	vps, sps, first := f.SafeParams()
+	var pps pictureSets
+	pps.add(first)
+	annexB(c, f.CreateDecoder, (*rtph265.Decoder).Decode, func() [][]byte { return append([][]byte{vps, sps}, pps...) })
 	shape := h265Shape(sps)
 	c.look = func(unit [][]byte) (has contents) {
 		for _, nalu := range unit {
@@ -338,16 +355,14 @@ func h265Codec(c *codec, f *format.H265) {
 				}
 				has.params = true
 			case typ == h265.NALUType_PPS_NUT:
-				if !has.params || pps == nil {
-					pps = bytes.Clone(nalu)
-				}
+				pps.add(nalu)
 			case typ < h265.NALUType_VPS_NUT: // coded slices
 				has.key = has.key || 16 <= typ && typ <= 23 // IRAP
 				has.first = has.first || !has.picture && nalu[2]&0x80 != 0
 				has.picture = true
 			}
 		}
-		has.key = has.key && shape != nil && vps != nil && pps != nil
+		has.key = has.key && shape != nil && vps != nil && len(pps) > 0
 		has.shape = shape
 		return has
 	}

@@ -25,8 +25,8 @@ static inline uint8_t level(int16_t sixteenths) {
 	return v < 0 ? 0 : v > 255 ? 255 : v;
 }
 
-// The loops below go through arrays of their own, so that the compiler
-// vectorises them also where dst is src.
+// The loops below use arrays of their own, so that the compiler vectorises them
+// even if dst is src.
 static void luma(uint8_t *dst, const uint8_t *src, int n, const int16_t *add, struct matrix m) {
 	int16_t sum[BLOCK];
 	if (add)
@@ -46,8 +46,8 @@ static void chroma(uint8_t *dcb, uint8_t *dcr, const uint8_t *cb, const uint8_t 
 	for (int i = 0; i < n; i++) dcr[i] = level(times(u[i], m.cb_cr) + times(v[i], m.cr_cr) + 128 * 16);
 }
 
-// Rows of luma share a row of chroma by rows_per; a sample of chroma is that of
-// two pixels beside each other.
+// rows_per rows of luma share a row of chroma; two neighbouring pixels share a
+// sample of chroma.
 static void convert(unsigned char *dy, unsigned char *dcb, unsigned char *dcr, int dystride, int dcstride,
 		const unsigned char *y, const unsigned char *cb, const unsigned char *cr, int ystride, int cbstride, int crstride,
 		int width, int height, int rows_per, struct matrix m) {
@@ -72,13 +72,12 @@ import (
 	"github.com/perch-edge/perch/pkg/pixel"
 )
 
-// jfif is what every viewer takes a JPEG picture for (JFIF 1.02, page 3).
+// jfif is the colour of every JPEG picture (JFIF 1.02, page 3).
 func jfif() pixel.Colour { return pixel.DefaultColour(pixel.MJPEG) }
 
-// matrix makes the factors of a conversion to JFIF's colours. YCbCr of the
-// source is brought to RGB with the source's shares of red and blue, and from
-// there to YCbCr with those of BT.601; both steps are linear, so that one matrix
-// does it, and nothing is clipped in between.
+// matrix makes the factors of a conversion to JFIF's colours: from YCbCr to RGB
+// with the source's shares of red and blue, and back with those of BT.601. Both
+// steps are linear, so one matrix does both, and nothing is clipped in between.
 func matrix(from pixel.Colour) C.struct_matrix {
 	luma, chroma, zero := 1.0, 1.0, 0
 	if from.Range == pixel.Limited {

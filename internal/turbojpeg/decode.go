@@ -59,8 +59,8 @@ func (d *Decoder) Header(jpeg []byte) (Header, error) {
 	return Header{size, sub}, nil
 }
 
-// even is the picture's size with odd sides made longer, as JPEG's 4:2:0 has them,
-// or shorter.
+// even is a size with odd sides made longer, as JPEG's 4:2:0 stores them, or
+// shorter.
 func even(s pixel.Size, longer bool) pixel.Size {
 	if longer {
 		return pixel.Size{Width: s.Width + s.Width%2, Height: s.Height + s.Height%2}
@@ -79,15 +79,15 @@ func DecodedBytes(s pixel.Size) int {
 }
 
 // Decode decodes a picture into dst as a yuv420 frame, and returns that view of
-// dst. It is tightly packed where both sides are even. Of an odd side the last
-// column or row is not in the view, since yuv420 has no odd sides. Luma and 4:2:0 chroma go straight into dst. Chroma of 4:2:2,
-// 4:4:0 and 4:4:4 is brought to 4:2:0 by the mean of the two or four samples that
-// one of 4:2:0 stands for, rounded half up; grey gets chroma 128. The samples are
-// not converted: the frame's colour is JFIF's, full-range BT.601.
+// dst. The view is tightly packed if both sides are even. It lacks the last column
+// or row of an odd side, since yuv420 has no odd sides. Luma and 4:2:0 chroma are
+// decoded straight into dst. Chroma of 4:2:2, 4:4:0 and 4:4:4 becomes 4:2:0 by the
+// mean of the two or four samples, rounded half up; grey gets chroma 128. Samples
+// are not converted: the frame's colour is JFIF's, full-range BT.601.
 //
 // It fails where Header does, when a side is out of pixel's bounds, when dst is
-// shorter than DecodedBytes, and when the picture is corrupted or cut short; then dst
-// holds rubbish.
+// shorter than DecodedBytes, and when the picture is corrupted or cut short; dst
+// is then undefined.
 func (d *Decoder) Decode(jpeg, dst []byte) (pixel.Image, error) {
 	head, err := d.Header(jpeg)
 	if err != nil {

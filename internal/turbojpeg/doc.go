@@ -8,10 +8,10 @@
 // kept from call to call, is needed for nv12 (its chroma, a third of the frame)
 // and yuyv (all of it).
 //
-// A viewer takes a JPEG for full-range BT.601 (JFIF 1.02). A frame whose
-// pixel.Image.Colour is another is converted first, to scratch memory of its
-// size: see colour.go. This takes a tenth to a third of what the encoder takes.
-// A chroma sample is not moved: it counts as the colour of each pixel that shares it.
+// Viewers take every JPEG for full-range BT.601 (JFIF 1.02). A frame with another
+// pixel.Image.Colour is converted first, into scratch memory of its size: see
+// colour.go. That adds a tenth to a third of the encoder's time. Chroma samples
+// are not moved: each is the colour of all pixels that share it.
 //
 // A picture with any defect is refused as corrupted, also where the library would
 // only warn and fill the rest with grey, as with a picture cut short. What stands

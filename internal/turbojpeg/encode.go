@@ -27,8 +27,8 @@ func NewEncoder() (*Encoder, error) {
 func (e *Encoder) Close() error { return e.h.close() }
 
 // Encode compresses a frame at quality 1 (smallest) to 100 (best) to a baseline
-// JPEG: 4:2:0, or 4:2:2 for yuyv. Samples of limited range or of another matrix
-// than BT.601 (img.Colour) are converted first. The result is the encoder's own memory, valid
+// JPEG: 4:2:0, or 4:2:2 for yuyv. Samples that are not full-range BT.601
+// (img.Colour) are converted first. The result is the encoder's own memory, valid
 // until the next Encode. A frame of format mjpeg is refused: it is a picture already.
 func (e *Encoder) Encode(img pixel.Image, quality int) ([]byte, error) {
 	if e.h.tj == nil {
@@ -67,8 +67,8 @@ func (e *Encoder) compress(img pixel.Image, quality int) (int, error) {
 	return e.h.compressYUV(e.planes(img), img.Size, sub, quality, e.out)
 }
 
-// planes are the three planes that the library wants, with the colours that a
-// viewer expects: those of the frame itself where it has them.
+// planes are the three planes that the library wants, with JFIF's colours: the
+// frame's own planes if nothing has to be converted.
 func (e *Encoder) planes(img pixel.Image) planar {
 	colour := img.Colour.Or(pixel.DefaultColour(img.Format))
 	same := colour == jfif()
@@ -98,8 +98,8 @@ func (e *Encoder) planes(img pixel.Image) planar {
 	return p
 }
 
-// splitChroma sorts the chroma of nv12 into two planes. Where luma is given, it
-// gets memory too.
+// splitChroma sorts the chroma of nv12 into two planes. If luma is not nil, it is
+// given memory too.
 func (e *Encoder) splitChroma(packed pixel.Rows, luma *pixel.Rows) (cb, cr pixel.Rows) {
 	cb = rows(packed.Width/2, packed.Count)
 	cr = cb
