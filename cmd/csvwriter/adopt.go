@@ -16,19 +16,19 @@ import (
 	"github.com/perch-edge/perch/pkg/msg"
 )
 
-// unknownBoot stands for the boot of rows whose journal is lost.
+// unknownBoot is the boot id of rows whose boot cannot be determined.
 const unknownBoot = "unknown"
 
-// bindFor is how long a file without a journal waits for readings that tell which
-// stream it is of.
+// bindFor is how long a file without a journal waits for readings that show which stream
+// it belongs to.
 const bindFor = 5 * time.Second
 
-// adoptStrays looks at the files in work/ that the journal does not know. One
-// without a row was begun just before a kill, and goes. One with rows is left of
-// a journal that is lost: it is completed.
+// adoptStrays handles the files in work/ that the journal does not name. A file without
+// rows was begun just before a kill, and is removed. A file with rows is completed: the
+// journal was lost, or somebody put the file there.
 //
-// The streams are then read from the beginning of their histories, and what is in
-// these files, or in completed ones, is left out.
+// The streams are then read from the beginning of their histories, without the readings
+// that are in these files or in completed ones.
 func (b *book) adoptStrays(known bool) error {
 	names, err := b.spool.List(spool.Work, b.w.Name())
 	if err != nil {
@@ -55,8 +55,7 @@ func (b *book) adoptStrays(known bool) error {
 	return b.lookBehind()
 }
 
-// adopt takes up a file that the journal does not name; known is whether there is a
-// journal.
+// adopt handles one of them; known is whether there is a journal.
 func (b *book) adopt(name string, known bool) error {
 	switch path.Ext(name) {
 	case damagedExt:
@@ -118,8 +117,8 @@ func (b *book) adopt(name string, known bool) error {
 	return nil
 }
 
-// renew gives a file in work/ a new id: its own may be that of a completed file, which
-// receivers have.
+// renew gives a file in work/ a new id: a completed file that was sent may have the old
+// one.
 func (b *book) renew(d *draft) (name string, err error) {
 	old := d.name()
 	d.ID = b.files.NewID(b.now())
@@ -149,7 +148,7 @@ func (b *book) readHead(d *draft) (ok bool, err error) {
 	return ok, nil
 }
 
-// haveAll says whether all rows of a file are in another that is open.
+// haveAll reports whether all rows of a file are in other open files.
 func (b *book) haveAll(a *day) bool {
 	for i := range a.rows.len() {
 		c, sum := a.rows.cursor(i), a.rows.sums[i]
@@ -168,8 +167,8 @@ func (b *book) open() (list []*day) {
 	return list
 }
 
-// bootOf is the boot that rows are of: this one, where the two clocks stand to
-// each other as they do now.
+// bootOf is the boot in which rows were captured: this one, if wall clock and boot clock
+// differ by the same amount as now.
 func (b *book) bootOf(start, end sidecar.Moment) string {
 	now := b.w.Now()
 	began := now.Wall.Add(-now.Boot)
@@ -195,8 +194,8 @@ func (b *book) topicOf() msg.Topic {
 	return msg.TopicOf(msg.KindReading, msg.Source(sources[0].Name), msg.Stream(stream))
 }
 
-// lookBehind finds out how far each stream is when the journal does not tell: from
-// the sidecars of completed files, and from the rows of those taken up.
+// lookBehind determines how far each stream is without the journal: from the sidecars of
+// completed files and the rows of adopted ones.
 func (b *book) lookBehind() error {
 	ends := map[msg.Topic]mark{}
 	for _, state := range []spool.State{spool.Ready, spool.Sent, spool.Rejected} {
@@ -253,8 +252,8 @@ func advance(ends map[msg.Topic]mark, topic msg.Topic, to sidecar.Moment) {
 	ends[topic] = mark{cursorOf(to), to.BootID}
 }
 
-// bind finds the files without a journal that are of a reading's stream: the
-// history has their last row, or they are the only ones that fit.
+// bind finds the adopted files that belong to a reading's stream: the stream's history has
+// their last row, or they are the only ones that fit.
 func (b *book) bind(r *msg.Reading) error {
 	topic := r.Topic()
 	if len(b.adopted) == 0 || b.bound[topic] {
@@ -301,8 +300,8 @@ func (b *book) isOf(a *day, r *msg.Reading) bool {
 	return alike == 1 && last.Epoch == r.Epoch && r.Seq > last.Seq
 }
 
-// settleAdopted gives up waiting for readings of the streams that files without a
-// journal are of.
+// settleAdopted stops waiting for readings that show which streams the adopted files
+// belong to.
 func (b *book) settleAdopted(now time.Time) {
 	unbound := slices.ContainsFunc(b.adopted, func(a *day) bool { return a.Topic == "" })
 	if len(b.adopted) == 0 || unbound && now.Before(b.bindUntil) {

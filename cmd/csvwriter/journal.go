@@ -14,9 +14,8 @@ import (
 	"github.com/perch-edge/perch/pkg/msg"
 )
 
-// journal is what csvwriter knows of its files across its own death, and the
-// files themselves do not tell: which one each stream is written to, and which
-// ones are being completed.
+// journal is what a later run must know and cannot see from the files themselves: which
+// file each stream is written to, and which ones are being completed.
 type journal struct {
 	Version int     `json:"v"`
 	Open    []draft `json:"open"`
@@ -28,9 +27,9 @@ func (b *book) journalFile() string { return b.w.Name() + ".journal" }
 
 func (b *book) journalName() string { return "work/" + b.journalFile() }
 
-// freshenJournal writes the journal where it does not say what is so. Nothing
-// is written to a file, or taken from work/, before the journal knows of it: so
-// a kill at any moment loses no row and repeats none.
+// freshenJournal writes the journal if it is out of date. Nothing is written to a file or
+// taken from work/ before the journal names it, so a kill at any moment neither loses
+// nor repeats a row.
 func (b *book) freshenJournal() error {
 	if !b.stale {
 		return nil
@@ -53,9 +52,8 @@ func (b *book) freshenJournal() error {
 	return nil
 }
 
-// readJournal reads the journal. One that cannot be read is moved to quarantine/
-// and known is false: recording does not wait for a person. The files themselves
-// say what they hold.
+// readJournal reads the journal. One that cannot be read is moved to quarantine/ and known
+// is false: recording must not wait for a person, and the files can be read without it.
 func (b *book) readJournal() (j journal, known bool, err error) {
 	text, err := b.spool.ReadAtom(b.journalName())
 	if errors.Is(err, fs.ErrNotExist) {
@@ -99,7 +97,7 @@ func (b *book) now() sidecar.Moment {
 	return sidecar.Moment{Time: msg.Time{Time: now.Wall}, BootNS: int64(now.Boot), BootID: b.w.BootID(), Synced: now.Synced}
 }
 
-// restore takes up the files that an earlier run left.
+// restore resumes the files that an earlier run left.
 func (b *book) restore() error {
 	j, known, err := b.readJournal()
 	if err != nil {
@@ -138,8 +136,8 @@ func (b *book) finishSalvage() error {
 	return nil
 }
 
-// reopen goes on with a file after its last whole row. Should the file be gone,
-// a new one takes its place: the journal still knows where the stream was before it.
+// reopen continues a file after its last whole row. If the file is missing, a new one
+// takes its place: the journal says how far the stream was before it.
 func (b *book) reopen(known draft) error {
 	d, err := b.load(known)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -170,8 +168,7 @@ func (b *book) reopen(known draft) error {
 	return err
 }
 
-// load opens a file of an earlier run, and finds out what it holds. It ends it at
-// its last whole row.
+// load opens and reads a file of an earlier run, and cuts it after its last whole row.
 func (b *book) load(known draft) (*day, error) {
 	b.w.Progress()
 	d := &day{draft: known, synced: b.started}

@@ -9,9 +9,8 @@ import (
 	"github.com/perch-edge/perch/pkg/msg"
 )
 
-// rowLog lists a file's rows in their order: which readings they are, and a
-// checksum of each line. It is what is known of the rows, and where a stream
-// stands follows from it: a day of one reading a second takes 350 KB.
+// rowLog lists a file's rows in order: which readings they are, and a checksum of each
+// line. A day of one reading a second takes 350 KB.
 type rowLog struct {
 	spans []span
 	sums  []uint32 // CRC-32C of each line
@@ -80,7 +79,7 @@ func (l *rowLog) find(c msg.Cursor) (index int, ok bool) {
 	return 0, false
 }
 
-// has says whether this very line is among the rows.
+// has reports whether exactly this line is among the rows.
 func (l *rowLog) has(c msg.Cursor, sum uint32) bool {
 	i, ok := l.find(c)
 	return ok && l.sums[i] == sum

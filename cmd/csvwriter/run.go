@@ -50,7 +50,7 @@ type book struct {
 	spool  *spool.Spool       // as the store last opened it; nil while it is absent
 	blind  bool               // no disk has been there yet to say what it has
 	asked  []msg.Topic        // streams that were asked for all meanwhile
-	marks  map[msg.Topic]mark // what a disk has of these after all
+	marks  map[msg.Topic]mark // what a disk turned out to have of these
 	meter  *meter
 	files  *worker.Files
 	days   map[msg.Topic]*day
@@ -280,7 +280,7 @@ func (b *book) work(all bool) error {
 	return errors.Join(append(slices.Collect(maps.Values(failed)), lost)...)
 }
 
-// checkJournal has the journal written again where somebody has removed it.
+// checkJournal writes the journal again if somebody removed it.
 func (b *book) checkJournal() error {
 	if len(b.days) == 0 {
 		return nil

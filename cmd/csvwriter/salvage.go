@@ -18,14 +18,14 @@ import (
 	"github.com/perch-edge/perch/pkg/msg"
 )
 
-// salvage replaces a file that somebody removed, renamed, replaced or changed by
-// a new one of the same name: the rows that the open file still has, those that
-// the publisher's history still has, and those in RAM. What neither has is lost,
-// and counted. It returns the new file; where that fails it is tried again.
+// salvage replaces a file that somebody removed, renamed, replaced or changed with a new
+// one of the same name. Its rows come from the open file, from the publisher's history
+// and from RAM; rows that none of them has are lost, and counted. It returns the new
+// file; if it fails, it is tried again.
 //
-// The new file is whole and durable before it takes the name, and what is wrong
-// with the old one is kept before that. So a kill at any moment loses no row that
-// has a file, and repeats none.
+// The damaged part of the old file is set aside first, and the new file is complete and
+// durable before it takes the name. So a kill at any moment neither loses nor repeats a
+// row that is in a file.
 func (b *book) salvage(d *day) (*day, error) {
 	b.noteDamage(d)
 	now := time.Now()
@@ -68,15 +68,15 @@ func (b *book) salvage(d *day) (*day, error) {
 	return fresh, nil
 }
 
-// pace slows down where a file is damaged again and again: each time it is
-// written anew as a whole.
+// pace limits how often a stream's file is salvaged, since each time all of it is
+// rewritten.
 type pace struct {
 	last, next time.Time
 	n          int
 }
 
 const (
-	// paceFrom is how many times in a row there is no wait.
+	// paceFrom is how many salvages in a row may follow each other without a wait.
 	paceFrom = 3
 	// paceMost is the longest wait.
 	paceMost = time.Minute
@@ -101,8 +101,8 @@ func (b *book) removeUnfinished(d *day) error {
 	return nil
 }
 
-// salvageOrphans salvages the files that were removed with their folder: they
-// live as long as they are open.
+// salvageOrphans salvages files that were removed together with their folder: their
+// rows exist only as long as they are open.
 func (b *book) salvageOrphans() error {
 	var errs []error
 	b.orphans = slices.DeleteFunc(b.orphans, func(d *day) bool {
@@ -113,13 +113,13 @@ func (b *book) salvageOrphans() error {
 	return errors.Join(errs...)
 }
 
-// damaged is a file that another takes the place of.
+// damaged is a file that is being replaced.
 type damaged struct {
 	day      *day
-	parts    []extent // what is not what was written
-	kept     int      // rows that the new file has from it
-	refilled int      // and from the publisher's history
-	lost     rowLog   // and does not have
+	parts    []extent // the parts that are not as written
+	kept     int      // rows taken from it, or from RAM
+	refilled int      // rows taken from the publisher's history
+	lost     rowLog   // rows found nowhere
 	note     string
 }
 
@@ -142,8 +142,8 @@ func (b *book) report(old *damaged) {
 	b.notice(fmt.Errorf("%s", old.note))
 }
 
-// noticeFor is how long the state speaks of a damaged file whose rows are in
-// another one by then. The counters and the log keep it.
+// noticeFor is how long the state's trouble mentions a damaged file that has been
+// replaced. The counters and the log keep it.
 const noticeFor = 10 * time.Minute
 
 func (b *book) notice(err error) {
@@ -151,7 +151,7 @@ func (b *book) notice(err error) {
 	b.noticed = time.Now()
 }
 
-// rewrite writes what can be had of a file to a new one.
+// rewrite writes all rows that can be found to a new file.
 func (b *book) rewrite(d *day) (*day, *damaged, error) {
 	old := &damaged{day: d}
 	rows := b.collect(d, old)
@@ -202,8 +202,8 @@ func (b *book) keepsName(d *day) bool {
 	return st.Nlink > 1 || err != nil || !d.is(named)
 }
 
-// reserve has a full disk refuse a file before it is written: it is tried each
-// second, and a card has only so many writes.
+// reserve allocates a file's room, so that a full disk refuses it before anything is
+// written: salvage is retried each second, and an SD card wears out.
 func reserve(f *os.File, size int64) error {
 	if size == 0 {
 		return nil
@@ -215,7 +215,7 @@ func reserve(f *os.File, size int64) error {
 	return os.NewSyscallError("fallocate", err)
 }
 
-// rescue is the rows that can be had of a damaged file, in their order.
+// rescue is what was found of a damaged file's rows, in their order.
 type rescue struct {
 	day  *day
 	off  []int64               // where in the old file the line of a row is
@@ -225,8 +225,8 @@ type rescue struct {
 	at   int64                 // where that is
 }
 
-// collect finds the lines of a damaged file that are what was written, and from
-// the history those that are not.
+// collect finds the intact lines of a damaged file, and the others in RAM and in the
+// publisher's history.
 func (b *book) collect(d *day, old *damaged) *rescue {
 	n := d.rows.len() - countRows(d.waiting)
 	r := &rescue{day: d, off: make([]int64, n), size: make([]uint32, n), text: map[msg.Cursor][]byte{}}
@@ -344,7 +344,7 @@ func (r *rescue) line(i int, c msg.Cursor) ([]byte, error) {
 	return r.buf[from-r.at:][:size], nil
 }
 
-// refill fetches rows from the publisher's history, and says how many.
+// refill fetches rows from the publisher's history and returns how many.
 func (b *book) refill(r *rescue, missing *rowLog) (rows int) {
 	d := r.day
 	if b.in == nil || d.Topic == "" {
@@ -403,8 +403,8 @@ func (b *book) fill(d *day, from *rescue) error {
 	return err
 }
 
-// replace gives the new file the name of the damaged one. The damaged part of that,
-// or what has taken its name, goes to quarantine/ before.
+// replace gives the new file the name of the damaged one. Before that the damaged part,
+// or whatever has taken the name, goes to quarantine/.
 func (b *book) replace(old *damaged) error {
 	d := old.day
 	named, err := b.spool.Stat(spool.Work, d.name())
@@ -425,7 +425,7 @@ func (b *book) replace(old *damaged) error {
 	return b.spool.Replace(d.salvageName(), d.name())
 }
 
-// is says whether a file is the one that is open.
+// is reports whether a file is the open one.
 func (d *day) is(named fs.FileInfo) bool {
 	if d.file == nil {
 		return false
@@ -441,14 +441,14 @@ func (d *draft) salvageName() string { return string(d.ID) + salvageExt }
 const (
 	// damagedExt names what is left of a file that was damaged.
 	damagedExt = ".damaged"
-	// salvageExt names a file that is to take a damaged one's name.
+	// salvageExt names a file that is to replace a damaged one.
 	salvageExt = ".salvage"
 	// maxParts is how much of it is kept.
 	maxParts = 1 << 20
 )
 
-// keepParts writes the damaged parts of a file to quarantine/, for a person to
-// look at, each with the place where it was.
+// keepParts writes the damaged parts of a file to quarantine/ for a person to look at,
+// each with its position in the file.
 func (b *book) keepParts(old *damaged) error {
 	d := old.day
 	name := d.damagedName()
@@ -460,18 +460,18 @@ func (b *book) keepParts(old *damaged) error {
 		return err
 	}
 	defer f.Close()
-	w := bufio.NewWriter(f)
+	w := bufio.NewWriter(f) // keeps the first error for Flush
 	room := int64(maxParts)
 	for _, part := range old.parts {
-		fmt.Fprintf(w, "# bytes %d to %d of %s\n", part.from, part.to-1, d.name())
+		_, _ = fmt.Fprintf(w, "# bytes %d to %d of %s\n", part.from, part.to-1, d.name())
 		n := min(part.to-part.from, room)
 		if _, err := io.Copy(w, io.NewSectionReader(d.file, part.from, n)); err != nil {
-			fmt.Fprintf(w, "# cannot be read: %v", err)
+			_, _ = fmt.Fprintf(w, "# cannot be read: %v", err)
 		}
 		if room -= n; n < part.to-part.from {
-			fmt.Fprintf(w, "\n# and %d bytes more", part.to-part.from-n)
+			_, _ = fmt.Fprintf(w, "\n# and %d bytes more", part.to-part.from-n)
 		}
-		fmt.Fprintln(w)
+		_, _ = fmt.Fprintln(w)
 	}
 	if err := errors.Join(w.Flush(), f.Sync()); err != nil {
 		return err

@@ -16,10 +16,10 @@ import (
 // lineBytes bounds a line: a reading has 64 KiB at most.
 const lineBytes = 256 << 10
 
-// extent is a part of a file that is not what was written.
+// extent is a damaged part of a file.
 type extent struct{ from, to int64 }
 
-// addExtent adds a part behind the others, or to the last where they meet.
+// addExtent appends a part, or extends the last one if they are adjacent.
 func addExtent(list []extent, from, to int64) []extent {
 	if last := len(list) - 1; last >= 0 && list[last].to == from {
 		list[last].to = to
@@ -28,9 +28,9 @@ func addExtent(list []extent, from, to int64) []extent {
 	return append(list, extent{from, to})
 }
 
-// eachLine visits a file's lines, newlines included. What is no line, since it is
-// too long, comes in pieces. What cannot be read comes as zeros: the rest of the
-// file may be good. Now and then it calls alive.
+// eachLine visits a file's lines with their newlines. A line that is too long comes in
+// pieces. Parts that cannot be read come as zeros, since the rest of the file may be
+// good. It calls alive at regular intervals.
 func eachLine(f io.ReaderAt, size int64, alive func(), visit func(off int64, line []byte)) error {
 	buf := make([]byte, 0, lineBytes)
 	for off := int64(0); off < size; {
@@ -93,10 +93,9 @@ type contents struct {
 	missing    rowLog         // rows that must have stood where it is damaged
 }
 
-// scan reads a whole file, up to its last whole row: after a kill or a power cut
-// the end may be half a row, or zeros. Whole rows after such a place are no work
-// of a power cut, nor are whole lines that are no rows: then the file is damaged,
-// and nothing of it is cut off.
+// scan reads a whole file, up to its last whole row: after a kill or a power cut it may
+// end in half a row, or in zeros. Whole rows after such a place, or whole lines that are
+// not rows, cannot come from a power cut: then the file is damaged, and is not cut.
 func scan(f *os.File, d *draft, alive func()) (contents, error) {
 	c := contents{sum: sha256.New()}
 	st, err := f.Stat()
@@ -173,7 +172,7 @@ func (s *scanner) damage() {
 	}
 }
 
-// expect notes the rows that stood between the last whole one and the next.
+// expect records the rows that must have been between the last whole one and the next.
 func (s *scanner) expect(next msg.Cursor) {
 	last, from := s.rows.last(), msg.Seq(0)
 	switch first := s.draft.First; {
@@ -189,5 +188,5 @@ func (s *scanner) expect(next msg.Cursor) {
 	}
 }
 
-// maxMissing bounds what one damaged place is taken to have held.
+// maxMissing bounds how many rows one damaged place is assumed to have held.
 const maxMissing = 1 << 20

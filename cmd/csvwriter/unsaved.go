@@ -12,10 +12,10 @@ import (
 	"github.com/perch-edge/perch/pkg/msg"
 )
 
-// Rows that the disk does not take before the end of a run are kept in cache_dir
-// for the next one: the publisher's history is shorter, and ends with the
-// publisher. The disk's own last row tells the next run which of them it has
-// written already, should it be killed before it has removed them there.
+// Rows that could not be written to disk before the end of a run are kept in cache_dir
+// for the next one: the publisher's history is shorter, and ends with the publisher. If
+// the next run is killed before it has removed them there, the last row on disk tells
+// the one after it which of them are already written.
 
 // unsaved is the list of those files.
 type unsaved struct {
@@ -25,8 +25,8 @@ type unsaved struct {
 
 func (b *book) unsavedName() string { return "work/" + b.w.Name() + ".unsaved" }
 
-// keepUnsaved keeps the rows that are not on disk, and says in its error how many
-// there are and where.
+// keepUnsaved saves the rows that are not on disk. Its error says how many there are, and
+// where they are.
 func (b *book) keepUnsaved() error {
 	rows, left := b.unsavedRows()
 	if left.len() == 0 {
@@ -44,7 +44,7 @@ func (b *book) keepUnsaved() error {
 	return fmt.Errorf("%d rows are not on disk (seq %s): kept in %s for the next start", left.len(), left.text(), b.meter.cache.Dir())
 }
 
-// unsavedRows are the rows that go with this process, as they would be held.
+// unsavedRows returns the rows that only this process has, as if they were held.
 func (b *book) unsavedRows() (rows []*day, all rowLog) {
 	for _, d := range slices.Concat(b.orphans, b.ending, b.open(), b.held) {
 		h := &day{draft: d.draft, waiting: d.waiting}
@@ -69,7 +69,7 @@ func (b *book) unsavedRows() (rows []*day, all rowLog) {
 	return rows, all
 }
 
-// readOut reads the rows of a file that has no name any more.
+// readOut reads the rows of an unlinked file.
 func (b *book) readOut(d *day) *day {
 	h := &day{draft: d.draft}
 	old := &damaged{day: d}
@@ -109,8 +109,8 @@ func (b *book) writeUnsaved(rows []*day) error {
 	return cache.WriteAtom(b.unsavedName(), append(text, '\n'))
 }
 
-// takeUnsaved holds the rows that an earlier run could not write. What cannot be
-// read of them is no reason not to start.
+// takeUnsaved holds the rows that an earlier run could not write. A run starts even if
+// they cannot be read.
 func (b *book) takeUnsaved() {
 	cache := b.meter.cache
 	if cache == nil {
@@ -165,7 +165,7 @@ func readUnsaved(cache *spool.Spool, d draft) (*day, error) {
 	return h, nil
 }
 
-// dropUnsaved removes what is on disk by now.
+// dropUnsaved removes the kept rows once they are on disk.
 func (b *book) dropUnsaved() error {
 	if !b.unsaved || len(b.held) > 0 {
 		return nil

@@ -15,12 +15,12 @@ import (
 )
 
 const (
-	// checkEvery is how often an open file is compared with what was written.
+	// checkEvery is how often an open file is compared with what was written to it.
 	checkEvery = 500 * time.Millisecond
 	// tailBytes is how much of its end is read each time.
 	tailBytes = 4 << 10
-	// verifyShare bounds what a whole comparison costs: after one that took a
-	// second there is none for so many seconds.
+	// verifyShare bounds the cost of comparing whole files: after a comparison that took
+	// one second, there is none for this many seconds.
 	verifyShare = 20
 )
 
@@ -31,7 +31,7 @@ type watch struct {
 	verifyAt time.Time     // not before then is all of it compared
 }
 
-// wrote notes what we have written to a file's end.
+// wrote records what was appended to the file.
 func (w *watch) wrote(f *os.File, text []byte) {
 	w.tail = append(w.tail, text[max(0, len(text)-tailBytes):]...)
 	if more := len(w.tail) - tailBytes; more > 0 {
@@ -40,7 +40,7 @@ func (w *watch) wrote(f *os.File, text []byte) {
 	w.touched(f)
 }
 
-// touched notes that we have changed the file.
+// touched records the file's ctime after a change of our own.
 func (w *watch) touched(f *os.File) {
 	w.changed = unix.Timespec{}
 	var st unix.Stat_t
@@ -49,20 +49,20 @@ func (w *watch) touched(f *os.File) {
 	}
 }
 
-// resized says whether somebody has removed the file or changed its length: a row
-// that is written then stands behind a hole. That much is asked before each write.
+// resized reports whether somebody removed the file or changed its length: a row written
+// after that would leave a hole before it. This is checked before each write.
 func (d *day) resized() bool {
 	var st unix.Stat_t
 	return unix.Fstat(int(d.file.Fd()), &st) == nil && (st.Nlink == 0 || st.Size != d.size)
 }
 
-// inspect says why a file cannot be gone on with: somebody removed, renamed,
-// replaced or changed it. The text is empty while it is what was written.
+// inspect returns why a file must not be appended to any more: somebody removed,
+// renamed, replaced or changed it. The text is empty if the file is as written.
 //
-// Whoever writes to a file changes its ctime, which no program can set. So all of
-// the file is read only when that is not as we left it. Within the same tick of
-// the kernel's clock a change can go unnoticed; what was written last is read
-// again each time, and the hash of the whole file is compared when it is complete.
+// Any write changes a file's ctime, which no program can set, so the whole file is read
+// only if its ctime is not the one after our last write. A change within the same tick of
+// the kernel's clock can go unnoticed; therefore the last bytes are read again each time,
+// and the hash of the whole file is compared when it is complete.
 func (b *book) inspect(d *day) (damage string, err error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(d.file.Fd()), &st); err != nil {
@@ -127,7 +127,7 @@ func (b *book) compare(d *day, st *unix.Stat_t) (damage string, err error) {
 	return "", nil
 }
 
-// verify reads a file whole, and says whether it is what was written.
+// verify reads the whole file and reports whether it is what was written.
 func (d *day) verify(alive func()) (same bool, err error) {
 	sum := sha256.New()
 	err = eachLine(d.file, d.size, alive, func(_ int64, line []byte) { sum.Write(line) })

@@ -21,10 +21,10 @@ const (
 	modelCopies  = 3
 )
 
-// Check loads the model as the worker does, so that what it will refuse is known
-// before it runs. A check costs no more than checkTime, and no memory that the box
-// does not have: where the model is not loaded, a warning says why, and that its
-// file is whole is all that is known.
+// Check loads the model as the worker does, so that a model it would refuse is reported
+// before it runs. A check takes checkTime at most, and no memory that the box does not
+// have. If the model is not loaded, a warning says why; the check then only knows that
+// the file is complete.
 func (c *Config) Check(ctx context.Context) (warning, err error) {
 	size := int64(0)
 	if c.Model != Simulated {
@@ -35,7 +35,7 @@ func (c *Config) Check(ctx context.Context) (warning, err error) {
 		size = info.Bytes
 	}
 	if _, err := onnx.Find(c.Library); err != nil {
-		if c.Without == Await { // that there may be none is known
+		if c.Without == Await { // the user expects that
 			return nil, nil
 		}
 		return topology.Bad("model", "not loaded, because there is no ONNX Runtime: %w", err), nil
@@ -46,8 +46,8 @@ func (c *Config) Check(ctx context.Context) (warning, err error) {
 	return c.try(ctx)
 }
 
-// try loads the model within checkTime. What takes longer is left running: the
-// process ends with the check.
+// try loads the model within checkTime. If loading takes longer it is left running: the
+// process ends after the check.
 func (c *Config) try(ctx context.Context) (warning, err error) {
 	ctx, cancel := context.WithTimeout(ctx, checkTime)
 	defer cancel()

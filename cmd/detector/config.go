@@ -23,11 +23,11 @@ import (
 type Config struct {
 	Model     string             `toml:"model" doc:"an ONNX file; or sim:, for the simulated camera's target"`
 	Family    yolo.Family        `toml:"family" doc:"yolox, yolov5 (also v3, v7, MegaDetector), yolov6, yolov8 (also v9, v11, v12), end2end (v10, v26, nms=True), rtdetr, or auto: from the model's shapes"`
-	Scale     Scale              `toml:"scale" doc:"values of a colour that the model takes: 0-1 or 0-255; auto: as its family does"`
-	Order     Order              `toml:"order" doc:"of the colours that the model takes: rgb or bgr; auto: as its family does"`
-	Place     Place              `toml:"place" doc:"of the frame in the model's input: centre, topleft, or stretch to fill it; auto: as its family does"`
+	Scale     Scale              `toml:"scale" doc:"range of colour values in the model's input: 0-1 or 0-255; auto: the family's"`
+	Order     Order              `toml:"order" doc:"order of the colours in the model's input: rgb or bgr; auto: the family's"`
+	Place     Place              `toml:"place" doc:"where the frame goes in the model's input: centre, topleft, or stretch to fill it; auto: the family's"`
 	InputSize pixel.Size         `toml:"input_size" doc:"WIDTHxHEIGHT, of a model that leaves it open"`
-	Labels    Labels             `toml:"labels" doc:"names of the classes: a list, a file (one a line, or JSON), or coco for COCO's 80; default: the model's own, or COCO's if it has 80"`
+	Labels    Labels             `toml:"labels" doc:"names of the classes: a list, a file (one per line, or JSON), or coco for COCO's 80; default: the model's own, or COCO's if it has 80"`
 	Only      []string           `toml:"only" doc:"labels that count; none is all"`
 	MinScore  float64            `toml:"min_score" doc:"least score of an object, 0 to 1"`
 	MinScores map[string]float64 `toml:"min_scores" doc:"least score by label, as {person = 0.5}"`
@@ -229,10 +229,10 @@ func (l *Labels) UnmarshalTOML(v any) error {
 		}
 		return nil
 	}
-	return errors.New("want a list of strings, or the name of a file with one a line")
+	return errors.New("want a list of strings, or the name of a file with one per line")
 }
 
-// readLabels reads a file with a name a line, or with a list or dictionary of names.
+// readLabels reads a file with one name per line, or with a list or dictionary of names.
 func readLabels(file string) (Labels, error) {
 	st, err := os.Stat(file)
 	if err != nil {

@@ -22,16 +22,15 @@
 //	end2end  v10, YOLO26, exports with nms=True or --end2end, EfficientNMS
 //	rtdetr   RT-DETR, D-FINE, DEIM
 //
-// Each wants pictures in its own way; scale, order and place say otherwise. What
-// resembles YOLOX without being one for sure has to be told by family. Inputs may
-// be of float32, float16 or uint8, weights in a file beside the model, in its own
-// folder. Models that do something else (pose, segmentation) or give no scores from
-// 0 to 1 are refused, with what to do. --check, and so "supervisor check", loads the
-// model as the worker does, within seconds, and says what the file is if it is none.
+// Each family expects its input prepared in its own way; scale, order and place override
+// that. A model that only resembles YOLOX needs the key family. Inputs may be float32,
+// float16 or uint8; weights may be in a separate file in the model's folder. Models for
+// other tasks (pose, segmentation), or whose scores are not from 0 to 1, are refused with
+// advice. --check, and so "supervisor check", loads the model exactly as the worker does,
+// within seconds; if the file is not a model, it says what it is.
 //
-// A model that has found nothing in its first three minutes, although something
-// moved, is reported once, in the log and in the status: it may get its pictures in
-// another way than it wants.
+// If a model finds nothing in its first three minutes although something moved, the log
+// and the status report it once: the input may be prepared in the wrong way.
 //
 // model = "sim:" is a small one within the program, which finds the target of the
 // simulated camera. ONNX Runtime is found as library, PERCH_ONNXRUNTIME or in the
@@ -44,11 +43,10 @@
 // (gate is "still") and carries the objects of that last look: they are still there.
 //
 // It fails with exit 69 when there is no ONNX Runtime (or with without_runtime =
-// "wait", says so in its state and waits until there is one), with 78 when the model is
-// none that it can use, and with 1 when a run takes longer than deadline. A frame
-// that is damaged is counted (bad_frames) and becomes the state's trouble; so is one
-// of which the network's output makes no sense (bad_outputs): nothing is published
-// of it. The state
+// "wait", says so in its state and waits until there is one), with 78 when it cannot use
+// the model, and with 1 when a run takes longer than deadline. A damaged frame is counted
+// (bad_frames) and becomes the state's trouble, and so does one for which the network's
+// output makes no sense (bad_outputs): nothing is published for it. The state
 // has times of each step (preprocess_ms, inference_ms, postprocess_ms), how old the
 // frame was when it was taken (frame_age_ms), and the CPU time of all runs of the
 // network together (inference_cpu_us).

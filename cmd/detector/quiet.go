@@ -15,8 +15,8 @@ const (
 	quietMoves = 30
 )
 
-// quiet watches whether a model finds anything at all. One that is given pictures
-// in another way than it was trained with does not fail: it finds nothing, for ever.
+// quiet watches whether a model finds anything at all. A model whose input is prepared
+// differently than in its training does not fail: it just never finds anything.
 type quiet struct {
 	begun    bool
 	since    time.Duration // boot time of the first frame
@@ -24,16 +24,16 @@ type quiet struct {
 	moves    int
 	best     float32 // the highest score so far, and its class
 	class    int
-	heard    bool // it found something, whatever became of that
+	found    bool // it found something, even if the settings filtered it out
 	reported bool
 }
 
 // watching says whether it still matters that something moves.
-func (q *quiet) watching() bool { return !q.heard && !q.reported }
+func (q *quiet) watching() bool { return !q.found && !q.reported }
 
-// add takes a frame into account, at a boot time, in which something may have
-// moved. It says whether it is time to report: once at most.
-func (q *quiet) add(at time.Duration, moved bool, found int, least float64, seen yolo.Seen) bool {
+// add records the result for one frame, and whether something moved in it. It returns
+// whether it is time to report, which is so once at most.
+func (q *quiet) add(at time.Duration, moved bool, objects int, least float64, seen yolo.Seen) bool {
 	if !q.begun || at < q.since {
 		q.begun, q.since = true, at
 	}
@@ -44,8 +44,8 @@ func (q *quiet) add(at time.Duration, moved bool, found int, least float64, seen
 	if seen.Best > q.best {
 		q.best, q.class = seen.Best, seen.Class
 	}
-	q.heard = q.heard || found > 0 || seen.Filtered > 0 || seen.Class >= 0 && float64(seen.Best) >= least
-	due := !q.heard && !q.reported && at-q.since >= quietFor && q.moves >= quietMoves
+	q.found = q.found || objects > 0 || seen.Filtered > 0 || seen.Class >= 0 && float64(seen.Best) >= least
+	due := !q.found && !q.reported && at-q.since >= quietFor && q.moves >= quietMoves
 	q.reported = q.reported || due
 	return due
 }
@@ -60,6 +60,6 @@ func (q *quiet) report(n *network, least float64) string {
 		best += " (" + n.labels[q.class] + ")"
 	}
 	return fmt.Sprintf("the model has found nothing since it began, %s and %d frames ago, although something moved in %d of them; %s. "+
-		"If there was something to find: min_score (%g) may be too high; or the model wants pictures in another way than it gets them (%s, as family %s): see scale, order, place and family; "+
+		"If there was something to find: min_score (%g) may be too high; or the model expects another input than it gets (%s, as family %s): see scale, order, place and family; "+
 		"or it was not trained for what is here", quietFor, q.looks, q.moves, best, least, n.in, n.layout.Family)
 }

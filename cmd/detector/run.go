@@ -193,7 +193,7 @@ func (d *detector) listen(at time.Duration, seen yolo.Seen) {
 		d.w.Log.Warn(d.quiet.report(d.network, d.cfg.MinScore))
 		d.status("; it has found nothing yet: see the log")
 	} else if reported && len(d.seen) > 0 {
-		d.quiet = quiet{heard: true}
+		d.quiet = quiet{found: true}
 		d.status("")
 	}
 }

@@ -17,9 +17,12 @@ type Sample struct {
 // NewSample chooses one point in every so many. It is another choice each time;
 // PERCH_SEED=N repeats one, and PERCH_SOAK, which "make soak" sets, chooses all.
 func NewSample(every int) Sample {
-	seed, err := strconv.ParseUint(os.Getenv("PERCH_SEED"), 10, 64)
-	if err != nil {
-		seed = uint64(time.Now().UnixNano())
+	seed := uint64(time.Now().UnixNano())
+	if text := os.Getenv("PERCH_SEED"); text != "" {
+		var err error
+		if seed, err = strconv.ParseUint(text, 10, 64); err != nil {
+			panic("PERCH_SEED=" + text + ": want a whole number")
+		}
 	}
 	if Soak() > 0 {
 		every = 1
@@ -27,12 +30,16 @@ func NewSample(every int) Sample {
 	return Sample{every: every, first: int(seed % uint64(every)), seed: seed}
 }
 
-// Soak is for how long the tests that have no end of their own are to go on:
-// PERCH_SOAK, and 0 in an ordinary run.
+// Soak is how long tests without an end of their own go on: PERCH_SOAK, and 0 in an
+// ordinary run.
 func Soak() time.Duration {
-	d, err := time.ParseDuration(os.Getenv("PERCH_SOAK"))
-	if err != nil {
+	text := os.Getenv("PERCH_SOAK")
+	if text == "" {
 		return 0
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil || d <= 0 { // an ordinary run would pass for a soak
+		panic("PERCH_SOAK=" + text + ": want a duration, such as 1h")
 	}
 	return d
 }

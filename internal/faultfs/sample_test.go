@@ -35,3 +35,18 @@ func TestSample(t *testing.T) {
 		t.Errorf("points of a soak: %v; want all 12", chosen)
 	}
 }
+
+// A mistyped PERCH_SOAK is no ordinary run.
+func TestBadSoak(t *testing.T) {
+	for _, text := range []string{"1", "long", "-1h"} {
+		t.Setenv("PERCH_SOAK", text)
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Errorf("Soak() with PERCH_SOAK=%s returned; want a panic", text)
+				}
+			}()
+			Soak()
+		}()
+	}
+}

@@ -54,7 +54,8 @@ func each(in []byte, do func(number, wire int, whole, contents []byte) error) er
 		if tag <= 0 {
 			return errNotONNX
 		}
-		first, last := tag, 0 // of the contents
+		first := tag // of the contents
+		var last int
 		switch key & 7 {
 		case 0:
 			_, n := binary.Uvarint(in[tag:])

@@ -204,10 +204,10 @@ func (p *nameParser) quoted() (string, bool) {
 		if n == 0 {
 			return "", false
 		}
-		if first, second := r, rune(0); utf16.IsSurrogate(first) { // JSON writes others as two
-			var more int
-			if second, more = escape(rest[n:]); utf16.DecodeRune(first, second) != utf8.RuneError {
-				r, n = utf16.DecodeRune(first, second), n+more
+		if utf16.IsSurrogate(r) { // the first half of a character that JSON writes as two
+			second, more := escape(rest[n:])
+			if both := utf16.DecodeRune(r, second); both != utf8.RuneError {
+				r, n = both, n+more
 			}
 		}
 		b.WriteRune(r)

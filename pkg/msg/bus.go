@@ -132,11 +132,10 @@ func (b *Bus) Close() error {
 	return errors.Join(append(errs, b.dir.Close(), b.run.Close())...)
 }
 
-// Mend makes the endpoints anew whose files somebody has removed, the whole run
-// folder perhaps (a cleaner, or logind at the last logout of a user): those who are
-// connected stay so, but nobody else could connect any more. It is to be called
-// about once a second. It fails where that is not possible, such as when another
-// process has the name by now.
+// Mend recreates endpoints whose files somebody removed, perhaps with the whole run folder
+// (a cleaner, or logind at a user's last logout): existing connections stay, but nobody
+// else could connect. Call it about once a second. It fails if an endpoint cannot be
+// recreated, for example because another process has taken the name.
 func (b *Bus) Mend() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -155,7 +154,7 @@ func (b *Bus) Mend() error {
 	return errors.Join(errs...)
 }
 
-// mendRun opens the run folder anew where its path names another one.
+// mendRun opens the run folder again if its path names another one.
 func (b *Bus) mendRun() error {
 	there, err := os.Stat(b.cfg.RunDir)
 	own, ownErr := b.run.Stat(".")

@@ -85,9 +85,9 @@ func (e *endpoint) rebind() error {
 }
 
 // send publishes; it never waits. A subscriber whose queue is full misses the
-// message and repairs it from the history. ZeroMQ queues each subscription and
-// each end of one until it is received: they are taken in here, so that no
-// publisher grows by forgetting them.
+// message and repairs it from the history. ZeroMQ queues every subscription and
+// unsubscription until it is received; send receives them, so that the queue of a
+// publisher that nobody asks for its subscribers does not grow.
 func (e *endpoint) send(parts ...[]byte) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -7,9 +7,9 @@ import (
 	"github.com/perch-edge/perch/pkg/shm"
 )
 
-// Replay visits, in order, those messages of a stream from first to last of one
-// epoch that the publisher's history still holds. It is for a subscriber that has
-// lost what it made of them. No account changes: they have been received once.
+// Replay visits, in order, the messages of a stream from first to last of one epoch that
+// the publisher's history still holds. It is for a subscriber that has lost what it wrote
+// from them. Accounts do not change, since the messages were received before.
 func (s *Subscriber) Replay(topic Topic, epoch Epoch, first, last Seq, visit func(Message)) error {
 	ring, err := s.history(topic, epoch)
 	if errors.Is(err, shm.ErrNoRing) {
@@ -19,7 +19,7 @@ func (s *Subscriber) Replay(topic Topic, epoch Epoch, first, last Seq, visit fun
 		return fmt.Errorf("replay %s: %w", topic, err)
 	}
 	if t := s.topics[topic]; t == nil || t.ring != ring {
-		defer ring.Close()
+		defer func() { _ = ring.Close() }() // an unmap that fails leaves memory mapped, nothing worse
 	}
 	published := ring.Published()
 	from := max(uint64(first), published-min(published, uint64(ring.Slots())))
@@ -31,8 +31,8 @@ func (s *Subscriber) Replay(topic Topic, epoch Epoch, first, last Seq, visit fun
 	return nil
 }
 
-// history is the history of an epoch: the one that is open for the stream, or
-// another, for the caller to close.
+// history returns the history of an epoch: the stream's open one, or another that the
+// caller must close.
 func (s *Subscriber) history(topic Topic, epoch Epoch) (*shm.Reader, error) {
 	if t := s.topics[topic]; t != nil && t.known && t.epoch == epoch && t.ring != nil {
 		return t.ring, nil

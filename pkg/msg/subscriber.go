@@ -233,9 +233,9 @@ func (s *Subscriber) rest() {
 	s.look(true)
 }
 
-// arrived takes a message from the socket and leaves in ready what it completes.
-// What is malformed in its body is refused as well: its number is lost when it
-// is passed, unless the history has a good copy.
+// arrived takes a message from the socket and leaves in ready what it completes. A
+// message with a malformed body is refused too: its number counts as lost once it is
+// passed, unless the history has a good copy.
 func (s *Subscriber) arrived(parts [][]byte) {
 	m, err := Decode(parts)
 	if err == nil && !s.wants(m.Kind, m.Source, m.Stream) {
@@ -281,7 +281,7 @@ func (s *Subscriber) refuse(err error) {
 	}
 }
 
-// take hands out a message that has come, and before it those that are missing.
+// take hands out a message, and before it those that are missing.
 func (s *Subscriber) take(t *track, m Message) {
 	if t.next == 0 && t.bare && t.resume == nil && !t.all && t.epoch < s.born {
 		t.count.Skipped, t.next = uint64(m.Seq), uint64(m.Seq) // what was before this subscriber came
@@ -292,8 +292,8 @@ func (s *Subscriber) take(t *track, m Message) {
 	s.ready = append(s.ready, m)
 }
 
-// admit enters the run that a message is of. It fails where there can be no such
-// run or number: one wrong message must not end the stream for this reader.
+// admit enters the run that a message belongs to. It fails if there can be no such run or
+// number: one wrong message must not end the stream for this reader.
 func (s *Subscriber) admit(t *track, m *Message) error {
 	if t.known && m.Epoch == t.epoch {
 		s.attach(t)
@@ -311,9 +311,9 @@ func (s *Subscriber) admit(t *track, m *Message) error {
 	return nil
 }
 
-// admitRun decides about a run that is not the present one. What is live wins: a
-// writer holds the lock of its history, and sends nothing before that is there.
-// Without a live history, a run is as good as its epoch.
+// admitRun decides whether to enter a run that is not the present one. A live run wins: its
+// writer holds the lock of its history, which exists before the first message is sent.
+// Without a live history, the epoch alone decides.
 func (s *Subscriber) admitRun(t *track, m *Message) error {
 	if live, ok := s.live(t); ok {
 		switch {
@@ -360,16 +360,15 @@ func (s *Subscriber) hasHistory(t *track, epoch Epoch) bool {
 // ownBoot says whether the message's epoch can be compared with this boot's clock.
 func (s *Subscriber) ownBoot(m *Message) bool { return m.BootID == s.bus.cfg.Clock.BootID() }
 
-// sinceStart is how long ago a run of this boot began; less than 0 is a run that
-// has yet to begin.
+// sinceStart is how long ago a run of this boot began; it is negative if the run's epoch is
+// in the future.
 func (s *Subscriber) sinceStart(epoch Epoch) time.Duration {
 	const slack = time.Second
 	return clock.Boot() + slack - time.Duration(epoch>>14)*time.Microsecond
 }
 
-// follows says whether a message is to be taken now. Where no history can
-// confirm a wide gap, the next message must: until it comes, the one behind the
-// gap is held.
+// follows reports whether to take a message now. If no history can confirm a wide gap, the
+// next message must confirm it; until then the message after the gap is held.
 func (s *Subscriber) follows(t *track, m *Message) bool {
 	if before := t.held; before != nil {
 		t.held = nil
@@ -392,7 +391,7 @@ func (s *Subscriber) wide(t *track, m *Message) bool {
 	return t.ring == nil && uint64(m.Seq)-t.next > maxJump
 }
 
-// flush takes the message that is held: nothing is to come that could contradict it.
+// flush takes the message that is held: no later one can contradict it any more.
 func (s *Subscriber) flush(t *track) {
 	m := t.held
 	t.held = nil

@@ -40,9 +40,9 @@ type run struct {
 const (
 	// maxRuns is how many epochs a track remembers.
 	maxRuns = 4
-	// maxJump is the widest gap that is believed at once where no history can
-	// confirm it. A message behind a wider one is held until the next one comes:
-	// a single wrong number must not silence the stream.
+	// maxJump is the widest gap that is accepted at once if no history can confirm it. A
+	// message after a wider one is held until the next one comes: a single wrong number
+	// must not silence the stream.
 	maxJump = 100
 )
 

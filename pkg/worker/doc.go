@@ -32,8 +32,8 @@
 // therefore noticed: its state still comes, but progress_ns in it stands still
 // and systemd or the supervisor ends it after WATCHDOG_USEC.
 //
-// A worker never waits for who listens to it. A heartbeat that finds the socket of a
-// stopped supervisor full is dropped, and so is a log line that finds the pipe full;
-// the state counts them as dropped_heartbeats and dropped_log_lines. READY=1 and
-// STATUS are sent again.
+// A worker never waits for its supervisor. If the supervisor is stopped and its socket
+// full, heartbeats are dropped, and so are log lines when the pipe is full; the state
+// counts them as dropped_heartbeats and dropped_log_lines. READY=1 and STATUS are sent
+// again later.
 package worker

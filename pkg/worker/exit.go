@@ -63,7 +63,8 @@ func stopped(err error) bool {
 	return errors.Is(err, context.Canceled)
 }
 
-// reason is an error without what says only that the worker was told to stop.
+// reason is the text of an error without the parts that only say that the worker was told
+// to stop.
 func reason(err error) string {
 	many, ok := err.(interface{ Unwrap() []error })
 	if !ok {

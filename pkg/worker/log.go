@@ -14,7 +14,7 @@ import (
 	"github.com/perch-edge/perch/pkg/topology"
 )
 
-// newLog writes text for people on a terminal, and JSON for whoever else reads it.
+// newLog writes text to a terminal, and JSON to anything else.
 // Lines that a pipe has no room for are counted in dropped.
 func newLog(stderr io.Writer, entry *topology.Entry, dropped *atomic.Uint64) *slog.Logger {
 	opts := &slog.HandlerOptions{Level: slog.Level(entry.LogLevel)}
@@ -31,17 +31,17 @@ func newLog(stderr io.Writer, entry *topology.Entry, dropped *atomic.Uint64) *sl
 	return log
 }
 
-// pipe is a pipe or a stream socket that is written to without waiting for its
-// reader: a supervisor that was stopped must not stop its workers at their next
-// log line. A line that finds it full is dropped and counted.
+// pipe is a pipe or stream socket that is written without waiting for its reader: a
+// stopped supervisor must not stop its workers at their next log line. If it is full, the
+// line is dropped and counted.
 type pipe struct {
 	put     func([]byte) (int, error)
 	note    func(to io.Writer, lines uint64) // says how many were dropped
 	dropped *atomic.Uint64
 
 	mu   sync.Mutex
-	rest []byte // of a line of which a part is written
-	told uint64 // dropped lines that the reader knows of
+	rest []byte // of a line that was written in part
+	told uint64 // dropped lines that have been reported to the reader
 }
 
 // withoutWaiting is w itself where that is no pipe or socket. The pipe is opened
@@ -93,7 +93,7 @@ func (p *pipe) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// begin writes a line, or as much of it as there is room for, and keeps the rest.
+// begin writes as much of a line as there is room for, and keeps the rest.
 func (p *pipe) begin(line []byte) error {
 	if err := p.flush(); err != nil {
 		return err
@@ -106,7 +106,7 @@ func (p *pipe) begin(line []byte) error {
 	return err
 }
 
-// flush writes the rest of a line. It fails while there still is one.
+// flush writes the rest of a line, and fails if that does not write all of it.
 func (p *pipe) flush() error {
 	for len(p.rest) > 0 {
 		n, err := p.put(p.rest)

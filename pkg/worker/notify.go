@@ -12,13 +12,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// notifier sends sd_notify(3) datagrams to the service manager and never waits
-// for it: a manager that was stopped, or is stuck, must not stop its workers. The
-// kernel keeps about ten datagrams for a reader (net.unix.max_dgram_qlen); a
-// heartbeat that finds them full is dropped and counted, what else is to be said
-// is kept and sent later.
+// notifier sends sd_notify(3) datagrams to the service manager and never waits for it: a
+// manager that is stopped or stuck must not stop its workers. The kernel queues about ten
+// datagrams for a reader (net.unix.max_dgram_qlen). If the queue is full, a heartbeat is
+// dropped and counted, and anything else is kept and sent later.
 type notifier struct {
-	fd int // -1 is nobody to notify
+	fd int // -1 if there is no service manager
 	to *unix.SockaddrUnix
 
 	mu      sync.Mutex
@@ -47,15 +46,15 @@ func (n *notifier) close() {
 	}
 }
 
-// beat sends a heartbeat, after all that has waited.
+// beat sends what is pending, and then a heartbeat.
 func (n *notifier) beat() {
 	if n.retry() != nil || n.send("WATCHDOG=1") != nil {
 		n.dropped.Add(1)
 	}
 }
 
-// tell sends KEY=value. What cannot be sent is sent by a later retry, unless
-// something newer is said under its key by then.
+// tell sends KEY=value. If that fails, a later retry sends it, unless the key has a newer
+// value by then.
 func (n *notifier) tell(state string) error {
 	key, _, _ := strings.Cut(state, "=")
 	n.mu.Lock()
@@ -64,7 +63,7 @@ func (n *notifier) tell(state string) error {
 	return n.retry()
 }
 
-// retry sends what waits. It fails where something still does.
+// retry sends what is pending, and fails if that is not all sent.
 func (n *notifier) retry() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -81,7 +80,7 @@ func (n *notifier) retry() error {
 	return nil
 }
 
-// finish waits, at most so long, until all is sent: it is for the last word.
+// finish waits until everything is sent, but no longer than patience.
 func (n *notifier) finish(patience time.Duration) error {
 	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) { //nolint:forbidigo // poll(2) does not tell of another's queue
 		err := n.retry()
