@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -332,6 +334,10 @@ func (t *timeline) stamp(clock func() msg.Stamp) msg.Stamp {
 func (c *Config) checkFile() error {
 	path := c.Input.Rest
 	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		whole, _ := filepath.Abs(path) // for people
+		return topology.Bad("input", "there is no file %s", whole)
+	}
 	if err != nil {
 		return topology.Bad("input", "%v", err)
 	}
