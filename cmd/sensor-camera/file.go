@@ -73,6 +73,9 @@ func openFile(w *worker.Worker, cfg Config) (input, settled, error) {
 	}
 	s.Colour = colourOf(cfg.video, s.Colour)
 	frames.setColour(frameColour(s.Format, s.Colour))
+	if warning, _ := cfg.Check(context.Background()); warning != nil {
+		w.Log.Warn("distorted pictures", "why", warning)
+	}
 	in := ffmpeg.File(cfg.Input.Rest)
 	nominal := nominalStep(cfg.video.Hz)
 	between := nominal
@@ -87,6 +90,16 @@ func openFile(w *worker.Worker, cfg Config) (input, settled, error) {
 		v.rounds = ffmpeg.FFmpeg(in.With("-stream_loop", "-1"), out...).Argv
 	}
 	return v, frames, nil
+}
+
+// Check warns of a size that distorts a file's pictures.
+func (c *Config) Check(context.Context) (warning, err error) {
+	name, s := c.stream()
+	own := c.turn(c.video.Size)
+	if c.Input.Scheme != File || s.Size == (pixel.Size{}) || alike(s.Size, own.Width, own.Height) {
+		return nil, nil
+	}
+	return topology.Bad("stream."+name+".size", "the file's pictures are %s, and this distorts them: give a size of the same shape, or none", own), nil
 }
 
 func nominalStep(hz float64) time.Duration {
