@@ -144,8 +144,15 @@ func (c *Config) checkModel() error {
 	if err != nil {
 		return err
 	}
-	if !st.Mode().IsRegular() || st.Size() == 0 || st.Size() > maxModel {
-		return fmt.Errorf("%s of %d bytes: want an ONNX file of at most %d", st.Mode().Type(), st.Size(), maxModel)
+	switch {
+	case st.IsDir():
+		return errors.New("is a folder: want an ONNX file in it")
+	case !st.Mode().IsRegular():
+		return fmt.Errorf("is no regular file (%v): want an ONNX file", st.Mode())
+	case st.Size() == 0:
+		return errors.New("the file is empty: want an ONNX file; was its download cut short?")
+	case st.Size() > maxModel:
+		return fmt.Errorf("%d bytes: want an ONNX file of at most %d", st.Size(), maxModel)
 	}
 	return nil
 }

@@ -66,7 +66,11 @@ func run(ctx context.Context, w *worker.Worker, cfg Config) (err error) {
 
 // status says what the model is; more is added to that.
 func (d *detector) status(more string) {
-	d.w.Status("%s, %s, %d classes, at most %g Hz%s", d.cfg.Model, d.network.layout.Size, len(d.network.labels), d.cfg.MaxHz, more)
+	classes := "1 class"
+	if n := len(d.network.labels); n != 1 {
+		classes = fmt.Sprintf("%d classes", n)
+	}
+	d.w.Status("%s, %s, %s, at most %g Hz%s", d.cfg.Model, d.network.layout.Size, classes, d.cfg.MaxHz, more)
 }
 
 // awaitRuntime waits until there is a library, if that is what is to be done.

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -74,6 +76,9 @@ func openFile(w *worker.Worker, cfg Config) (input, settled, error) {
 	}
 	s.Colour = colourOf(cfg.video, s.Colour)
 	frames.setColour(frameColour(s.Format, s.Colour))
+	if warning, _ := cfg.Check(context.Background()); warning != nil {
+		w.Log.Warn("distorted pictures", "why", warning)
+	}
 	in := ffmpeg.File(cfg.Input.Rest)
 	nominal := nominalStep(cfg.video.Hz)
 	between := nominal
@@ -88,6 +93,16 @@ func openFile(w *worker.Worker, cfg Config) (input, settled, error) {
 		v.rounds = ffmpeg.FFmpeg(in.With("-stream_loop", "-1"), out...).Argv
 	}
 	return v, frames, nil
+}
+
+// Check warns of a size that distorts a file's pictures.
+func (c *Config) Check(context.Context) (warning, err error) {
+	name, s := c.stream()
+	own := c.turn(c.video.Size)
+	if c.Input.Scheme != File || s.Size == (pixel.Size{}) || alike(s.Size, own.Width, own.Height) {
+		return nil, nil
+	}
+	return topology.Bad("stream."+name+".size", "the file's pictures are %s, and this distorts them: give a size of the same shape, or none", own), nil
 }
 
 func nominalStep(hz float64) time.Duration {
@@ -392,6 +407,10 @@ func (t *timeline) stamp(clock func() msg.Stamp) msg.Stamp {
 func (c *Config) checkFile() error {
 	path := c.Input.Rest
 	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		whole, _ := filepath.Abs(path) // for people
+		return topology.Bad("input", "there is no file %s", whole)
+	}
 	if err != nil {
 		return topology.Bad("input", "%v", err)
 	}

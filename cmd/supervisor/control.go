@@ -257,6 +257,9 @@ func (p *place) ask(ctx context.Context, r request, patience time.Duration) (rep
 		return reply{}, worker.Unavailable(&notRunningError{*p, err})
 	}
 	defer conn.Close()
+	if err := suspended(p.RunDir); err != nil {
+		return reply{}, err
+	}
 	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
 		return reply{}, fmt.Errorf("ask the supervisor: %w", err)
 	}

@@ -71,7 +71,7 @@ func (e Exit) String() string {
 	if first, rest, more := strings.Cut(e.Message, "\n"); first != "" && e.Why == "" {
 		text += ": " + first
 		if more {
-			text += fmt.Sprintf(" (and %d lines more)", strings.Count(rest, "\n")+1)
+			text += fmt.Sprintf(" (and %s more)", plural(strings.Count(rest, "\n")+1, "line"))
 		}
 	}
 	return text

@@ -69,9 +69,6 @@ func openFleet(p *plan, t timing, show func(entry)) (f *fleet, err error) {
 		}
 	}
 	f.lookAtDisk()
-	for _, w := range p.fullCache() {
-		f.log.Warn("files stay in RAM", "why", w.Error())
-	}
 	f.adopt()
 	return f, nil
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/perch-edge/perch/internal/lockfile"
 	"github.com/perch-edge/perch/internal/private"
+	"github.com/perch-edge/perch/pkg/worker"
 )
 
 const (
@@ -163,9 +164,20 @@ func supervisorsOf(runDir string) (pids []int) {
 	return pids
 }
 
+// suspended reports a supervisor that a signal has stopped, as Ctrl-Z does: it
+// answers nothing until it is continued.
+func suspended(runDir string) error {
+	for _, pid := range supervisorsOf(runDir) {
+		if st, err := statOf(pid); err == nil && st.suspended {
+			return worker.Temporary(fmt.Errorf("process %d, which runs this fleet, is suspended (Ctrl-Z) and answers nothing: use fg in its terminal, or kill -CONT %d; the workers go on meanwhile", pid, pid))
+		}
+	}
+	return nil
+}
+
 // errLeftBehind is the error of a supervisor that still runs although its lock file is gone.
 func errLeftBehind(runDir string, pid int) error {
-	return fmt.Errorf("supervisor process %d still runs the fleet of %s, though its lock was removed: %w",
+	return fmt.Errorf("supervisor process %d still runs the fleet of %s, though its lock there was removed; supervisor down ends it: %w",
 		pid, runDir, &lockfile.HeldError{Path: filepath.Join(runDir, lockName), PID: pid})
 }
 

@@ -90,6 +90,33 @@ func TestDownRightAfterTheRunFolderWasRemoved(t *testing.T) {
 	b.wantNothingLeft()
 }
 
+func TestSuspendedSupervisorIsNamed(t *testing.T) {
+	t.Parallel()
+	b := newBox(t, lonePair)
+	r := b.up()
+	b.untilPhase("air", Ready)
+	if err := r.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	b.until("it is stopped", 5*time.Second, func() bool {
+		st, err := statOf(r.Process.Pid)
+		return err == nil && st.suspended
+	})
+	for _, verb := range []string{"status", "down"} {
+		out, err := b.supervisor(verb, b.file)
+		if want := "kill -CONT " + number(r.Process.Pid); codeOf(err) != 75 || !strings.Contains(out, want) {
+			t.Errorf("%s = %v\n%s; want exit code 75, %q", verb, err, out, want)
+		}
+	}
+	if err := r.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := b.supervisor("down", b.file); err != nil {
+		t.Errorf("down = %v\n%s; want success once it goes on", err, out)
+	}
+	r.ended(20 * time.Second)
+}
+
 func TestDownOfASupervisorThatHangs(t *testing.T) {
 	t.Parallel()
 	b := newBox(t, lonePair)

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/perch-edge/perch/internal/spool"
@@ -49,7 +50,9 @@ func (p *logPlace) folder() (*os.Root, error) {
 		return p.dir, err
 	}
 	if p.dir != nil && disk == p.disk {
-		return p.dir, nil
+		if st, err := p.dir.Stat("."); err != nil || !removed(st) {
+			return p.dir, nil
+		}
 	}
 	next, err := p.open(disk)
 	if err != nil {
@@ -63,6 +66,12 @@ func (p *logPlace) folder() (*os.Root, error) {
 		err = errors.Join(err, p.bring())
 	}
 	return p.dir, err
+}
+
+// removed says whether an open file or folder has no name any more.
+func removed(st fs.FileInfo) bool {
+	sys, ok := st.Sys().(*syscall.Stat_t)
+	return ok && sys.Nlink == 0
 }
 
 func (p *logPlace) open(disk *spool.Spool) (*os.Root, error) {

@@ -232,6 +232,11 @@ func (r *rotating) write(line []byte) error {
 			return err
 		}
 	}
+	if r.file != nil {
+		if st, err := r.file.Stat(); err == nil && removed(st) {
+			_ = r.close() // nobody can read it any more
+		}
+	}
 	if r.file == nil {
 		if err := r.open(); err != nil {
 			return err

@@ -3,14 +3,18 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/perch-edge/perch/pkg/topology"
 )
 
 func TestFollow(t *testing.T) {
@@ -174,5 +178,32 @@ func TestOwnLogIsKeptAndShown(t *testing.T) {
 	want := entry{Level: slog.LevelWarn, Worker: ownName, Text: "ended", Attrs: []attr{{"name", "air"}}}
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(entry{}, attr{})); diff != "" {
 		t.Errorf("entry (-want +got):\n%s", diff)
+	}
+}
+
+// Logs that somebody removed, or their whole folder, are begun anew.
+func TestRemovedLogsAreBegunAnew(t *testing.T) {
+	store := t.TempDir()
+	p := newLogPlace(topology.Node{StoreDir: store, CacheDir: t.TempDir()})
+	book := newLogbook(func(entry) {})
+	t.Cleanup(func() {
+		closeBook(t, book)
+		if err := errors.Join(p.close(), p.store.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	book.keepIn(p.folder)
+	file := filepath.Join(store, logsFolder, "air.log")
+	for _, remove := range []string{"", file, filepath.Dir(file)} {
+		if err := os.RemoveAll(remove); err != nil {
+			t.Fatal(err)
+		}
+		book.flush()
+		p.looked = time.Time{} // a second has passed
+		book.take(parseEntry("air", "after "+remove))
+		book.flush()
+		if text, err := os.ReadFile(file); err != nil || !strings.Contains(string(text), "after "+remove) {
+			t.Errorf("with %q removed the log is %q, %v; want the line that came then", remove, text, err)
+		}
 	}
 }

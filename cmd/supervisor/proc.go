@@ -17,9 +17,10 @@ const ticksPerSecond = 100
 
 // procStat is what /proc/PID/stat says (proc(5)).
 type procStat struct {
-	zombie  bool
-	cpu     time.Duration // user and system
-	started uint64        // ticks since boot: with the id, it names a process for good
+	zombie    bool
+	suspended bool          // by a signal, as Ctrl-Z sends it
+	cpu       time.Duration // user and system
+	started   uint64        // ticks since boot: with the id, it names a process for good
 }
 
 func statOf(pid int) (procStat, error) {
@@ -36,7 +37,7 @@ func statOf(pid int) (procStat, error) {
 		n, _ := strconv.ParseUint(fields[i-3], 10, 64)
 		return n
 	}
-	return procStat{zombie: fields[0] == "Z" || fields[0] == "X",
+	return procStat{zombie: fields[0] == "Z" || fields[0] == "X", suspended: fields[0] == "T",
 		cpu: time.Duration(number(14)+number(15)) * time.Second / ticksPerSecond, started: number(22)}, nil
 }
 

@@ -2,7 +2,6 @@ package rtspcam
 
 import (
 	"errors"
-	"fmt"
 	"net/url"
 	"regexp"
 	"strings"
@@ -24,8 +23,11 @@ func ParseAddress(text string) (Address, error) {
 	if err != nil { // the library's error would show the address
 		return Address{}, errors.New("parse RTSP address: not a URL: want rtsp://HOST/PATH, with %40 for an @ in the password")
 	}
-	if (plain.Scheme != "rtsp" && plain.Scheme != "rtsps") || plain.Hostname() == "" {
-		return Address{}, fmt.Errorf("parse RTSP address: scheme %q, host %q: want rtsp://HOST/PATH or rtsps://HOST/PATH", plain.Scheme, plain.Hostname())
+	switch {
+	case plain.Scheme != "rtsp" && plain.Scheme != "rtsps":
+		return Address{}, errors.New("parse RTSP address: want it to begin with rtsp://HOST/ or rtsps://HOST/")
+	case plain.Hostname() == "":
+		return Address{}, errors.New("parse RTSP address: it has no host: want rtsp://HOST/PATH or rtsps://HOST/PATH")
 	}
 	u, err := base.ParseURL(text)
 	if err != nil {

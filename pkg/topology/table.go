@@ -286,6 +286,22 @@ func moved(v reflect.Value, key, hint string) string {
 	return hint
 }
 
+// below is the table further down that has a key, such as a stream's that was
+// written to its sensor; otherwise hint.
+func (t *Table) below(v reflect.Value, key, hint string) string {
+	for f, fv := range configFields(v) {
+		if fv.Kind() != reflect.Map || fv.Type().Elem().Kind() != reflect.Struct {
+			continue
+		}
+		for sub := range configFields(reflect.New(fv.Type().Elem()).Elem()) {
+			if sub.key == key {
+				return fmt.Sprintf("; it belongs below, in [%s.%s.NAME]", t.Path(), f.key)
+			}
+		}
+	}
+	return hint
+}
+
 func (t *Table) bindStruct(v reflect.Value, except []string) (ps Problems) {
 	fields := map[string]reflect.Value{}
 	var known []string
@@ -299,7 +315,7 @@ func (t *Table) bindStruct(v reflect.Value, except []string) (ps Problems) {
 		}
 		field, ok := fields[key]
 		if !ok {
-			ps = append(ps, t.Problem(key, "unknown key%s", moved(v, key, nearest.Hint(key, append(known, except...)))))
+			ps = append(ps, t.Problem(key, "unknown key%s", moved(v, key, t.below(v, key, nearest.Hint(key, append(known, except...))))))
 			continue
 		}
 		ps = append(ps, t.bindValue(key, field)...)

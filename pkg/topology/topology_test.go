@@ -104,6 +104,12 @@ type writerConfig struct {
 	Columns []string `toml:"columns" doc:"which"`
 	Every   Duration `toml:"every" doc:"how often"`
 	Size    int      `toml:"size" doc:"how many"`
+
+	Disk map[string]diskConfig `toml:"disk" doc:"where"`
+}
+
+type diskConfig struct {
+	MinFree int `toml:"min_free" doc:"how much"`
 }
 
 func (c *writerConfig) Validate() error {
@@ -176,6 +182,7 @@ func TestBindOwn(t *testing.T) {
 func TestBindOwnRefuses(t *testing.T) {
 	for _, c := range []struct{ line, want string }{
 		{`flsh = "1hz"`, `:5: worker.w.flsh = "1hz": unknown key; did you mean "flush"?`},
+		{`min_free = 4`, `:5: worker.w.min_free = 4: unknown key; it belongs below, in [worker.w.disk.NAME]`},
 		{`flush = "later"`, `:5: worker.w.flush = "later": want 1hz or instant`},
 		{`columns = "a"`, `:5: worker.w.columns = "a": want a list [ ] of string in quotes`},
 		{`every = "soon"`, `:5: worker.w.every = "soon": want a length of time such as "10s", "250ms", "1h30m" or "30d"`},
