@@ -37,7 +37,7 @@ type StreamConfig struct {
 	CaptureHz float64      `toml:"capture_hz" doc:"frames a second at most; 0 is the source's own rate, and 30 for sim:"`
 	Size      pixel.Size   `toml:"size" doc:"WIDTHxHEIGHT in pixels; may be left out for file: and rtsp:"`
 	Format    pixel.Format `toml:"format" doc:"yuv420, nv12, yuyv, rgb24 or mjpeg"`
-	Colour    pixel.Colour `toml:"colour" doc:"how YCbCr stands for colours: bt601, bt709 or bt2020, -full appended for samples of 0..255; auto is what the source says"`
+	Colour    pixel.Colour `toml:"colour" doc:"how YCbCr stands for colours: bt601, bt709 or bt2020, -full behind it for samples of 0..255; auto is what the source says"`
 	Stride    int          `toml:"stride" doc:"exec: bytes of a row of a frame's first plane, where the command pads rows; 0 is none, and automatic for rpicam-vid"`
 	Slots     int          `toml:"slots" doc:"frames in shared memory: each reader holds some, 2 are the writer's"`
 }

@@ -163,9 +163,9 @@ func supervisorsOf(runDir string) (pids []int) {
 	return pids
 }
 
-// errLeftBehind is the error of a supervisor that still runs although its lock file is gone.
+// errLeftBehind says that a supervisor lives although its run folder is gone.
 func errLeftBehind(runDir string, pid int) error {
-	return fmt.Errorf("supervisor process %d still runs the fleet of %s, though its lock was removed: %w",
+	return fmt.Errorf("supervisor process %d still runs the fleet of %s, though its lock there was removed: %w",
 		pid, runDir, &lockfile.HeldError{Path: filepath.Join(runDir, lockName), PID: pid})
 }
 

@@ -115,7 +115,7 @@ func (c *Colour) UnmarshalText(text []byte) error {
 		read.Range = Full
 	}
 	if matrix == "" || read.Check() != nil {
-		return fmt.Errorf("colour %.32q: want auto, bt601, bt709 or bt2020, with -full appended for samples of 0..255", string(text))
+		return fmt.Errorf("colour %.32q: want auto, bt601, bt709 or bt2020, with -full behind it for samples of 0..255", string(text))
 	}
 	*c = read
 	return nil
