@@ -62,7 +62,7 @@ func TestFilesBalance(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.start()
-	f.storm(rand.New(rand.NewPCG(seed, 2)), length)
+	f.storm(rand.New(rand.NewPCG(seed, 2)), length, server.kinds)
 	server.calm()
 	f.wait("all ready", func(b box) bool { return b.Ready })
 	f.supervisor("stop", "maker")
@@ -79,12 +79,13 @@ func TestFilesBalance(t *testing.T) {
 	f.compareFiles(server)
 }
 
-// storm kills workers at random, and once the supervisor.
-func (f *fleet) storm(random *rand.Rand, length time.Duration) {
+// storm kills workers at random, and once the supervisor, until there was a fault
+// of each kind at the server too.
+func (f *fleet) storm(random *rand.Rand, length time.Duration, faults func() int) {
 	f.t.Helper()
 	victims, kills := []string{"maker", "keep", "send", "clean"}, map[string]int{}
 	begun, struck := time.Now(), false
-	for time.Since(begun) < length {
+	for time.Since(begun) < length || faults() < faultKinds && time.Since(begun) < length+time.Minute {
 		if !struck && time.Since(begun) > length/2 {
 			struck = true
 			f.up.Process.Kill()
@@ -224,7 +225,7 @@ func (f *fleet) compareFiles(server *receiver) {
 	f.t.Logf("%d files completed = %d at the server + %d dropped by the rule (and %d whose maker was killed before it could say so)",
 		completed, sent, dropped, sent+dropped-completed)
 	f.t.Logf("faults of the server: %v; whole objects sent again: %d", server.faults, again)
-	if completed < 50 || sent == 0 || dropped == 0 || len(server.faults) < 5 {
+	if completed < 50 || sent == 0 || dropped == 0 || server.kinds() < faultKinds {
 		f.t.Error("that was no storm: want files of both kinds, and faults of all kinds")
 	}
 }

@@ -50,11 +50,20 @@ func (r *receiver) calm() {
 	r.stormy = false
 }
 
+const faultKinds = 5
+
+// kinds is how many kinds of faults there were.
+func (r *receiver) kinds() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.faults)
+}
+
 // fault is what goes wrong with the next request; "" is nothing.
 func (r *receiver) fault() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	all := []string{"503", "429", "cut before", "cut within", "reply lost"}
+	all := [faultKinds]string{"503", "429", "cut before", "cut within", "reply lost"}
 	if n := r.random.IntN(20 * len(all)); r.stormy && n < len(all) {
 		r.faults[all[n]]++
 		return all[n]

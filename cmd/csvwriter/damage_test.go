@@ -254,7 +254,7 @@ func TestDamageThatNothingMends(t *testing.T) {
 		t.Errorf("counters = %v; want 22 rows lost and 8 refilled, or so", c)
 	}
 	lost := state.Counters["lost_rows"]
-	if want := fmt.Sprintf("%d lost (seq 0-%d of %s)", lost, lost-1, epoch); !strings.Contains(state.Trouble, want) || !strings.Contains(p.Log(), fmt.Sprintf(`"rows":"0-%d of %s"`, lost-1, epoch)) {
+	if want := fmt.Sprintf("%d lost (seq 0-%d of %s)", lost, lost-1, epoch); !strings.Contains(state.Trouble, want) || !p.Logs(fmt.Sprintf(`"rows":"0-%d of %s"`, lost-1, epoch)) {
 		t.Errorf("trouble = %q, log = %s; want %q in both", state.Trouble, p.Log(), want)
 	}
 	s.rows(5)

@@ -312,7 +312,7 @@ func TestTornEndIsCutOffAndFilledAgain(t *testing.T) {
 			again, err := os.ReadFile(openFile(t, store))
 			return err == nil && string(again) == string(text)
 		})
-		if told := strings.Contains(p.Log(), "torn end cut off"); told != (i != 6) { // nothing is torn of a file that is empty
+		if i != 6 && !p.Logs("torn end cut off") || i == 6 && strings.Contains(p.Log(), "torn end cut off") { // nothing is torn of a file that is empty
 			t.Errorf("log after way %d = %s; want the cut told, where there was one", i, p.Log())
 		}
 	}

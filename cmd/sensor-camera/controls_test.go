@@ -73,8 +73,8 @@ func TestDeviceIsSetByTheTopology(t *testing.T) {
 	p = b.start()
 	r.state("the next run", func(*msg.State) bool { return strings.Contains(p.output(), `"msg":"ready"`) })
 	wantControls(t, dev, byHand)
-	if log := p.output(); !strings.Contains(log, `"msg":"control set","worker":"porch","key":"exposure","control":"exposure_time_absolute","value":125`) {
-		t.Errorf("log:\n%s\nwant the controls in it", log)
+	if !p.logs(`"msg":"control set","worker":"porch","key":"exposure","control":"exposure_time_absolute","value":125`) {
+		t.Errorf("log:\n%s\nwant the controls in it", p.output())
 	}
 }
 
@@ -127,7 +127,7 @@ func TestDeviceTakesAnotherValue(t *testing.T) {
 	r := b.frames()
 	p := b.start()
 	r.next().Release()
-	if want := `"level":"WARN","msg":"the camera took another value","worker":"porch","key":"gain","control":"gain","asked":30,"value":24`; !strings.Contains(p.output(), want) {
+	if want := `"level":"WARN","msg":"the camera took another value","worker":"porch","key":"gain","control":"gain","asked":30,"value":24`; !p.logs(want) {
 		t.Errorf("output %s; want %s", p.output(), want)
 	}
 }

@@ -302,7 +302,7 @@ func TestExecOfASlowSource(t *testing.T) {
 	if s.Counters["restarts"] > 10 {
 		t.Errorf("%d restarts; want a few", s.Counters["restarts"])
 	}
-	if want := "silent: nothing came for 300ms; if the command is slower than that, set capture_hz (0.1 for a frame in 10 s) or a longer stall_after; starting it again"; !strings.Contains(p.output(), want) {
+	if want := "silent: nothing came for 300ms; if the command is slower than that, set capture_hz (0.1 for a frame in 10 s) or a longer stall_after; starting it again"; !p.logs(want) {
 		t.Errorf("it logged no %q", want)
 	}
 }

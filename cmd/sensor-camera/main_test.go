@@ -187,6 +187,16 @@ func (p *process) output() string {
 	return p.log.String()
 }
 
+// logs waits until the program has written that: its log may lag behind what it does.
+func (p *process) logs(want string) bool {
+	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if strings.Contains(p.output(), want) {
+			return true
+		}
+	}
+	return false
+}
+
 // start runs the program on the topology.
 func (b *box) start(flags ...string) *process {
 	b.t.Helper()

@@ -165,6 +165,19 @@ func (p *Process) PID() int { return p.cmd.Process.Pid }
 // Log is what it wrote so far.
 func (p *Process) Log() string { return p.log.String() }
 
+// Logs waits until it has written that: a log may lag behind what its program does.
+func (p *Process) Logs(want string) bool {
+	for end := time.Now().Add(Limit); time.Now().Before(end); time.Sleep(pause) {
+		if strings.Contains(p.Log(), want) {
+			return true
+		}
+		if p.ended() {
+			break
+		}
+	}
+	return strings.Contains(p.Log(), want)
+}
+
 // PeakKB is how much memory it has had at most, once it has ended.
 func (p *Process) PeakKB() int64 {
 	p.t.Helper()
