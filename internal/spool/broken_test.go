@@ -1,9 +1,11 @@
 package spool
 
 import (
+	"bytes"
 	"errors"
 	"io/fs"
 	"os"
+	"regexp"
 	"slices"
 	"testing"
 
@@ -45,6 +47,25 @@ func TestBadCopyStaysInQuarantine(t *testing.T) {
 	side, err := store.Sidecar(Quarantine, heldID)
 	if err != nil || side.State() != "quarantine" || side.History[len(side.History)-1].Reason == "" {
 		t.Errorf("its sidecar is %+v, %v; want one whose last event tells of the quarantine", side, err)
+	}
+}
+
+// A sidecar that claims more than any disk holds is a damaged file, and no full disk.
+func TestSizeThatCannotBe(t *testing.T) {
+	cache, store := openStates(t, Born), openStates(t, Ready)
+	put(t, cache, Born, heldID, "short")
+	path := cache.Path(Born, string(heldID)+".json")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lie := regexp.MustCompile(`"bytes": ?5\b`).ReplaceAll(text, []byte(`"bytes":1125899906842624`))
+	if err := os.WriteFile(path, lie, 0o600); err != nil || bytes.Equal(lie, text) {
+		t.Fatalf("the sidecar is as it was (%v): %s", err, text)
+	}
+	h := hold(t, cache, Born, heldID)
+	if err := h.MoveTo(store, Ready, h.Sidecar(), noop); !errors.Is(err, ErrDamaged) {
+		t.Errorf("MoveTo() of 5 bytes that are to be 2^50 = %v; want ErrDamaged", err)
 	}
 }
 

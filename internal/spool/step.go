@@ -289,8 +289,13 @@ func (w *strider) Write(p []byte) (int, error) {
 // copyInto copies a file of that many bytes into a new one and syncs it. It
 // fails with ErrDamaged where that makes another hash.
 func (s *Spool) copyInto(to, from *os.File, side *sidecar.Sidecar, alive func()) error {
-	if side.Bytes > 0 { // a full disk says so now, and not in the middle
-		err := uninterrupted(func() error { return unix.Fallocate(int(to.Fd()), 0, 0, side.Bytes) })
+	st, err := from.Stat()
+	if err != nil {
+		return err
+	}
+	// A full disk fails here and not half-way. The sidecar may claim any size.
+	if room := min(side.Bytes, st.Size()); room > 0 {
+		err := uninterrupted(func() error { return unix.Fallocate(int(to.Fd()), 0, 0, room) })
 		if err != nil && !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.ENOSYS) {
 			return os.NewSyscallError("fallocate", err)
 		}
