@@ -325,7 +325,7 @@ func TestPatience(t *testing.T) {
 	if p.wait() != 25*time.Second {
 		t.Errorf("wait() when frames come each 10 s = %v; want 25s", p.wait())
 	}
-	if err := silence(); err != errSilent {
+	if err := silence(); !errors.Is(err, errSilent) || err.Error() != errSilent.Error() {
 		t.Errorf("failed(silent after two frames) = %v; want no advice", err)
 	}
 	for range 10 {

@@ -127,9 +127,9 @@ func (n *networkCamera) connect(ctx context.Context) (rtspcam.Shape, error) {
 	}()
 	tick := time.NewTicker(step)
 	defer tick.Stop()
-	for err := error(nil); ; {
+	for {
 		select {
-		case err = <-opened:
+		case err := <-opened:
 			if err != nil {
 				return rtspcam.Shape{}, err
 			}

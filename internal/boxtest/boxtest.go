@@ -167,15 +167,14 @@ func (p *Process) Log() string { return p.log.String() }
 
 // Logs waits until it has written that: a log may lag behind what its program does.
 func (p *Process) Logs(want string) bool {
-	for end := time.Now().Add(Limit); time.Now().Before(end); time.Sleep(pause) {
-		if strings.Contains(p.Log(), want) {
-			return true
-		}
-		if p.ended() {
-			break
+	tick := time.NewTicker(pause)
+	defer tick.Stop()
+	for deadline := time.Now().Add(Limit); !strings.Contains(p.Log(), want); <-tick.C {
+		if p.ended() || time.Now().After(deadline) {
+			return strings.Contains(p.Log(), want)
 		}
 	}
-	return strings.Contains(p.Log(), want)
+	return true
 }
 
 // PeakKB is how much memory it has had at most, once it has ended.

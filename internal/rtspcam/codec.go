@@ -86,7 +86,7 @@ func choose(desc *description.Session) (*description.Media, format.Format, *code
 	var foundFormat format.Format
 	for _, m := range desc.Medias {
 		for _, f := range m.Formats {
-			name := fmt.Sprintf("%s (%s)", m.Type, f.Codec())
+			name := fmt.Sprintf("%s (%s)", m.Type, codecName(f))
 			if m.IsBackChannel {
 				name += " to the camera"
 			}
@@ -94,7 +94,7 @@ func choose(desc *description.Session) (*description.Media, format.Format, *code
 			if m.Type != description.MediaTypeVideo || m.IsBackChannel {
 				continue
 			}
-			videos = append(videos, f.Codec())
+			videos = append(videos, codecName(f))
 			if c := newCodec(f); c != nil && found == nil {
 				found, foundMedia, foundFormat = c, m, f
 			}
@@ -111,8 +111,13 @@ func choose(desc *description.Session) (*description.Media, format.Format, *code
 	return nil, nil, nil, errors.New("nothing in it: no video and no other stream; want the path of a stream with video")
 }
 
+// codecName names a format for people: by its type in the library.
+func codecName(f format.Format) string {
+	return strings.TrimPrefix(fmt.Sprintf("%T", f), "*format.")
+}
+
 func newCodec(f format.Format) *codec {
-	c := &codec{name: f.Codec(), whole: true}
+	c := &codec{name: codecName(f), whole: true}
 	switch f := f.(type) {
 	case *format.H264:
 		h264Codec(c, f)
@@ -151,7 +156,7 @@ func newCodec(f format.Format) *codec {
 		})
 	case *format.MPEG4Video:
 		c.fourCC = "MP4V"
-		config := f.SafeParams()
+		config := f.Config
 		whole(c, f.CreateDecoder, (*rtpfragmented.Decoder).Decode, mpeg4Contents)
 		c.join = func(unit [][]byte) []byte {
 			if b := unit[0]; mpeg4Contents(b).key && !bytes.HasPrefix(b, config) {
@@ -284,7 +289,7 @@ func (p *pictureSets) add(nalu []byte) {
 
 func h264Codec(c *codec, f *format.H264) {
 	c.fourCC = "H264"
-	sps, first := f.SafeParams()
+	sps, first := f.SPS, f.PPS
 	var pps pictureSets
 	pps.add(first)
 	annexB(c, f.CreateDecoder, (*rtph264.Decoder).Decode, func() [][]byte { return append([][]byte{sps}, pps...) })
@@ -336,7 +341,7 @@ func h264Shape(nalu []byte) *Shape {
 
 func h265Codec(c *codec, f *format.H265) {
 	c.fourCC = "HEVC"
-	vps, sps, first := f.SafeParams()
+	vps, sps, first := f.VPS, f.SPS, f.PPS
 	var pps pictureSets
 	pps.add(first)
 	annexB(c, f.CreateDecoder, (*rtph265.Decoder).Decode, func() [][]byte { return append([][]byte{vps, sps}, pps...) })
