@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -181,6 +182,24 @@ func TestRowsThatAreNotOnDiskAtTheEnd(t *testing.T) {
 			wantNoLitter(t, store, 1)
 		})
 	}
+}
+
+// A run that was killed while it removed its kept rows leaves files without a
+// list: the next run removes them.
+func TestKeptRowsWithoutTheirList(t *testing.T) {
+	t.Parallel()
+	b := boxtest.New(t, fleet("1hz"))
+	left := filepath.Join(b.Dir, "cache/work/air-csv_20260517T094057Z_000283baec0033c3-000001.csv")
+	if err := errors.Join(os.MkdirAll(filepath.Dir(left), 0o700), os.WriteFile(left, []byte("time\n"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	p := b.Start("csvwriter", "air-csv")
+	p.Ready()
+	boxtest.Poll(t, "the file to be removed", func() bool {
+		_, err := os.Stat(left)
+		return errors.Is(err, fs.ErrNotExist)
+	})
+	p.Stop()
 }
 
 // After a sync that failed nothing that it was to save is trusted: the rows

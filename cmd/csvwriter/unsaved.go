@@ -117,7 +117,9 @@ func (b *book) takeUnsaved() {
 		return
 	}
 	text, err := cache.ReadAtom(b.unsavedName())
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) { // a run that was killed may have left files without their list
+		names, err := cache.List(spool.Work, b.w.Name())
+		b.unsaved = err == nil && len(names) > 0
 		return
 	}
 	b.unsaved = true

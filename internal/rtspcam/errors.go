@@ -106,6 +106,8 @@ func words(cfg Config, err error) string {
 		return "it does not speak TLS on this port: want rtsp://, or the port of rtsps:// (322 as a rule)"
 	case errors.Is(err, context.DeadlineExceeded) && cfg.Address.secure():
 		return "no answer to the TLS handshake: want rtsp://, or the port of rtsps:// (322 as a rule)"
+	case errors.Is(err, io.EOF) && cfg.Address.secure():
+		return "the camera closed the connection; if it does not speak TLS on this port: want rtsp://, or the port of rtsps:// (322 as a rule)"
 	case errors.Is(err, io.EOF):
 		return "the camera closed the connection"
 	case errors.As(err, &liberrors.ErrClientTCPTimeout{}):
