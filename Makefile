@@ -20,7 +20,7 @@ build: setup ## all programs, into bin/
 # cores busy. PERCH_SEED=N repeats a run's choice of faults.
 TESTFLAGS = -p 3
 
-test: ## everything that must pass (about five minutes)
+test: ## everything that must pass (about six minutes)
 	@./scripts/setup --test
 	$(GO) build -o bin/test/ ./cmd/... ./e2e/...
 	$(GO) vet ./...
