@@ -473,7 +473,7 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 		"403 Forbidden: this user may not see this stream":               {tcp: true, status: base.StatusForbidden},
 		"453 Not Enough Bandwidth: the camera accepts no further viewer": {tcp: true, status: base.StatusNotEnoughBandwidth},
 		"no video in it, only audio (G711): want the path":               {tcp: true, desc: &description.Session{Medias: []*description.Media{audioMedia()}}},
-		"its video is MPEGTS, which is not supported: want H264,":       {tcp: true, desc: &description.Session{Medias: []*description.Media{video(&format.MPEGTS{})}}},
+		"its video is MPEGTS, which is not supported: want H264,":        {tcp: true, desc: &description.Session{Medias: []*description.Media{video(&format.MPEGTS{})}}},
 	} {
 		startServer(t, c)
 		_, err := Open(t.Context(), c.config(t, ""))
