@@ -126,7 +126,7 @@ func TestImportsStayBehindTheirFences(t *testing.T) {
 					t.Errorf("%s imports %s; only %v may: %s", s.path, path, f.only, f.why)
 				}
 			}
-			if strings.HasPrefix(path, module+"cmd/") {
+			if own, _, _ := strings.Cut(strings.TrimPrefix(s.dir, "cmd/"), "/"); strings.HasPrefix(path, module+"cmd/") && !strings.HasPrefix(path, module+"cmd/"+own+"/internal/") {
 				t.Errorf("%s imports %s; a program is not a library", s.path, path)
 			}
 			if strings.HasPrefix(s.dir, "pkg/") && strings.HasPrefix(path, module+"e2e") {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/perch-edge/perch/internal/credential"
 	"github.com/perch-edge/perch/internal/nearest"
 	"github.com/perch-edge/perch/internal/sidecar"
 	"github.com/perch-edge/perch/pkg/topology"
@@ -77,17 +78,17 @@ func (c *Config) Validate() error {
 }
 
 func (c *Config) checkFiles() (errs []error) {
-	if err := c.checkSecret(); err != nil && !errors.Is(err, errElsewhere) {
+	if err := c.checkSecret(); err != nil && !errors.Is(err, credential.ErrElsewhere) {
 		errs = append(errs, topology.Bad("token_file", "%w", err))
 	}
-	if _, err := readRoots(c.CAFile); err != nil {
+	if _, err := credential.Roots(c.CAFile); err != nil {
 		errs = append(errs, topology.Bad("ca_file", "%w", err))
 	}
 	switch {
 	case (c.ClientCert == "") != (c.ClientKey == ""):
 		errs = append(errs, topology.Bad("client_cert", "client_cert and client_key go together"))
 	case c.ClientCert != "":
-		if _, err := readClientCert(c.ClientCert, c.ClientKey); err != nil {
+		if _, err := credential.ClientCert(c.ClientCert, c.ClientKey); err != nil {
 			errs = append(errs, topology.Bad("client_cert", "%w", err))
 		}
 	}
@@ -103,7 +104,7 @@ func (c *Config) checkSecret() (err error) {
 	case c.To.scheme == schemeS3:
 		_, err = readKeys(c.TokenFile)
 	default:
-		_, err = readToken(c.TokenFile)
+		_, err = credential.Token(c.TokenFile)
 	}
 	return err
 }

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/perch-edge/perch/internal/credential"
 	"github.com/perch-edge/perch/internal/version"
 )
 
@@ -39,7 +40,7 @@ func (c *client) request(ctx context.Context, method, address string, b *body, h
 	}
 	req.Header.Set("User-Agent", "perch-uploader/"+version.Number)
 	if c.token != "" {
-		token, err := readToken(c.token)
+		token, err := credential.Token(c.token)
 		if err != nil {
 			return nil, &failure{verdict: denied, err: fmt.Errorf("token_file: %w", err)}
 		}

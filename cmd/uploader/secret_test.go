@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/perch-edge/perch/internal/credential"
 )
 
 // secretFile writes a secret with that mode.
@@ -29,10 +31,10 @@ func TestSecretsOthersCanRead(t *testing.T) {
 		0o620: {false, false}, 0o640: {false, true}, 0o644: {false, false}, 0o602: {false, false},
 	} {
 		name := secretFile(t, dir, "token\n", mode)
-		for i, given := range []string{name, credentialPrefix + "secret"} {
-			token, err := readToken(given)
+		for i, given := range []string{name, credential.Prefix + "secret"} {
+			token, err := credential.Token(given)
 			if (err == nil) != ok[i] || err == nil && token != "token" || err != nil && strings.Contains(err.Error(), "token\n") {
-				t.Errorf("readToken of mode %#o as %.12s… = %q, %v; want it read: %v", mode, given, token, err, ok[i])
+				t.Errorf("credential.Token of mode %#o as %.12s… = %q, %v; want it read: %v", mode, given, token, err, ok[i])
 			}
 		}
 	}
@@ -41,10 +43,10 @@ func TestSecretsOthersCanRead(t *testing.T) {
 func TestTokens(t *testing.T) {
 	dir := t.TempDir()
 	for text, want := range map[string]string{"abc": "abc", " abc\r\n": "abc", "": "", "\n": "", "two words": "", "a\nb": "", "a\x00b": "", "é": "",
-		strings.Repeat("x", maxSecret+1): ""} {
-		got, err := readToken(secretFile(t, dir, text, 0o600))
+		strings.Repeat("x", credential.MaxBytes+1): ""} {
+		got, err := credential.Token(secretFile(t, dir, text, 0o600))
 		if got != want || (err == nil) != (want != "") {
-			t.Errorf("readToken(%.20q) = %q, %v; want %q", text, got, err, want)
+			t.Errorf("credential.Token(%.20q) = %q, %v; want %q", text, got, err, want)
 		}
 		if err != nil && len(text) > 3 && strings.Contains(err.Error(), text) {
 			t.Errorf("the error %q tells the secret", err)

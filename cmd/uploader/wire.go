@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -14,6 +13,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	"golang.org/x/time/rate"
+
+	"github.com/perch-edge/perch/internal/credential"
 )
 
 const (
@@ -30,15 +31,9 @@ const (
 // that makes no progress is an upload that makes none. Certificates are always
 // verified. Redirects are for the callers, who follow none.
 func newTransport(cfg *Config, sent func(int)) (*http.Transport, error) {
-	roots, err := readRoots(cfg.CAFile)
+	trust, err := credential.TLS(cfg.CAFile, cfg.ClientCert, cfg.ClientKey)
 	if err != nil {
 		return nil, err
-	}
-	trust := &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
-	if cfg.ClientCert != "" { // read at each handshake: certificates are renewed
-		trust.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-			return readClientCert(cfg.ClientCert, cfg.ClientKey)
-		}
 	}
 	line := newLine(cfg, sent)
 	return &http.Transport{DialContext: line.dial, TLSClientConfig: trust, DisableCompression: true,

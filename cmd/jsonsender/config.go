@@ -1,0 +1,59 @@
+package main
+
+import (
+	"time"
+
+	"github.com/perch-edge/perch/pkg/msg"
+	"github.com/perch-edge/perch/pkg/topology"
+)
+
+// Config is the table [worker.NAME].
+type Config struct {
+	To     Target `toml:"to" doc:"the receiver: tcp://HOST:PORT, tls://, unix:/PATH, ws://, wss://, http://, https://, mqtt://, mqtts://, nats:// or zmq+tcp://"`
+	Format Format `toml:"format" doc:"what is sent: plain, cloudevents, senml, line, homeassistant, opensensemap or sensor.community"`
+
+	Kinds   []msg.Kind        `toml:"kinds" doc:"what is sent of the sources: reading, detection, file, state; default: all but state"`
+	Streams []string          `toml:"streams" doc:"which streams, as STREAM or SOURCE.STREAM; default: all"`
+	Columns []string          `toml:"columns" doc:"which columns of readings; default: all"`
+	Every   topology.Duration `toml:"every" doc:"with reduce: one reading of each stream in that time, such as \"60s\"; 0 sends each reading"`
+	Reduce  Reduction         `toml:"reduce" doc:"how the readings of every become one: mean, min, max or last"`
+	Box     topology.Duration `toml:"box" doc:"how often the state of the whole box goes along, as supervisor status prints it; 0 is never"`
+
+	Ack          bool   `toml:"ack" doc:"tcp, tls, unix, ws and wss: the receiver answers each record with a line that holds its id"`
+	Gzip         bool   `toml:"gzip" doc:"http: compress bodies"`
+	TopicPrefix  string `toml:"topic_prefix" doc:"mqtt and nats: the first word of topics and subjects"`
+	Stream       string `toml:"stream" doc:"nats: the JetStream stream that must take the records; default: the one that the server chooses by subject"`
+	Discovery    string `toml:"discovery_prefix" doc:"homeassistant: the topic that Home Assistant finds devices under"`
+	Picture      string `toml:"picture" doc:"homeassistant: the jpegwriter whose newest picture is shown"`
+	Sensors      map[string]string `toml:"sensors" doc:"opensensemap: the id that each column has there; sensor.community: the pin of each stream"`
+
+	User          string `toml:"user" doc:"the name that goes with token_file: mqtt, nats, and http with a password"`
+	TokenFile     string `toml:"token_file" doc:"file with the bearer token, or with the password where user is set, or NATS credentials; or credential:NAME, of systemd; nobody else may read it"`
+	CAFile        string `toml:"ca_file" doc:"certificates (PEM) that the receiver's is verified with; default: the system's"`
+	ClientCert    string `toml:"client_cert" doc:"certificate (PEM) that is shown to the receiver"`
+	ClientKey     string `toml:"client_key" doc:"its private key (PEM); nobody else may read it"`
+	CurveKeyFile  string `toml:"curve_key_file" doc:"zmq+tcp: this box's CURVE secret key (Z85, one line); nobody else may read it"`
+	CurveReceiver string `toml:"curve_receiver_key" doc:"zmq+tcp: the receiver's CURVE public key (Z85)"`
+
+	BatchRecords int               `toml:"batch_records" doc:"most records that are sent together, 1 to 10000"`
+	BatchBytes   topology.Bytes    `toml:"batch_bytes" doc:"most bytes that are sent together"`
+	BatchAge     topology.Duration `toml:"batch_age" doc:"how long a record may wait for others to go with; default: 1s for http and https, 0s for others"`
+
+	SpoolAfter topology.Duration `toml:"spool_after" doc:"a record that was not acknowledged within this time is written to disk; 0s writes each before it is sent"`
+	SpoolSync  topology.Duration `toml:"spool_sync" doc:"how often what is written to disk is synced while the link is down: what a power cut may cost"`
+	SpoolMost  topology.Bytes    `toml:"spool_most" doc:"most that waits on disk; beyond it the oldest readings are thinned, events go last"`
+
+	Attempts   int               `toml:"attempts" doc:"refusals of a record, while others are taken, after which it is set aside"`
+	StallAfter topology.Duration `toml:"stall_after" doc:"time without any progress after which an attempt has failed"`
+	RetryMost  topology.Duration `toml:"retry_most" doc:"longest pause between attempts; the pauses grow from a second, at random"`
+}
+
+// DefaultConfig has no receiver: where data go is for the user to say.
+func DefaultConfig() Config {
+	return Config{
+		Format: "plain", Reduce: "mean", Gzip: true, TopicPrefix: "perch", Discovery: "homeassistant",
+		BatchRecords: 500, BatchBytes: 1 << 20,
+		SpoolAfter: topology.Duration(5 * time.Second), SpoolSync: topology.Duration(10 * time.Second), SpoolMost: 256e6,
+		Attempts: 5, StallAfter: topology.Duration(30 * time.Second), RetryMost: topology.Duration(5 * time.Minute),
+	}
+}

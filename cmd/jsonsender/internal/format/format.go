@@ -1,0 +1,61 @@
+// Package format writes records as their receivers want to read them.
+//
+//	Record --> Encode --> the bytes of one record --> Batch joins several, where a sink sends several at once
+//
+// A record that a format has no room for, such as a file's record in line protocol, is skipped,
+// and the caller counts it.
+package format
+
+import (
+	"errors"
+
+	"github.com/perch-edge/perch/cmd/jsonsender/internal/record"
+)
+
+// ErrSkip is returned for a record that the format has no room for.
+var ErrSkip = errors.New("the format has no room for this kind of record")
+
+// Format writes records. Its methods are called by one goroutine.
+type Format interface {
+	// Encode returns one record's bytes, or an error that is ErrSkip.
+	Encode(r *record.Record) ([]byte, error)
+	// Batch is how records are joined where several are sent at once.
+	Batch() Batch
+}
+
+// Batch is how the bytes of several records become one body: Open, the records with Separator
+// between them, Close. Its media type is MediaType (RFC 9110 section 8.3.1).
+type Batch struct {
+	MediaType, Open, Separator, Close string
+	// Most is how many records a body may hold; 0 is no limit of the format's.
+	Most int
+	// Header are further HTTP header fields, such as the receiver's name for the sensor.
+	Header map[string]string
+}
+
+// Join is one body of several records.
+func (b Batch) Join(records [][]byte) []byte {
+	size := len(b.Open) + len(b.Close)
+	for _, r := range records {
+		size += len(r) + len(b.Separator)
+	}
+	body := append(make([]byte, 0, size), b.Open...)
+	for i, r := range records {
+		if i > 0 {
+			body = append(body, b.Separator...)
+		}
+		body = append(body, r...)
+	}
+	return append(body, b.Close...)
+}
+
+// plain writes the bus header as it is.
+type plain struct{}
+
+// Encode returns the record's own JSON.
+func (plain) Encode(r *record.Record) ([]byte, error) { return r.Raw(), nil }
+
+// Batch is a JSON array.
+func (plain) Batch() Batch {
+	return Batch{MediaType: "application/json", Open: "[", Separator: ",", Close: "]"}
+}

@@ -1,0 +1,99 @@
+// Package sink sends records to receivers, each kind of which is spoken to by its own protocol.
+//
+//	items --> Deliver --> tcp, tls, unix | ws, wss | http, https | mqtt, mqtts | nats | zmq+tcp
+//	      <-- a result an item: acknowledged, refused, or not known
+//
+// A sink opens its link when it is first needed and opens it again after it broke. It never
+// decides what a failure means for the data: what was not acknowledged stays with the caller.
+package sink
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"net"
+	"net/url"
+	"time"
+
+	"github.com/perch-edge/perch/cmd/jsonsender/internal/format"
+	"github.com/perch-edge/perch/cmd/jsonsender/internal/record"
+)
+
+// Item is a record as it goes out.
+type Item struct {
+	Record *record.Record
+	Body   []byte // as the format wrote it
+}
+
+// Result is what became of an item.
+type Result struct {
+	State  State
+	Reason string // of a refusal: what the receiver answered
+}
+
+// State is how far an item has come.
+type State int
+
+// An item is unknown until the receiver has acknowledged or refused it.
+const (
+	Unknown      State = iota // it may or may not have arrived: send it again
+	Acknowledged              // the receiver has it
+	Refused                   // the receiver will not take this item, whatever the others
+)
+
+// Sink is a receiver. Its methods are called by one goroutine, but for Close, which may be called
+// during Deliver and ends it.
+type Sink interface {
+	// Deliver sends the items, in their order, and returns a result for each. The error says why
+	// items are unknown: the link is down, or the receiver refuses all of them. It may be a *Problem.
+	// It returns when all items are decided, when nothing moves for Options.Stall, or when ctx is done.
+	Deliver(ctx context.Context, items []Item) ([]Result, error)
+	// Limits are what one Deliver takes at most.
+	Limits() Limits
+	Close() error
+}
+
+// Limits bound one Deliver.
+type Limits struct {
+	Records int
+	Bytes   int // of all bodies together; one larger item goes alone
+}
+
+// Problem is an error that says more than that the link is down.
+type Problem struct {
+	Err        error
+	RetryAfter time.Duration // the receiver asked for this pause; 0: it did not
+	// Ours says that the receiver works and does not want us: a token that expired, a wrong address.
+	// A person has to act, and trying often does not help.
+	Ours bool
+}
+
+func (p *Problem) Error() string { return p.Err.Error() }
+
+// Unwrap is the cause.
+func (p *Problem) Unwrap() error { return p.Err }
+
+// Options are what all sinks are made from.
+type Options struct {
+	To     *url.URL
+	Node   string
+	Worker string // the worker's name, which is part of client ids
+	Batch  format.Batch
+	Ack    bool // lines and WebSocket: the receiver answers each line's id
+	Gzip   bool
+
+	User  string
+	Token func() (string, error) // the secret, read for each use; nil where there is none
+	TLS   func() (*tls.Config, error)
+	// Dial opens connections: with time-outs, and through a proxy where the environment names one.
+	Dial  func(ctx context.Context, network, address string) (net.Conn, error)
+	Stall time.Duration // time without progress after which a delivery has failed
+
+	Records int // a batch's most
+	Bytes   int
+	Log     *slog.Logger
+}
+
+// ErrScheme is returned for an address whose scheme no sink serves.
+var ErrScheme = errors.New("want tcp://, tls://, unix:, ws://, wss://, http://, https://, mqtt://, mqtts://, nats:// or zmq+tcp://")
