@@ -19,13 +19,13 @@ type Config struct {
 	Reduce  Reduction         `toml:"reduce" doc:"how the readings of every become one: mean, min, max or last"`
 	Box     topology.Duration `toml:"box" doc:"how often the state of the whole box goes along, as supervisor status prints it; 0 is never"`
 
-	Ack          bool   `toml:"ack" doc:"tcp, tls, unix, ws and wss: the receiver answers each record with a line that holds its id"`
-	Gzip         bool   `toml:"gzip" doc:"http: compress bodies"`
-	TopicPrefix  string `toml:"topic_prefix" doc:"mqtt and nats: the first word of topics and subjects"`
-	Stream       string `toml:"stream" doc:"nats: the JetStream stream that must take the records; default: the one that the server chooses by subject"`
-	Discovery    string `toml:"discovery_prefix" doc:"homeassistant: the topic that Home Assistant finds devices under"`
-	Picture      string `toml:"picture" doc:"homeassistant: the jpegwriter whose newest picture is shown"`
-	Sensors      map[string]string `toml:"sensors" doc:"opensensemap: the id that each column has there; sensor.community: the pin of each stream"`
+	Ack         bool              `toml:"ack" doc:"tcp, tls, unix, ws and wss: the receiver answers each record with a line that holds its id"`
+	Gzip        bool              `toml:"gzip" doc:"http: compress bodies"`
+	TopicPrefix string            `toml:"topic_prefix" doc:"mqtt and nats: the first word of topics and subjects"`
+	Stream      string            `toml:"stream" doc:"nats: the JetStream stream that must take the records; default: the one that the server chooses by subject"`
+	Discovery   string            `toml:"discovery_prefix" doc:"homeassistant: the topic that Home Assistant finds devices under"`
+	Picture     string            `toml:"picture" doc:"homeassistant: the jpegwriter whose newest picture is shown"`
+	Sensors     map[string]string `toml:"sensors" doc:"opensensemap: the id that each column has there; sensor.community: the pin of each stream"`
 
 	User          string `toml:"user" doc:"the name that goes with token_file: mqtt, nats, and http with a password"`
 	TokenFile     string `toml:"token_file" doc:"file with the bearer token, or with the password where user is set, or NATS credentials; or credential:NAME, of systemd; nobody else may read it"`
