@@ -346,8 +346,12 @@ func TestTakeWaits(t *testing.T) {
 	got := make(chan int, 1)
 	go func() {
 		batch, _ := b.take(ctx)
+		_, err := b.settle(batch, []fate{arrived})
+		if err != nil {
+			t.Error(err)
+		}
 		got <- len(batch)
-		_, err := b.take(ctx)
+		_, err = b.take(ctx)
 		if !errors.Is(err, context.Canceled) {
 			got <- -1
 		}

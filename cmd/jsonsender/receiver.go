@@ -32,7 +32,7 @@ func (c *Config) newSink(w *worker.Worker, f format.Format) (sink.Sink, error) {
 		User: c.User, Stall: c.StallAfter.D(), Records: c.BatchRecords, Bytes: int(c.BatchBytes), Log: w.Log,
 		TLS: func() (*tls.Config, error) { return credential.TLS(c.CAFile, c.ClientCert, c.ClientKey) }}
 	if c.TokenFile != "" {
-		o.Token = func() (string, error) { return credential.Token(c.TokenFile) }
+		o.Token = c.token
 	}
 	return sink.New(o)
 }

@@ -28,7 +28,7 @@ func run(ctx context.Context, w *worker.Worker, cfg Config) (err error) {
 	if err != nil {
 		return err
 	}
-	if j.in, err = w.Messages(j.out.resume); err != nil {
+	if j.in, err = w.MessagesOf(j.choose.kinds, j.out.resume, cfg.also()...); err != nil {
 		return errors.Join(err, j.close())
 	}
 	stop := j.start()
@@ -47,6 +47,18 @@ type job struct {
 	sender *sender
 	choose chooser
 	looked time.Time
+	boxed  time.Time // when the state of the box was last sent
+}
+
+// supervisor is who publishes the state of the whole box.
+const supervisor = "supervisor"
+
+// also is who is read besides the sources.
+func (c *Config) also() []string {
+	if c.Box == 0 {
+		return nil
+	}
+	return []string{supervisor}
 }
 
 func open(w *worker.Worker, cfg Config) (*job, error) {
@@ -178,6 +190,13 @@ func (j *job) read(ctx context.Context) error {
 // add puts a message into the outbox, for which it may have to wait for room: what is published
 // meanwhile waits in the histories.
 func (j *job) add(ctx context.Context, m msg.Message) error {
+	if m.Source == supervisor && m.Kind == msg.KindState {
+		if now := time.Now(); now.Sub(j.boxed) >= j.cfg.Box.D() {
+			j.boxed = now
+			j.out.add(record.Of(m), m.Seq, nil)
+		}
+		return nil
+	}
 	if !j.choose.wants(&m) {
 		j.w.Counter("not_chosen").Add(1)
 		if m.Kind != msg.KindState {
