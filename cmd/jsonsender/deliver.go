@@ -21,7 +21,7 @@ type sender struct {
 	sink   sink.Sink
 	pause  backoff.Backoff
 	aside  *aside
-	saved  func() error // keeps the tracks
+	saved  func() error // keeps what a restarted sender goes on from
 
 	batched time.Time
 	tried   map[string]bool // ids of the last batch that are unknown: sent again, they may arrive twice
@@ -54,9 +54,11 @@ func (s *sender) send(ctx context.Context, batch []*entry) error {
 	items, index := s.items(batch, fates)
 	var failed error
 	if len(items) > 0 {
-		var results []sink.Result
-		results, failed = s.sink.Deliver(ctx, items)
-		failed = errors.Join(failed, s.fill(fates, index, batch, results))
+		if s.out.limits.keyed {
+			failed = s.saved()
+		}
+		results, err := s.sink.Deliver(ctx, items)
+		failed = errors.Join(failed, err, s.fill(fates, index, batch, results))
 	}
 	aside, err := s.out.settle(batch, fates)
 	err = errors.Join(err, s.setAside(aside))

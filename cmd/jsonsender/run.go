@@ -67,12 +67,11 @@ func open(w *worker.Worker, cfg Config) (*job, error) {
 		return nil, err
 	}
 	j := &job{w: w, cfg: cfg, cache: cache}
-	ts, err := loadTracks(cache, j.tracksFile(), w.BootID())
+	kept, err := loadProgress(cache, j.progressFile(), w.BootID())
 	if err != nil {
 		w.Log.Warn("begin anew", "err", err)
-		ts = tracks{}
 	}
-	j.out = newOutbox(cfg.limits(), ts)
+	j.out = newOutbox(cfg.limits(), kept)
 	j.out.disk.init(w.Node(), w.Name(), int64(cfg.SpoolMost))
 	if err := j.openDisk(); err != nil {
 		return nil, errors.Join(err, j.close())
@@ -85,6 +84,7 @@ func open(w *worker.Worker, cfg Config) (*job, error) {
 	if err != nil {
 		return nil, errors.Join(err, j.close())
 	}
+	j.out.limits.keyed = to.Limits().Keyed
 	j.out.hold = j.out.disk.log == nil && to.Limits().Ordered
 	j.sender = &sender{w: w, out: j.out, format: f, sink: to, saved: j.save,
 		pause: backoff.Backoff{First: time.Second, Most: cfg.RetryMost.D(), Full: true},
@@ -101,12 +101,10 @@ func (j *job) openDisk() error {
 	return nil
 }
 
-func (j *job) tracksFile() string { return "work/" + j.w.Name() + ".sent" }
+func (j *job) progressFile() string { return "work/" + j.w.Name() + ".sent" }
 
 func (j *job) save() error {
-	j.out.mu.Lock()
-	defer j.out.mu.Unlock()
-	if err := j.out.tracks.save(j.cache, j.tracksFile(), j.w.BootID()); err != nil {
+	if err := j.out.progress(j.w.BootID()).save(j.cache, j.progressFile()); err != nil {
 		return fmt.Errorf("note what was acknowledged: %w", err)
 	}
 	return nil
@@ -140,7 +138,7 @@ func (j *job) start() (stop func() error) {
 }
 
 // tellSave shows that what was acknowledged could not be noted: a kill would send it again.
-func (j *job) tellSave(err error) { j.w.TroubleWith("tracks", err) }
+func (j *job) tellSave(err error) { j.w.TroubleWith("progress", err) }
 
 // awaitEmpty gives the receiver a moment to take the rest, as long as it takes anything.
 func (j *job) awaitEmpty(most time.Duration) {

@@ -64,6 +64,9 @@ type Limits struct {
 	// Ordered says that the sink concludes from the last record that the receiver has of a stream
 	// which of the earlier ones it has: each stream must come in order.
 	Ordered bool
+	// Keyed says that the receiver knows a Deliver by a key, which follows from its items: what may
+	// have arrived must be delivered again with the same items.
+	Keyed bool
 }
 
 // Problem is an error that says more than that the link is down.
