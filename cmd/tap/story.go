@@ -79,7 +79,7 @@ func whereabouts(l topology.Location) string {
 		words = append(words, l.Site)
 	}
 	if p := l.Position; p != nil {
-		words = append(words, direction(float64(p.Latitude), "N", "S")+" "+direction(float64(p.Longitude), "E", "W"))
+		words = append(words, direction(float64(p.Latitude), "N", "S"), direction(float64(p.Longitude), "E", "W"))
 		if h := p.HeightM; h != nil && *h < 0 {
 			words = append(words, decimal(-*h)+" m below sea level")
 		} else if h != nil {
