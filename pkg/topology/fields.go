@@ -42,7 +42,7 @@ func walkFields(v reflect.Value, yield func(field, reflect.Value) bool) bool {
 // Example is the table of an entry with every key, its default and its
 // meaning, as TOML that can be copied into a topology: first the keys that all
 // entries of the role have, then those of the program's config struct. Keys
-// without a default are commented out.
+// without a default are commented out, with an example where the struct has one.
 func Example(role Role, name, program string, cfg any) string {
 	var common any = &workerKeys{Program: program, Source: Refs{{Name: "NAME"}}}
 	switch role {
