@@ -102,6 +102,27 @@ type Options struct {
 	Records int // a batch's most
 	Bytes   int
 	Log     *slog.Logger
+	// Count adds to one of the worker's counters: unknown_acks. nil counts nothing.
+	Count func(counter string, n uint64)
+}
+
+func (o *Options) count(counter string, n uint64) {
+	if o.Count != nil && n > 0 {
+		o.Count(counter, n)
+	}
+}
+
+// New makes the sink for the address in o. It opens no connection yet.
+func New(o Options) (Sink, error) {
+	switch o.To.Scheme {
+	case "tcp", "tls", "unix":
+		return openLine(o)
+	case "ws", "wss":
+		return openWebSocket(o)
+	case "http", "https":
+		return openHTTP(o)
+	}
+	return nil, ErrScheme
 }
 
 // ErrScheme is returned for an address whose scheme no sink serves.
