@@ -15,7 +15,7 @@ import (
 // Config is the table [worker.NAME].
 type Config struct {
 	To     Target `toml:"to" doc:"the receiver: tcp://HOST:PORT, tls://, unix:/PATH, ws://, wss://, http://, https://, mqtt://, mqtts://, nats:// or zmq+tcp://"`
-	Format Format `toml:"format" doc:"what is sent: plain, cloudevents, senml, line, homeassistant, opensensemap or sensor.community"`
+	Format string `toml:"format" doc:"what is sent: plain, cloudevents, senml, line, homeassistant, opensensemap or sensor.community"`
 
 	Kinds   []msg.Kind        `toml:"kinds" doc:"what is sent of the sources: reading, detection, file, state; default: all but state"`
 	Streams []string          `toml:"streams" doc:"which streams, as STREAM or SOURCE.STREAM; default: all"`
@@ -71,6 +71,9 @@ func (c *Config) Validate() error {
 		bad("to", "%w", sink.ErrScheme)
 	} else if err := c.To.check(c); err != nil {
 		bad("to", "%w", err)
+	}
+	if err := c.checkFormat(); err != nil {
+		bad("format", "%w", err)
 	}
 	for _, k := range c.Kinds {
 		if !slices.Contains(sentKinds(), k) {

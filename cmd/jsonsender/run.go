@@ -76,7 +76,7 @@ func open(w *worker.Worker, cfg Config) (*job, error) {
 	if err := j.openDisk(); err != nil {
 		return nil, errors.Join(err, j.close())
 	}
-	f, err := cfg.newFormat(w)
+	f, err := cfg.newFormat(w.Node())
 	if err != nil {
 		return nil, errors.Join(err, j.close())
 	}

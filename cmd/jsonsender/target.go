@@ -77,8 +77,5 @@ func isLoopback(host string) bool {
 	return host == "localhost" || err == nil && addr.IsLoopback()
 }
 
-// Format is what is sent.
-type Format string
-
 // Reduction is how several readings become one.
 type Reduction string

@@ -64,7 +64,9 @@ func openHTTP(o Options) (Sink, error) {
 }
 
 // Limits are those of the configuration: a delivery is as many requests as the receiver needs.
-func (s *httpSink) Limits() Limits { return Limits{Records: s.o.Records, Bytes: s.o.Bytes} }
+func (s *httpSink) Limits() Limits {
+	return Limits{Records: s.o.Records, Bytes: s.o.Bytes, Keyed: true}
+}
 
 // Close ends a Deliver.
 func (s *httpSink) Close() error {
