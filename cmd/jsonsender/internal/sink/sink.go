@@ -92,6 +92,9 @@ type Options struct {
 	Ack    bool // lines and WebSocket: the receiver answers each line's id
 	Gzip   bool
 
+	Prefix string // mqtt and nats: the first word, or words, of topics and subjects
+	Stream string // nats: the stream that must take the records; "" is whichever the server chooses by subject
+
 	User  string
 	Token func() (string, error) // the secret, read for each use; nil where there is none
 	TLS   func() (*tls.Config, error)
