@@ -1,8 +1,13 @@
 package main
 
 import (
+	"errors"
+	"slices"
 	"time"
 
+	"github.com/perch-edge/perch/cmd/jsonsender/internal/sink"
+	"github.com/perch-edge/perch/internal/credential"
+	"github.com/perch-edge/perch/internal/nearest"
 	"github.com/perch-edge/perch/pkg/msg"
 	"github.com/perch-edge/perch/pkg/topology"
 )
@@ -10,7 +15,7 @@ import (
 // Config is the table [worker.NAME].
 type Config struct {
 	To     Target `toml:"to" doc:"the receiver: tcp://HOST:PORT, tls://, unix:/PATH, ws://, wss://, http://, https://, mqtt://, mqtts://, nats:// or zmq+tcp://"`
-	Format Format `toml:"format" doc:"what is sent: plain, cloudevents, senml, line, homeassistant, opensensemap or sensor.community"`
+	Format string `toml:"format" doc:"what is sent: plain, cloudevents, senml, line, homeassistant, opensensemap or sensor.community"`
 
 	Kinds   []msg.Kind        `toml:"kinds" doc:"what is sent of the sources: reading, detection, file, state; default: all but state"`
 	Streams []string          `toml:"streams" doc:"which streams, as STREAM or SOURCE.STREAM; default: all"`
@@ -57,3 +62,79 @@ func DefaultConfig() Config {
 		Attempts: 5, StallAfter: topology.Duration(30 * time.Second), RetryMost: topology.Duration(5 * time.Minute),
 	}
 }
+
+// Validate checks what the types cannot, and that the files of the settings are there and good.
+func (c *Config) Validate() error {
+	var errs []error
+	bad := func(key, format string, args ...any) { errs = append(errs, topology.Bad(key, format, args...)) }
+	if c.To.url == nil {
+		bad("to", "%w", sink.ErrScheme)
+	} else if err := c.To.check(c); err != nil {
+		bad("to", "%w", err)
+	}
+	if err := c.checkFormat(); err != nil {
+		bad("format", "%w", err)
+	}
+	for _, k := range c.Kinds {
+		if !slices.Contains(sentKinds(), k) {
+			bad("kinds", "unknown kind %q%s", k, nearest.Hint(k, sentKinds()))
+		}
+	}
+	between := func(key string, d topology.Duration, least, most time.Duration) {
+		if d.D() < least || d.D() > most {
+			bad(key, `want "%s" to "%s"`, topology.Duration(least), topology.Duration(most))
+		}
+	}
+	if c.Every != 0 {
+		between("every", c.Every, time.Second, 24*time.Hour)
+	}
+	if c.Box != 0 {
+		between("box", c.Box, time.Second, 24*time.Hour)
+	}
+	between("batch_age", c.BatchAge, 0, time.Minute)
+	between("spool_after", c.SpoolAfter, 0, 10*time.Minute)
+	between("spool_sync", c.SpoolSync, 0, 10*time.Minute)
+	between("stall_after", c.StallAfter, time.Second, time.Hour)
+	between("retry_most", c.RetryMost, time.Second, 24*time.Hour)
+	if c.BatchRecords < 1 || c.BatchRecords > 10_000 {
+		bad("batch_records", "want 1 to 10000")
+	}
+	if c.BatchBytes < 1<<10 || c.BatchBytes > 64<<20 {
+		bad("batch_bytes", `want "1KiB" to "64MiB"`)
+	}
+	if c.SpoolMost < 4<<20 {
+		bad("spool_most", `want at least "4MiB"`)
+	}
+	if c.Attempts < 1 || c.Attempts > 100 {
+		bad("attempts", "want 1 to 100")
+	}
+	return errors.Join(append(errs, c.checkFiles()...)...)
+}
+
+// sentKinds are the kinds that can be sent. Frames leave the box as files.
+func sentKinds() []msg.Kind {
+	return []msg.Kind{msg.KindReading, msg.KindDetection, msg.KindFile, msg.KindState}
+}
+
+func (c *Config) checkFiles() (errs []error) {
+	if c.TokenFile != "" {
+		if _, err := c.token(); err != nil && !errors.Is(err, credential.ErrElsewhere) {
+			errs = append(errs, topology.Bad("token_file", "%w", err))
+		}
+	}
+	if _, err := credential.Roots(c.CAFile); err != nil {
+		errs = append(errs, topology.Bad("ca_file", "%w", err))
+	}
+	switch {
+	case (c.ClientCert == "") != (c.ClientKey == ""):
+		errs = append(errs, topology.Bad("client_cert", "client_cert and client_key go together"))
+	case c.ClientCert != "":
+		if _, err := credential.ClientCert(c.ClientCert, c.ClientKey); err != nil {
+			errs = append(errs, topology.Bad("client_cert", "%w", err))
+		}
+	}
+	return errs
+}
+
+// token reads the secret that goes along.
+func (c *Config) token() (string, error) { return credential.Token(c.TokenFile) }

@@ -16,5 +16,6 @@ func main() {
 		Reads:   []msg.Kind{msg.KindReading, msg.KindDetection, msg.KindFile, msg.KindState},
 		Config:  DefaultConfig,
 		Run:     run,
+		Verbs:   verbs(),
 	})
 }
