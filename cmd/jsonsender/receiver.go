@@ -27,7 +27,7 @@ func (c *Config) limits() limits {
 
 // newFormat is what the receiver reads.
 func (c *Config) newFormat(n topology.Node) (format.Format, error) {
-	o := format.Options{Node: n.Name, Software: "perch " + version.String(), User: c.User, Sensors: c.Sensors}
+	o := format.Options{Node: n.Name, Site: n.Location.Site, Software: "perch " + version.String(), User: c.User, Sensors: c.Sensors}
 	if p := n.Location.Position; p != nil {
 		o.Position = &format.Position{Latitude: float64(p.Latitude), Longitude: float64(p.Longitude), Altitude: p.HeightM}
 	}

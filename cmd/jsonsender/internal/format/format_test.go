@@ -118,6 +118,7 @@ func TestNewNamesWhatIsMissing(t *testing.T) {
 	}{
 		{"senm", Options{}, `did you mean "senml"?`},
 		{"line", Options{Node: `C:\`}, "use another format, or another name"},
+		{"line", Options{Node: "n", Site: "x\ty"}, "use another format, or other words"},
 		{"opensensemap", Options{}, "sensors: want the id of each column"},
 		{"opensensemap", Options{Sensors: map[string]string{"temperature_c": "5E9F"}}, "want 24 of 0-9 and a-f"},
 		{"opensensemap", Options{Sensors: map[string]string{"air.temperature_c": "5e9f0c3a1b2c3d4e5f607182"}}, "want a column, or SOURCE.STREAM.column"},

@@ -13,9 +13,10 @@ import (
 )
 
 // line writes InfluxDB line protocol, times in nanoseconds. A reading is one line: its stream is the
-// measurement, node and source are tags, each good column is a field. A detection is one line with
-// the number of objects, and one for each label. Files and states have no numbers worth a series.
-type line struct{}
+// measurement, node, source and the site are tags, each good column is a field. A detection is one
+// line with the number of objects, and one for each label. Files and states have no numbers worth a
+// series.
+type line struct{ site string }
 
 // firstTime is the least Unix time, in seconds, that is taken for one: SenML reads smaller numbers
 // as relative to now (RFC 8428 section 4.5.3), and databases with a retention period refuse them.
@@ -26,11 +27,14 @@ func newLine(o Options) (Format, error) {
 	if err := tagError(o.Node); err != nil {
 		return nil, fmt.Errorf("node name %q: %w: use another format, or another name", o.Node, err)
 	}
-	return line{}, nil
+	if err := tagError(o.Site); err != nil {
+		return nil, fmt.Errorf("site %q: %w: use another format, or other words", o.Site, err)
+	}
+	return line{o.Site}, nil
 }
 
 // Encode returns one line, or several of a detection, without a line feed at the end.
-func (line) Encode(r *record.Record) ([]byte, error) {
+func (f line) Encode(r *record.Record) ([]byte, error) {
 	at := r.Time.Time
 	if at.Unix() < firstTime || at.Unix() >= math.MaxInt64/1_000_000_000 {
 		return nil, skip("its time is not one that a database takes: want 1978 to 2262")
@@ -40,9 +44,9 @@ func (line) Encode(r *record.Record) ([]byte, error) {
 	}
 	switch r.Kind {
 	case msg.KindReading:
-		return readingLine(r)
+		return f.reading(r)
 	case msg.KindDetection:
-		return detectionLines(r)
+		return f.detection(r)
 	}
 	return nil, skip("it takes readings and detections only")
 }
@@ -52,7 +56,7 @@ func (line) Batch() Batch {
 	return Batch{MediaType: "text/plain; charset=utf-8", Separator: "\n", Close: "\n"}
 }
 
-func readingLine(r *record.Record) ([]byte, error) {
+func (f line) reading(r *record.Record) ([]byte, error) {
 	reading, err := r.Reading()
 	if err != nil {
 		return nil, err
@@ -62,7 +66,7 @@ func readingLine(r *record.Record) ([]byte, error) {
 	if slices.Contains(msg.Kinds(), msg.Kind(measurement)) {
 		measurement += ".readings"
 	}
-	b := appendTags([]byte(measurement), "node", r.Node, "source", string(r.Source))
+	b := appendTags([]byte(measurement), "node", r.Node, "site", f.site, "source", string(r.Source))
 	head := len(b)
 	for column, value := range good(&reading) {
 		b = appendField(b, len(b) == head, fieldName(column), value)
@@ -73,9 +77,9 @@ func readingLine(r *record.Record) ([]byte, error) {
 	return appendEnd(b, r), nil
 }
 
-// detectionLines has the number of objects without a label, so that a graph falls to zero, and the
+// detection has the number of objects without a label, so that a graph falls to zero, and the
 // number and the best score of each label that there is.
-func detectionLines(r *record.Record) ([]byte, error) {
+func (f line) detection(r *record.Record) ([]byte, error) {
 	d, err := r.Detection()
 	if err != nil {
 		return nil, err
@@ -89,7 +93,7 @@ func detectionLines(r *record.Record) ([]byte, error) {
 		count[o.Label]++
 		best[o.Label] = max(best[o.Label], o.Score)
 	}
-	tags := []string{"node", r.Node, "source", string(r.Source), "stream", string(r.Stream), "frame_source", string(d.FrameSource)}
+	tags := []string{"node", r.Node, "site", f.site, "source", string(r.Source), "stream", string(r.Stream), "frame_source", string(d.FrameSource)}
 	b := appendTags([]byte("detection"), tags...)
 	b = appendEnd(appendField(b, true, "objects", float64(len(d.Objects))), r)
 	for _, label := range labels {
@@ -140,7 +144,7 @@ func appendEnd(b []byte, r *record.Record) []byte {
 // fieldName is the column's name, with ".value" behind one that a table has already: InfluxDB 3
 // refuses a field with the name of a tag, all versions one called time.
 func fieldName(column string) string {
-	if slices.Contains([]string{"time", "node", "source", "synced"}, column) {
+	if slices.Contains([]string{"time", "node", "site", "source", "synced"}, column) {
 		return column + ".value"
 	}
 	return column

@@ -98,6 +98,19 @@ func TestLinesOfRecords(t *testing.T) {
 	}
 }
 
+func TestLineHasTheSite(t *testing.T) {
+	o := options("line")
+	o.Site = "Hof 3, Süd"
+	f := newFormat(t, "line", o)
+	for _, m := range []interface{ Topic() msg.Topic }{aReading(), aDetection()} {
+		for _, p := range points(t, encode(t, f, of(t, m))) {
+			if p.Tags["site"] != o.Site {
+				t.Errorf("tags = %v; want the site", p.Tags)
+			}
+		}
+	}
+}
+
 func TestRecordsThatAreNoLine(t *testing.T) {
 	f := newFormat(t, "line", options("line"))
 	reading, early, late, feed, slash := aReading(), aReading(), aReading(), aDetection(), aDetection()

@@ -13,6 +13,7 @@ import (
 // Options are what formats are made from.
 type Options struct {
 	Node     string            // the box's name
+	Site     string            // where it is, in words; "" where that is not known
 	Software string            // this program and its version, for receivers that want to know
 	User     string            // sensor.community: the name that the box is registered under
 	Sensors  map[string]string // opensensemap: column to sensor id; sensor.community: stream to pin

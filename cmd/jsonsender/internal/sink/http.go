@@ -213,7 +213,8 @@ func compress(text []byte) ([]byte, error) {
 // errToken is a secret that cannot be read.
 var errToken = errors.New("token_file")
 
-// authorize adds the credentials to a header: a password where there is a user, otherwise a bearer token.
+// authorize adds the credentials to a header: a password where there is a user, otherwise a bearer token,
+// or the token alone where the format's receiver wants it so.
 func authorize(req *http.Request, o *Options) error {
 	if o.Token == nil {
 		return nil
@@ -222,6 +223,8 @@ func authorize(req *http.Request, o *Options) error {
 	switch {
 	case err != nil:
 		return fmt.Errorf("%w: %w", errToken, err)
+	case o.Batch.BareToken:
+		req.Header.Set("Authorization", token)
 	case o.User != "":
 		req.SetBasicAuth(o.User, token)
 	default:
