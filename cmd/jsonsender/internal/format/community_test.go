@@ -1,6 +1,7 @@
 package format
 
 import (
+	"encoding/json"
 	"math"
 	"testing"
 	"time"
@@ -22,6 +23,11 @@ func TestSenseMapBody(t *testing.T) {
 	}
 	if b := f.Batch(); b.Most != 1250 || !b.BareToken {
 		t.Errorf("Batch() = %+v; want 1250 records of two values, and a bare token", b)
+	}
+	// An array, since the service's other form, an object by sensor, keeps one value of each.
+	var both []senseMapValue
+	if err := json.Unmarshal(f.Batch().Join([][]byte{[]byte(one), []byte(one)}), &both); err != nil || len(both) != 4 {
+		t.Errorf("Join() of two = %v, %v; want four values", both, err)
 	}
 	other := aReading()
 	other.Source = "cellar"

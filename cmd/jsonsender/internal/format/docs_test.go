@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -48,8 +49,13 @@ func shown(t *testing.T, f Format, r *record.Record) (text string, ok bool) {
 	if json.Indent(&b, raw, "", "  ") != nil { // line protocol
 		return string(raw), true
 	}
-	return b.String(), true
+	return rows.ReplaceAllStringFunc(b.String(), func(list string) string {
+		return "[" + strings.Join(strings.Fields(list[1:len(list)-1]), " ") + "]"
+	}), true
 }
+
+// rows are lists of numbers and short texts, which are shown in one line.
+var rows = regexp.MustCompile(`\[[^][{}]*\]`)
 
 // The examples of docs/FORMATS.md are what the formats write; where there is none, the format has
 // no room for that kind.

@@ -27,7 +27,8 @@ type Format interface {
 // between them, Close. Its media type is MediaType (RFC 9110 section 8.3.1).
 type Batch struct {
 	MediaType, Open, Separator, Close string
-	// Alone is the media type of one record that is sent as Encode wrote it; "" is MediaType.
+	// Alone is the media type of one record that is sent as Encode wrote it; "" is MediaType. Over
+	// HTTP that is the only record of its request, with batch_records = 1.
 	Alone string
 	// Strip is how many bytes at either end of a record are left out in a body: the brackets of a
 	// record that is an array of its own.
@@ -38,6 +39,15 @@ type Batch struct {
 	Header map[string]string
 	// BareToken says that the Authorization field is the token alone, without "Bearer" before it.
 	BareToken bool
+}
+
+// One is the batch for a receiver that wants a request for each record: the record as Encode wrote
+// it, where that has a media type of its own.
+func (b Batch) One() Batch {
+	if b.Most = 1; b.Alone != "" {
+		b.MediaType, b.Open, b.Separator, b.Close, b.Strip = b.Alone, "", "", "", 0
+	}
+	return b
 }
 
 // Join is one body of several records.

@@ -171,6 +171,18 @@ func TestJoin(t *testing.T) {
 	}
 }
 
+func TestOne(t *testing.T) {
+	for _, c := range []struct{ name, media, body string }{
+		{"cloudevents", "application/cloudevents+json; charset=utf-8", "x"},
+		{"plain", "application/json", "[x]"},
+	} {
+		b := newFormat(t, c.name, options(c.name)).Batch().One()
+		if body := string(b.Join([][]byte{[]byte("x")})); b.MediaType != c.media || body != c.body || b.Most != 1 {
+			t.Errorf("%s: One() = %+v, body %s; want one record, %s, %s", c.name, b, body, c.media, c.body)
+		}
+	}
+}
+
 // A record alone is what its media type says, and so are several together.
 func TestBodiesAreJSON(t *testing.T) {
 	for _, name := range written() {

@@ -42,6 +42,9 @@ type httpSink struct {
 
 // openHTTP makes the sink of http:// and https://.
 func openHTTP(o Options) (Sink, error) {
+	if o.Records == 1 {
+		o.Batch = o.Batch.One()
+	}
 	s := &httpSink{o: o, most: o.Bytes, plain: !o.Gzip}
 	s.link = uplink.Transport(func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := o.Dial(ctx, network, address)
