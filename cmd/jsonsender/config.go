@@ -25,7 +25,7 @@ type Config struct {
 	Box     topology.Duration `toml:"box" doc:"how often the state of the whole box goes along, as supervisor status prints it; 0 is never"`
 
 	Ack         bool              `toml:"ack" doc:"tcp, tls, unix, ws and wss: the receiver answers each record with a line that holds its id"`
-	Gzip        bool              `toml:"gzip" doc:"http: compress bodies"`
+	Gzip        bool              `toml:"gzip" doc:"http: compress bodies (Content-Encoding: gzip); the receiver must be able to read that"`
 	TopicPrefix string            `toml:"topic_prefix" doc:"mqtt and nats: the first word of topics and subjects"`
 	Stream      string            `toml:"stream" doc:"nats: the JetStream stream that must take the records; default: the one that the server chooses by subject"`
 	Discovery   string            `toml:"discovery_prefix" doc:"homeassistant: the topic that Home Assistant finds devices under"`
@@ -56,7 +56,7 @@ type Config struct {
 // DefaultConfig has no receiver: where data go is for the user to say.
 func DefaultConfig() Config {
 	return Config{
-		Format: "plain", Reduce: "mean", Gzip: true, TopicPrefix: "perch", Discovery: "homeassistant",
+		Format: "plain", Reduce: "mean", TopicPrefix: "perch", Discovery: "homeassistant",
 		BatchRecords: 500, BatchBytes: 1 << 20,
 		SpoolAfter: topology.Duration(5 * time.Second), SpoolSync: topology.Duration(10 * time.Second), SpoolMost: 256e6,
 		Attempts: 5, StallAfter: topology.Duration(30 * time.Second), RetryMost: topology.Duration(5 * time.Minute),

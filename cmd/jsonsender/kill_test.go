@@ -1,6 +1,7 @@
 package main
 
 import (
+	"compress/gzip"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -60,9 +61,9 @@ func (s *store) reopen() {
 }
 
 func (s *store) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	body, err := io.ReadAll(r.Body)
+	body, err := readBody(r)
 	if err != nil {
-		return
+		panic(http.ErrAbortHandler)
 	}
 	var batch []msg.Header
 	if err := json.Unmarshal(body, &batch); err != nil {
@@ -85,6 +86,17 @@ func (s *store) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if s.faulty && rand.IntN(4) == 0 {
 		panic(http.ErrAbortHandler)
 	}
+}
+
+func readBody(r *http.Request) ([]byte, error) {
+	if r.Header.Get("Content-Encoding") != "gzip" {
+		return io.ReadAll(r.Body)
+	}
+	unzip, err := gzip.NewReader(r.Body)
+	if err != nil {
+		return nil, err
+	}
+	return io.ReadAll(unzip)
 }
 
 func (s *store) len() int {
@@ -110,6 +122,7 @@ func TestKilledWithAnIdempotentReceiver(t *testing.T) {
 	to := newStore(t)
 	to.setFaulty(true)
 	b := boxtest.New(t, fleet(fmt.Sprintf(`to = "http://%s/in"
+gzip = true
 batch_age = "20ms"
 batch_records = 100
 spool_after = "100ms"
@@ -165,7 +178,7 @@ func TestStoppedWhileTheReceiverIsAway(t *testing.T) {
 	t.Parallel()
 	to := newStore(t)
 	to.close()
-	b := boxtest.New(t, fleet(fmt.Sprintf("to = \"http://%s/in\"\nretry_most = \"1s\"", to.at)))
+	b := boxtest.New(t, fleet(fmt.Sprintf("to = \"http://%s/in\"\ngzip = true\nretry_most = \"1s\"", to.at)))
 	s := newSensor(t, b)
 	p := b.Start("jsonsender", "home")
 	p.Ready()

@@ -210,7 +210,10 @@ func compress(text []byte) ([]byte, error) {
 	if _, err := z.Write(text); err != nil {
 		return nil, err
 	}
-	return out.Bytes(), z.Close()
+	if err := z.Close(); err != nil {
+		return nil, err
+	}
+	return out.Bytes(), nil
 }
 
 // errToken is a secret that cannot be read.
