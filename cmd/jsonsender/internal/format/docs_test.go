@@ -35,6 +35,13 @@ func aReduced(t *testing.T) *record.Record {
 	return &reduced
 }
 
+// plainState is one as workers publish it.
+func plainState() *msg.State {
+	s := aState()
+	s.Counters, s.Gauges = map[string]uint64{"files": 1, "rows": 86400, "lost_rows": 0}, map[string]float64{"free_bytes": 11811160064}
+	return s
+}
+
 // shown is a record as the manual shows it: JSON over several lines.
 func shown(t *testing.T, f Format, r *record.Record) (text string, ok bool) {
 	t.Helper()
@@ -67,12 +74,12 @@ func TestManualShowsWhatIsWritten(t *testing.T) {
 	got := string(manual)
 	for _, name := range written() {
 		f := newFormat(t, name, options(name))
-		for _, kind := range []string{"reading", "reduced", "detection", "file"} {
-			r := map[string]*record.Record{"reading": of(t, aReading()), "reduced": aReduced(t), "detection": of(t, aDetection()), "file": of(t, aFile())}[kind]
+		for _, kind := range []string{"reading", "reduced", "detection", "file", "state"} {
+			r := map[string]*record.Record{"reading": of(t, aReading()), "reduced": aReduced(t), "detection": of(t, aDetection()), "file": of(t, aFile()), "state": of(t, plainState())}[kind]
 			want, ok := shown(t, f, r)
 			head := "\n```" + name + " " + kind + "\n"
 			before, rest, found := strings.Cut(got, head)
-			if kind == "reduced" && !found {
+			if (kind == "reduced" || kind == "state" && ok) && !found {
 				continue // one format shows it
 			}
 			if found != ok {

@@ -52,6 +52,15 @@ func aFile() *msg.File {
 	}
 }
 
+// aState has names that are twice there, and one that no worker would give.
+func aState() *msg.State {
+	return &msg.State{
+		Header: header(msg.KindState, "air-csv", "state"), Program: "csvwriter", PID: 4711, Ready: true, Status: "writing air-csv.csv",
+		Counters: map[string]uint64{"rows": 86400, "free_bytes": 1, "ready": 7, "program": 7, "a, b=c": 1},
+		Gauges:   map[string]float64{"free_bytes": 11811160064, "time": 2},
+	}
+}
+
 // of makes a record of a message.
 func of(t testing.TB, m interface{ Topic() msg.Topic }) *record.Record {
 	t.Helper()

@@ -3,19 +3,21 @@ package format
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/perch-edge/perch/cmd/jsonsender/internal/record"
+	"github.com/perch-edge/perch/internal/names"
 	"github.com/perch-edge/perch/pkg/msg"
 )
 
 // line writes InfluxDB line protocol, times in nanoseconds. A reading is one line: its stream is the
 // measurement, node, source and the site are tags, each good column is a field. A detection is one
-// line with the number of objects, and one for each label. Files and states have no numbers worth a
-// series.
+// line with the number of objects, and one for each label. A state is a line of its counters and
+// gauges. Files have no numbers worth a series.
 type line struct{ site string }
 
 // firstTime is the least Unix time, in seconds, that is taken for one: SenML reads smaller numbers
@@ -47,8 +49,10 @@ func (f line) Encode(r *record.Record) ([]byte, error) {
 		return f.reading(r)
 	case msg.KindDetection:
 		return f.detection(r)
+	case msg.KindState:
+		return f.state(r)
 	}
-	return nil, skip("it takes readings and detections only")
+	return nil, skip("it takes readings, detections and states only")
 }
 
 // Batch is lines; the media type is the one that InfluxDB's own clients send.
@@ -105,6 +109,39 @@ func (f line) detection(r *record.Record) ([]byte, error) {
 		b = appendEnd(appendField(b, false, "score", best[label]), r)
 	}
 	return b, nil
+}
+
+// state has 1 or 0 as ready, and all counters and gauges; a counter with the name of a gauge is left
+// out, as is a name that no worker of ours would give.
+func (f line) state(r *record.Record) ([]byte, error) {
+	s, err := r.State()
+	if err != nil {
+		return nil, err
+	}
+	if err := tagError(s.Program); err != nil {
+		return nil, skip(fmt.Sprintf("program %q: %v", s.Program, err))
+	}
+	values := maps.Clone(s.Gauges)
+	if values == nil {
+		values = map[string]float64{}
+	}
+	for name, n := range s.Counters {
+		if _, gauge := values[name]; !gauge {
+			values[name] = float64(n)
+		}
+	}
+	ready := 0.0
+	if s.Ready {
+		ready = 1
+	}
+	b := appendTags([]byte("state"), "node", r.Node, "site", f.site, "source", string(r.Source), "program", s.Program)
+	b = appendField(b, true, "ready", ready)
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		if name != "ready" && name != "program" && names.Stream(name) == nil {
+			b = appendField(b, false, fieldName(name), values[name])
+		}
+	}
+	return appendEnd(b, r), nil
 }
 
 // appendTags appends ",key=value" of each pair; a tag without value is not allowed and left out.

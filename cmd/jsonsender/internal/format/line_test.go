@@ -83,6 +83,8 @@ func TestLinesOfRecords(t *testing.T) {
 		{"a reading", aReading(), []point{{"environment", air, map[string]any{"temperature_c": 21.484375, "pressure_pa": 100653.25}, exampleNS}}},
 		{"odd columns", reading, []point{{"environment", air, odd, exampleNS}}},
 		{"a stream with the name of a kind", &state, []point{{"state.readings", air, odd, exampleNS}}},
+		{"a state", aState(), []point{{"state", map[string]string{"node": "airpi-01", "source": "air-csv", "program": "csvwriter"},
+			map[string]any{"ready": 1.0, "rows": 86400.0, "free_bytes": 11811160064.0, "time.value": 2.0}, exampleNS}}},
 		{"a detection of nothing", quiet, []point{{"detection", camera, map[string]any{"objects": 0.0}, exampleNS}}},
 		{"a detection", aDetection(), []point{
 			{"detection", camera, map[string]any{"objects": 3.0}, exampleNS},
@@ -124,7 +126,10 @@ func TestRecordsThatAreNoLine(t *testing.T) {
 	wantSkip(t, f, of(t, late), "want 1978 to 2262")
 	wantSkip(t, f, of(t, feed), "no line feeds")
 	wantSkip(t, f, of(t, slash), `no \ before`)
-	wantSkip(t, f, of(t, aFile()), "readings and detections only")
+	state := aState()
+	state.Program = "a\nb"
+	wantSkip(t, f, of(t, state), "no line feeds")
+	wantSkip(t, f, of(t, aFile()), "readings, detections and states only")
 }
 
 // Every text that is accepted as a tag comes back as it was, also as the last one of a line, before
