@@ -297,12 +297,16 @@ func (l *natsLink) lost() error {
 	return natsConnectProblem(err)
 }
 
-// hangUp closes the socket, so that nothing waits for a peer that does not read.
+// hangUp closes the socket, so that nothing waits for a peer that does not read. What is in its
+// buffer is thrown away: it would arrive after we have asked what has arrived.
 func (l *natsLink) hangUp() {
 	l.mu.Lock()
 	socket := l.socket
 	l.mu.Unlock()
 	if socket != nil {
+		if tcp, ok := socket.(interface{ SetLinger(sec int) error }); ok {
+			_ = tcp.SetLinger(0)
+		}
 		_ = socket.Close()
 	}
 }
