@@ -229,7 +229,7 @@ func natsIdentity(user, secret string) (nats.Option, error) {
 		return nats.UserInfo(user, text), nil
 	case strings.Contains(text, "-----BEGIN NATS USER JWT-----"):
 		if _, err := nkeys.ParseDecoratedUserNKey([]byte(text)); err != nil {
-			return nil, errors.New("read NATS credentials: the JWT is not followed by the seed of a user: want the whole file that nsc generate creds wrote")
+			return nil, &Problem{Err: errors.New("read NATS credentials: the JWT is not followed by the seed of a user: want the whole file that nsc generate creds wrote"), Ours: true}
 		}
 		return nats.UserCredentialBytes([]byte(text)), nil
 	case strings.HasPrefix(text, "SU"):

@@ -203,6 +203,13 @@ func TestNATSDelivers(t *testing.T) {
 	}
 }
 
+// dialTo stands in for a name server.
+func dialTo(address string) func(context.Context, string, string) (net.Conn, error) {
+	return func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, address)
+	}
+}
+
 // cable is the link between a sink and its servers. Deaf, nothing comes back through it; cut, it
 // is gone. The next connection is whole again.
 type cable struct {
@@ -433,9 +440,7 @@ func TestNATSProblems(t *testing.T) {
 				})
 			}
 			o, _ := natsOptions(t, srv.address())
-			o.Dial = func(ctx context.Context, network, _ string) (net.Conn, error) {
-				return new(net.Dialer).DialContext(ctx, network, srv.address())
-			}
+			o.Dial = dialTo(srv.address())
 			if test.sink != nil {
 				test.sink(&o)
 			}

@@ -62,10 +62,10 @@ type natsFlight struct {
 	subject string
 	sent    time.Time // first, since it was last known not to have arrived
 	tried   time.Time // last
-	pending bool   // no answer yet: it may have arrived
-	again   bool   // nobody took it, or the server was not ready
-	settled bool   // acknowledged, refused, or its subject is blocked
-	seq     uint64 // of the message in the stream, where it was acknowledged
+	pending bool      // no answer yet: it may have arrived
+	again   bool      // nobody took it, or the server was not ready
+	settled bool      // acknowledged, refused, or its subject is blocked
+	seq     uint64    // of the message in the stream, where it was acknowledged
 }
 
 func newNATSDelivery(n *natsSink, items []Item, results []Result) *natsDelivery {
