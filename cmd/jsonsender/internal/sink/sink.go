@@ -83,6 +83,9 @@ type Options struct {
 	Ack    bool // lines and WebSocket: the receiver answers each line's id
 	Gzip   bool
 
+	Prefix    string           // mqtt: the first word of topics
+	Companion format.Companion // mqtt: what the format publishes beside records; nil is nothing
+
 	User  string
 	Token func() (string, error) // the secret, read for each use; nil where there is none
 	TLS   func() (*tls.Config, error)
