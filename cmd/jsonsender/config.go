@@ -2,9 +2,10 @@ package main
 
 import (
 	"errors"
-	"slices"
 	"time"
 
+	"github.com/perch-edge/perch/cmd/jsonsender/internal/choose"
+	"github.com/perch-edge/perch/cmd/jsonsender/internal/reduce"
 	"github.com/perch-edge/perch/cmd/jsonsender/internal/sink"
 	"github.com/perch-edge/perch/internal/credential"
 	"github.com/perch-edge/perch/internal/nearest"
@@ -21,7 +22,7 @@ type Config struct {
 	Streams []string          `toml:"streams" doc:"which streams, as STREAM or SOURCE.STREAM; default: all"`
 	Columns []string          `toml:"columns" doc:"which columns of readings; default: all"`
 	Every   topology.Duration `toml:"every" doc:"with reduce: one reading of each stream in that time, such as \"60s\"; 0 sends each reading"`
-	Reduce  Reduction         `toml:"reduce" doc:"how the readings of every become one: mean, min, max or last"`
+	Reduce  string            `toml:"reduce" doc:"how the readings of every become one: mean, min, max or last"`
 	Box     topology.Duration `toml:"box" doc:"how often the state of the whole box goes along, as supervisor status prints it; 0 is never"`
 
 	Ack         bool              `toml:"ack" doc:"tcp, tls, unix, ws and wss: the receiver answers each record with a line that holds its id"`
@@ -75,15 +76,16 @@ func (c *Config) Validate() error {
 	if err := c.checkFormat(); err != nil {
 		bad("format", "%w", err)
 	}
-	for _, k := range c.Kinds {
-		if !slices.Contains(sentKinds(), k) {
-			bad("kinds", "unknown kind %q%s", k, nearest.Hint(k, sentKinds()))
-		}
+	if _, err := c.choice(); err != nil {
+		errs = append(errs, err)
 	}
 	between := func(key string, d topology.Duration, least, most time.Duration) {
 		if d.D() < least || d.D() > most {
 			bad(key, `want "%s" to "%s"`, topology.Duration(least), topology.Duration(most))
 		}
+	}
+	if _, err := reduce.New(c.Reduce, time.Second); err != nil {
+		bad("reduce", "want one of %v%s", reduce.Ways(), nearest.Hint(c.Reduce, reduce.Ways()))
 	}
 	if c.Every != 0 {
 		between("every", c.Every, time.Second, 24*time.Hour)
@@ -111,9 +113,9 @@ func (c *Config) Validate() error {
 	return errors.Join(append(errs, c.checkFiles()...)...)
 }
 
-// sentKinds are the kinds that can be sent. Frames leave the box as files.
-func sentKinds() []msg.Kind {
-	return []msg.Kind{msg.KindReading, msg.KindDetection, msg.KindFile, msg.KindState}
+// choice is what is sent of the sources.
+func (c *Config) choice() (*choose.Choice, error) {
+	return choose.New(c.Kinds, c.Streams, c.Columns, nil)
 }
 
 func (c *Config) checkFiles() (errs []error) {

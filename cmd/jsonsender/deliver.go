@@ -27,11 +27,6 @@ type sender struct {
 	tried   map[string]bool // ids of the last batch that are unknown: sent again, they may arrive twice
 }
 
-// lateDropper is a format whose receiver takes each value for the present one.
-type lateDropper interface {
-	Late(r *record.Record, now time.Time) bool
-}
-
 // deliver sends until ctx is done. It returns nil then: what was not acknowledged is in the outbox.
 func (s *sender) deliver(ctx context.Context) error {
 	for {
@@ -68,7 +63,7 @@ func (s *sender) send(ctx context.Context, batch []*entry) error {
 // items are what is sent of a batch, and their places in it. What is not sent has its fate.
 func (s *sender) items(batch []*entry, fates []fate) (items []sink.Item, index []int) {
 	now := time.Now()
-	late, _ := s.format.(lateDropper)
+	late, _ := s.format.(format.Latecomer)
 	for i, e := range batch {
 		if late != nil && late.Late(&e.record, now) {
 			fates[i] = given

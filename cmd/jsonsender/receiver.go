@@ -39,7 +39,7 @@ func (c *Config) newSink(w *worker.Worker, f format.Format) (sink.Sink, error) {
 	sent := w.Counter("sent_bytes")
 	link := uplink.New(uplink.Settings{Stall: c.StallAfter.D(), Sent: sent.Add})
 	o := sink.Options{To: c.To.url, Node: w.Node().Name, Worker: w.Name(), Batch: f.Batch(), Ack: c.Ack, Gzip: c.Gzip,
-		User: c.User, Dial: link.Dial, Stall: c.StallAfter.D(), Records: c.BatchRecords, Bytes: int(c.BatchBytes), Log: w.Log,
+		Prefix: c.TopicPrefix, Stream: c.Stream, User: c.User, Dial: link.Dial, Stall: c.StallAfter.D(), Records: c.BatchRecords, Bytes: int(c.BatchBytes), Log: w.Log,
 		TLS:   func() (*tls.Config, error) { return credential.TLS(c.CAFile, c.ClientCert, c.ClientKey) },
 		Count: func(counter string, n uint64) { w.Counter(counter).Add(int(n)) }}
 	if c.TokenFile != "" {

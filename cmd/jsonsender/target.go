@@ -76,6 +76,3 @@ func isLoopback(host string) bool {
 	addr, err := netip.ParseAddr(host)
 	return host == "localhost" || err == nil && addr.IsLoopback()
 }
-
-// Reduction is how several readings become one.
-type Reduction string

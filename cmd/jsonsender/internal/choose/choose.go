@@ -9,7 +9,6 @@ package choose
 
 import (
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 
@@ -17,6 +16,7 @@ import (
 	"github.com/perch-edge/perch/internal/names"
 	"github.com/perch-edge/perch/internal/nearest"
 	"github.com/perch-edge/perch/pkg/msg"
+	"github.com/perch-edge/perch/pkg/topology"
 )
 
 // Kinds are those that can be sent.
@@ -36,7 +36,7 @@ type Choice struct {
 
 // New checks a choice: its kinds, streams (STREAM or SOURCE.STREAM) and columns; of each, none is
 // the default. Sources are the workers that are read, as far as they are known. All errors come at
-// once, each with its key.
+// once, each with its key (topology.Bad).
 func New(kinds []msg.Kind, streams, columns []string, sources []msg.Source) (*Choice, error) {
 	c := &Choice{kinds, streams, columns}
 	if len(kinds) == 0 {
@@ -45,7 +45,7 @@ func New(kinds []msg.Kind, streams, columns []string, sources []msg.Source) (*Ch
 	var errs []error
 	for _, k := range kinds {
 		if !slices.Contains(Kinds(), k) {
-			errs = append(errs, fmt.Errorf("kinds: %q cannot be sent%s", k, nearest.Hint(k, Kinds())))
+			errs = append(errs, topology.Bad("kinds", "%q cannot be sent%s", k, nearest.Hint(k, Kinds())))
 		}
 	}
 	for _, s := range streams {
@@ -53,11 +53,11 @@ func New(kinds []msg.Kind, streams, columns []string, sources []msg.Source) (*Ch
 	}
 	for _, column := range columns {
 		if err := names.Stream(column); err != nil {
-			errs = append(errs, fmt.Errorf("columns: %w", err))
+			errs = append(errs, topology.Bad("columns", "%w", err))
 		}
 	}
 	if len(columns) > 0 && !slices.Contains(c.kinds, msg.KindReading) {
-		errs = append(errs, errors.New("columns: kinds has no reading, and only readings have columns: leave out one of the two"))
+		errs = append(errs, topology.Bad("columns", "kinds has no reading, and only readings have columns: leave out one of the two"))
 	}
 	return c, errors.Join(errs...)
 }
@@ -68,10 +68,10 @@ func checkStream(text string, sources []msg.Source) error {
 		source, stream = "", text
 	}
 	if err := names.Stream(stream); err != nil {
-		return fmt.Errorf("streams: %q: %w", text, err)
+		return topology.Bad("streams", "%q: %w", text, err)
 	}
 	if both && len(sources) > 0 && !slices.Contains(sources, msg.Source(source)) {
-		return fmt.Errorf("streams: %q: %q is not among the sources%s", text, source, nearest.Hint(msg.Source(source), sources))
+		return topology.Bad("streams", "%q: %q is not among the sources%s", text, source, nearest.Hint(msg.Source(source), sources))
 	}
 	return nil
 }

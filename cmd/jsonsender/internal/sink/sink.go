@@ -93,8 +93,9 @@ type Options struct {
 	Ack    bool // lines and WebSocket: the receiver answers each line's id
 	Gzip   bool
 
-	Prefix string // mqtt and nats: the first word, or words, of topics and subjects
-	Stream string // nats: the stream that must take the records; "" is whichever the server chooses by subject
+	Prefix    string           // mqtt and nats: the first word, or words, of topics and subjects
+	Stream    string           // nats: the stream that must take the records; "" is whichever the server chooses by subject
+	Companion format.Companion // mqtt: what the format publishes beside records; nil is nothing
 
 	User  string
 	Token func() (string, error) // the secret, read for each use; nil where there is none
@@ -129,6 +130,10 @@ func New(o Options) (Sink, error) {
 		return openWebSocket(o)
 	case "http", "https":
 		return openHTTP(o)
+	case "mqtt", "mqtts":
+		return NewMQTT(o)
+	case "nats":
+		return NewNATS(o)
 	}
 	return nil, ErrScheme
 }
