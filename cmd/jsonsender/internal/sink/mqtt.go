@@ -7,11 +7,9 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	v5 "github.com/eclipse/paho.golang/packets"
@@ -30,6 +28,8 @@ const (
 	// suspicions is how often in a row the connection must end with one and the same record under way
 	// until that record is refused.
 	suspicions = 3
+	// cutWithin is how soon after connecting the end of a connection is odd.
+	cutWithin = time.Minute
 )
 
 // MQTT publishes each record to the topic <prefix>/<node>/<source>/<stream>, with QoS 1: a PUBACK
@@ -46,11 +46,15 @@ type MQTT struct {
 
 	keepAlive, attend time.Duration
 
-	hello  hello
-	speak  wire
-	singly int    // how many records to send one by one: one of them ended the last connection
-	guilty string // the id of the record that was alone under way when the last connection ended
-	ends   int    // how often in a row that was so
+	hello hello
+	speak wire
+	// suspects are the ids of the records that were under way when the last connection ended, perhaps
+	// because of one of them: each goes alone. guilty is the one that was alone then, ends how often in
+	// a row.
+	suspects map[string]bool
+	guilty   string
+	ends     int
+	cut      int // how often in a row the broker closed a new connection without a reason
 
 	mu     sync.Mutex // guards link and closed
 	link   *link
@@ -132,9 +136,12 @@ func (m *MQTT) connected(ctx context.Context) (*link, error) {
 	if l != nil {
 		select {
 		case <-l.broken:
-			l.workers.Wait()
 		default:
 			return l, nil
+		}
+		// A box whose name another has too would otherwise connect again and again without a word.
+		if err := m.lost(l); isOurs(err) || m.cut >= suspicions {
+			return nil, err
 		}
 	}
 	l, err := m.connect(ctx)
@@ -151,6 +158,25 @@ func (m *MQTT) connected(ctx context.Context) (*link, error) {
 	m.link = l
 	m.attendTo(l)
 	return l, nil
+}
+
+// lost forgets a link that broke, and returns why it did.
+func (m *MQTT) lost(l *link) error {
+	l.workers.Wait()
+	m.mu.Lock()
+	m.link = nil
+	m.mu.Unlock()
+	cause := l.cause
+	var r *refusal
+	if errors.As(cause, &r) && r.code == v5.DisconnectSessionTakenOver {
+		cause = fmt.Errorf("%w: each box needs a name of its own in [node], and no other program may be %q", cause, m.hello.id)
+	}
+	if !hungUp(cause) || time.Since(l.since) > cutWithin {
+		m.cut = 0
+	} else if m.cut++; m.cut >= suspicions { // as brokers do that give no reason when a client id is taken over
+		cause = fmt.Errorf("%w, %d times in a row soon after it connected: does another box have its name? The client id is %q", cause, m.cut, m.hello.id)
+	}
+	return problem("publish to "+m.o.To.Redacted(), cause)
 }
 
 // connect makes a connection, with less where the broker cannot do all: an older version, a shorter
@@ -244,7 +270,7 @@ func (m *MQTT) greet(ctx context.Context, conn net.Conn, secret string) (*link, 
 	}
 	in := bufio.NewReader(conn)
 	packet, err := readPacket(in)
-	if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
+	if hungUp(err) {
 		return nil, fmt.Errorf("%w: %w", errHungUp, err)
 	}
 	if err != nil {
@@ -265,7 +291,7 @@ func (m *MQTT) newLink(conn net.Conn, in *bufio.Reader, w welcome) *link {
 	l := &link{
 		wire: m.speak, welcome: w, conn: conn, in: in, stall: m.o.Stall, log: m.o.Log,
 		slots: make(chan struct{}, w.receiveMaximum), waiting: map[uint16]waiter{},
-		broken: make(chan struct{}), lastSent: now, lastRead: now,
+		broken: make(chan struct{}), lastSent: now, lastRead: now, since: now,
 	}
 	l.out = bufio.NewWriterSize(l, writeChunk)
 	return l

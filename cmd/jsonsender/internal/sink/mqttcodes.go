@@ -92,8 +92,7 @@ func (r *refusal) temporary() bool {
 func aboutMessage(cause error) (perhaps, surely bool) {
 	var r *refusal
 	if !errors.As(cause, &r) {
-		closed := errors.Is(cause, io.EOF) || errors.Is(cause, io.ErrUnexpectedEOF) || errors.Is(cause, syscall.ECONNRESET) || errors.Is(cause, syscall.EPIPE)
-		return closed, false
+		return hungUp(cause), false
 	}
 	switch r.code {
 	case v5.DisconnectTopicNameInvalid, v5.DisconnectPacketTooLarge, v5.DisconnectPayloadFormatInvalid:
@@ -112,4 +111,15 @@ func problem(doing string, cause error) error {
 		return &Problem{Err: err, Ours: true}
 	}
 	return err
+}
+
+// isOurs says whether a person has to act.
+func isOurs(err error) bool {
+	var p *Problem
+	return errors.As(err, &p) && p.Ours
+}
+
+// hungUp says whether the broker closed the connection without a reason.
+func hungUp(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }

@@ -2,7 +2,6 @@ package sink
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 )
@@ -17,6 +16,7 @@ type delivery struct {
 
 	next     int          // what to send next
 	underWay map[int]bool // what was sent and not acknowledged
+	alone    bool         // what is under way is a suspect
 	trouble  error        // why items are unknown that the broker answered
 }
 
@@ -51,9 +51,12 @@ func (d *delivery) run(ctx context.Context) error {
 }
 
 // mayPublish is where to put a token before the next item is sent; nil while there is none, or
-// while items go one by one and one is under way.
+// while one is under way that goes alone, or that the next one has to wait for.
 func (d *delivery) mayPublish() chan<- struct{} {
-	if d.next == len(d.items) || d.singly > 0 && len(d.underWay) > 0 {
+	switch {
+	case d.next == len(d.items):
+		return nil
+	case len(d.underWay) > 0 && (d.alone || d.suspects[d.items[d.next].Record.ID()]):
 		return nil
 	}
 	return d.link.slots
@@ -62,8 +65,10 @@ func (d *delivery) mayPublish() chan<- struct{} {
 func (d *delivery) publish() {
 	i := d.next
 	d.next++
+	id := d.items[i].Record.ID()
+	d.alone = d.suspects[id]
 	p := d.publication(&d.items[i])
-	if err := d.link.publish(&p, d.items[i].Record.ID(), waiter{acks: d.acks, index: i}, false); err != nil {
+	if err := d.link.publish(&p, id, waiter{acks: d.acks, index: i}, false); err != nil {
 		d.results[i] = Result{Refused, err.Error()}
 		return
 	}
@@ -74,7 +79,8 @@ func (d *delivery) publish() {
 // nobody subscribes to the topic, which is the broker's business.
 func (d *delivery) settle(a ack) {
 	delete(d.underWay, a.index)
-	d.singly, d.guilty, d.ends = max(0, d.singly-1), "", 0
+	delete(d.suspects, d.items[a.index].Record.ID())
+	d.guilty, d.ends = "", 0
 	r := &refusal{a.code, a.reason}
 	switch {
 	case a.code < 0x80:
@@ -94,34 +100,27 @@ func (d *delivery) broke() error {
 	for len(d.acks) > 0 {
 		d.settle(<-d.acks)
 	}
-	cause := d.link.cause
-	perhaps, surely := aboutMessage(cause)
-	if perhaps && len(d.underWay) > 1 {
-		d.singly = len(d.underWay)
+	if perhaps, surely := aboutMessage(d.link.cause); perhaps {
+		d.suspects = map[string]bool{}
+		for i := range d.underWay {
+			d.suspects[d.items[i].Record.ID()] = true
+			if len(d.underWay) == 1 {
+				d.suspect(i, surely)
+			}
+		}
 	}
-	if perhaps && len(d.underWay) == 1 {
-		d.suspect(surely)
-	}
-	var r *refusal
-	if errors.As(cause, &r) && r.code == 0x8E {
-		cause = fmt.Errorf("%w: each box needs a name of its own in [node], and no other program may be %q", cause, d.hello.id)
-	}
-	return problem("publish to "+d.o.To.Redacted(), cause)
+	return d.lost(d.link)
 }
 
 // suspect refuses the one record under way, where it is surely the cause or the connection ended at
 // it several times in a row.
-func (d *delivery) suspect(surely bool) {
-	for i := range d.underWay {
-		id := d.items[i].Record.ID()
-		if id != d.guilty {
-			d.guilty, d.ends = id, 0
-		}
-		d.ends++
-		d.singly = max(d.singly, 1)
-		if surely || d.ends >= suspicions {
-			d.results[i] = Result{Refused, fmt.Sprintf("the connection ended when this record was sent, %d bytes: %v", len(d.items[i].Body), d.link.cause)}
-			d.guilty, d.ends = "", 0
-		}
+func (d *delivery) suspect(i int, surely bool) {
+	id := d.items[i].Record.ID()
+	if id != d.guilty {
+		d.guilty, d.ends = id, 0
+	}
+	if d.ends++; surely || d.ends >= suspicions {
+		d.results[i] = Result{Refused, fmt.Sprintf("the connection ended when this record was sent, %d bytes: %v", len(d.items[i].Body), d.link.cause)}
+		d.guilty, d.ends = "", 0
 	}
 }

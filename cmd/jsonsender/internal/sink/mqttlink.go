@@ -50,6 +50,7 @@ type link struct {
 	conn  net.Conn
 	in    *bufio.Reader
 	stall time.Duration
+	since time.Time
 	log   *slog.Logger
 
 	// slots holds a token for each message under way, receiveMaximum at most. A token is put in before
