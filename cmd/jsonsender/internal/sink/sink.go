@@ -84,6 +84,12 @@ func (p *Problem) Error() string { return p.Err.Error() }
 // Unwrap is the cause.
 func (p *Problem) Unwrap() error { return p.Err }
 
+// isOurs says whether a person has to act.
+func isOurs(err error) bool {
+	var p *Problem
+	return errors.As(err, &p) && p.Ours
+}
+
 // Options are what all sinks are made from.
 type Options struct {
 	To     *url.URL
