@@ -7,7 +7,7 @@ import (
 	"github.com/perch-edge/perch/pkg/topology"
 )
 
-// entry reads a worker's table as a topology has it.
+// configOf reads a worker's table as a topology has it.
 func configOf(t *testing.T, lines string) error {
 	t.Helper()
 	top, err := topology.ByHand(topology.Worker, "home", "jsonsender", []string{"air"}, strings.Split(strings.TrimSpace(lines), "\n"))

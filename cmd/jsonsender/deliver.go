@@ -21,15 +21,10 @@ type sender struct {
 	sink   sink.Sink
 	pause  backoff.Backoff
 	aside  *aside
-	saved  func() error // keeps the tracks
+	saved  func() error // keeps what a restarted sender goes on from
 
 	batched time.Time
 	tried   map[string]bool // ids of the last batch that are unknown: sent again, they may arrive twice
-}
-
-// lateDropper is a format whose receiver takes each value for the present one.
-type lateDropper interface {
-	Late(r *record.Record, now time.Time) bool
 }
 
 // deliver sends until ctx is done. It returns nil then: what was not acknowledged is in the outbox.
@@ -54,9 +49,11 @@ func (s *sender) send(ctx context.Context, batch []*entry) error {
 	items, index := s.items(batch, fates)
 	var failed error
 	if len(items) > 0 {
-		var results []sink.Result
-		results, failed = s.sink.Deliver(ctx, items)
-		failed = errors.Join(failed, s.fill(fates, index, batch, results))
+		if s.out.limits.keyed {
+			failed = s.saved()
+		}
+		results, err := s.sink.Deliver(ctx, items)
+		failed = errors.Join(failed, err, s.fill(fates, index, batch, results))
 	}
 	aside, err := s.out.settle(batch, fates)
 	err = errors.Join(err, s.setAside(aside))
@@ -66,7 +63,7 @@ func (s *sender) send(ctx context.Context, batch []*entry) error {
 // items are what is sent of a batch, and their places in it. What is not sent has its fate.
 func (s *sender) items(batch []*entry, fates []fate) (items []sink.Item, index []int) {
 	now := time.Now()
-	late, _ := s.format.(lateDropper)
+	late, _ := s.format.(format.Latecomer)
 	for i, e := range batch {
 		if late != nil && late.Late(&e.record, now) {
 			fates[i] = given

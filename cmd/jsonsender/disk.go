@@ -31,6 +31,7 @@ type disk struct {
 	log   *backlog.Log // nil while there is none
 	retry time.Time
 
+	unsynced  bool   // something was appended since the last sync that succeeded
 	malformed uint64 // records that could not be parsed
 }
 
@@ -111,23 +112,65 @@ func (d *disk) ack(positions []backlog.Position) error {
 	return nil
 }
 
-// write appends records and makes them durable.
-func (d *disk) write(list []*entry, now time.Time) (first backlog.Position, err error) {
+// One append takes so many records and bytes at most.
+const (
+	appendRecords = 1000
+	appendBytes   = 256 << 10
+)
+
+// write appends records and makes them durable. It returns how many are in the backlog, also with an
+// error, and notes their positions.
+func (d *disk) write(list []*entry, now time.Time) (n int, err error) {
 	if err := d.open(now); err != nil {
 		return 0, err
 	}
+	for n < len(list) && err == nil {
+		part := firstPart(list[n:])
+		if err = d.append(part); err == nil {
+			n += len(part)
+		}
+	}
+	d.unsynced = d.unsynced || n > 0
+	if d.unsynced {
+		err = errors.Join(err, d.sync())
+	}
+	if err != nil {
+		return n, fmt.Errorf("write backlog: %w", err)
+	}
+	return n, nil
+}
+
+// firstPart is what one append takes.
+func firstPart(list []*entry) []*entry {
+	size := 0
+	for i, e := range list[:min(len(list), appendRecords)] {
+		if size += e.size(); size > appendBytes && i > 0 {
+			return list[:i]
+		}
+	}
+	return list[:min(len(list), appendRecords)]
+}
+
+func (d *disk) append(list []*entry) error {
 	stored := make([]backlog.Entry, len(list))
 	for i, e := range list {
 		r := &e.record
 		stored[i] = backlog.Entry{Class: classOf(r.Kind), Key: string(r.Topic()), Time: r.Time.Time, Payload: r.Raw()}
 	}
-	if first, err = d.log.Append(stored...); err == nil {
-		err = d.log.Sync()
-	}
+	first, err := d.log.Append(stored...)
 	if err != nil {
-		return 0, fmt.Errorf("write backlog: %w", err)
+		return err
 	}
-	return first, nil
+	for i, e := range list {
+		e.disk = first + backlog.Position(i)
+	}
+	return nil
+}
+
+func (d *disk) sync() error {
+	err := d.log.Sync()
+	d.unsynced = err != nil
+	return err
 }
 
 // classOf says what is lost first: readings are.
@@ -167,12 +210,12 @@ func (o *outbox) spoolLoop(done <-chan struct{}, trouble func(error)) {
 // spoolDue is when records are to be written to disk next.
 func (o *outbox) spoolDue(now, last time.Time) (wait time.Duration, work bool) {
 	o.disk.Lock()
-	behind := o.disk.len() > 0
+	behind, unsynced := o.disk.len() > 0, o.disk.unsynced
 	o.disk.Unlock()
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if len(o.waiting) == 0 {
-		return never, false
+		return never, unsynced
 	}
 	at := o.waiting[0].at.Add(o.limits.after)
 	if sync := last.Add(o.limits.sync); behind && o.limits.after > 0 && at.Before(sync) {
@@ -196,17 +239,13 @@ func (o *outbox) spool() error {
 		}
 	}
 	o.mu.Unlock()
-	if len(list) == 0 {
+	if len(list) == 0 && !o.disk.unsynced {
 		return nil
 	}
-	first, err := o.disk.write(list, time.Now())
-	if err != nil {
-		return err
-	}
+	n, failed := o.disk.write(list, time.Now())
 	var arrived []backlog.Position
 	o.mu.Lock()
-	for i, e := range list {
-		e.disk = first + backlog.Position(i)
+	for _, e := range list[:n] {
 		if e.done { // acknowledged meanwhile
 			arrived = append(arrived, e.disk)
 			continue
@@ -216,5 +255,5 @@ func (o *outbox) spool() error {
 	o.compact()
 	o.mu.Unlock()
 	signal(o.more)
-	return o.disk.ack(arrived)
+	return errors.Join(failed, o.disk.ack(arrived))
 }

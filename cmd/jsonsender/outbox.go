@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -67,18 +68,27 @@ type outbox struct {
 	parked   map[string]*refusal // by id
 	accepted uint64
 	taken    time.Time // when the last batch was taken
+	attempt  attempt   // the batch that is under way, where the receiver knows batches by a key
 	hold     bool      // nothing in RAM may be taken: it must follow what is on an absent disk
+}
+
+// progress is what a restarted sender goes on from.
+func (o *outbox) progress(bootID string) *progress {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return &progress{Version: progressVersion, BootID: bootID, Streams: o.tracks.settled(), Sending: o.attempt.parts}
 }
 
 // limits are those of the settings and of the sink.
 type limits struct {
 	records, bytes, attempts int
 	batchAge, after, sync    time.Duration
+	keyed                    bool // a batch that may have arrived is sent again as it was
 }
 
-func newOutbox(l limits, ts tracks) *outbox {
-	return &outbox{limits: l, more: make(chan struct{}, 1), due: make(chan struct{}, 1),
-		states: map[msg.Topic]*entry{}, tracks: ts, parked: map[string]*refusal{}}
+func newOutbox(l limits, kept *progress) *outbox {
+	return &outbox{limits: l, more: make(chan struct{}, 1), due: make(chan struct{}, 1), states: map[msg.Topic]*entry{},
+		tracks: kept.Streams, attempt: attempt{kept.Sending, time.Now().Add(attemptFor)}, parked: map[string]*refusal{}}
 }
 
 // signal wakes whoever waits on a channel of one place.
@@ -154,6 +164,9 @@ func (o *outbox) collect(now time.Time) (batch []*entry, again time.Duration, er
 	defer o.disk.Unlock()
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if len(o.attempt.parts) > 0 {
+		return o.repeat(now)
+	}
 	room := &room{records: o.limits.records, bytes: o.limits.bytes}
 	for _, e := range o.states {
 		if o.mayGo(e, now) && room.has(e) {
@@ -169,6 +182,10 @@ func (o *outbox) collect(now time.Time) (batch []*entry, again time.Duration, er
 		return nil, wait, nil
 	}
 	o.taken = now
+	if o.limits.keyed {
+		slices.SortStableFunc(batch, byTopic)
+		o.attempt.set(batch, len(o.parked) > 0)
+	}
 	return batch, 0, nil
 }
 
@@ -262,6 +279,7 @@ func (o *outbox) settle(batch []*entry, fates []fate) (aside []*entry, err error
 		}
 	}
 	o.compact()
+	o.attempt.set(undecided(batch, fates, o.limits.keyed), len(o.parked) > 0)
 	o.mu.Unlock()
 	return aside, o.disk.ack(off)
 }

@@ -58,11 +58,11 @@ func newBox(t *testing.T, l limits) *box {
 // start begins a run; kill ends it as a kill does: what is in RAM alone is gone.
 func (b *box) start(t *testing.T, l limits) {
 	t.Helper()
-	ts, err := loadTracks(b.cache, "work/home.sent", testBoot)
+	kept, err := loadProgress(b.cache, "work/home.sent", testBoot)
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.outbox = newOutbox(l, ts)
+	b.outbox = newOutbox(l, kept)
 	b.disk.init(b.node, "home", 64<<20)
 	if err := b.disk.open(time.Now()); err != nil {
 		t.Fatal(err)
@@ -76,7 +76,7 @@ func (b *box) kill(t *testing.T) {
 	}
 }
 
-func (b *box) save() error { return b.tracks.save(b.cache, "work/home.sent", testBoot) }
+func (b *box) save() error { return b.progress(testBoot).save(b.cache, "work/home.sent") }
 
 func (b *box) add(t *testing.T, epoch msg.Epoch, seqs ...msg.Seq) {
 	t.Helper()
@@ -321,22 +321,82 @@ func TestSyncsWhileTheLinkIsDown(t *testing.T) {
 	}
 }
 
-func TestTracksThatCannotBeRead(t *testing.T) {
+func TestProgressThatCannotBeRead(t *testing.T) {
 	b := newBox(t, usual())
 	for _, text := range []string{"", "{", `{"v":2}`, "\x00\x00", `{"v":1,"boot_id":"` + testBoot + `","streams":{"x":null}}`} {
 		if err := b.cache.WriteAtom("work/home.sent", []byte(text)); err != nil {
 			t.Fatal(err)
 		}
-		ts, _ := loadTracks(b.cache, "work/home.sent", testBoot)
-		if _, ok := ts.resume("reading/air/environment"); ok {
+		p, _ := loadProgress(b.cache, "work/home.sent", testBoot)
+		if _, ok := p.Streams.resume("reading/air/environment"); ok {
 			t.Errorf("resume after %q = a cursor; want none", text)
 		}
 	}
 	if err := os.Remove(b.node.CacheDir + "/work/home.sent"); err != nil {
 		t.Fatal(err)
 	}
-	if ts, err := loadTracks(b.cache, "work/home.sent", testBoot); err != nil || ts == nil {
-		t.Errorf("loadTracks of no file = %v, %v; want none, nil", ts, err)
+	if p, err := loadProgress(b.cache, "work/home.sent", testBoot); err != nil || p.Streams == nil {
+		t.Errorf("loadProgress of no file = %v, %v; want an empty one, nil", p, err)
+	}
+}
+
+// A receiver that knows batches by a key gets one that may have arrived again as it was, also
+// after a kill, whatever has come meanwhile.
+func TestAKeyedBatchIsRepeated(t *testing.T) {
+	l := usual()
+	l.keyed = true
+	b := newBox(t, l)
+	b.add(t, testEpoch, 0, 1, 2)
+	batch, _ := b.next(t)
+	b.add(t, testEpoch, 3)
+	b.settleAll(t, batch, waits)
+	if _, seqs := b.next(t); !slices.Equal(seqs, seqsTo(3)) {
+		t.Fatalf("batch = %v; want 0 to 2 again", seqs)
+	}
+	if err := b.spool(); err != nil {
+		t.Fatal(err)
+	}
+	if _, seqs := b.next(t); !slices.Equal(seqs, seqsTo(3)) {
+		t.Fatalf("batch = %v; want 0 to 2 again, from the disk", seqs)
+	}
+	b.kill(t)
+	b.start(t, l)
+	batch, seqs := b.next(t)
+	if !slices.Equal(seqs, seqsTo(3)) {
+		t.Fatalf("batch = %v; want 0 to 2 again, after a kill", seqs)
+	}
+	b.settleAll(t, batch, arrived)
+	batch, seqs = b.next(t)
+	if !slices.Equal(seqs, []msg.Seq{3}) {
+		t.Fatalf("batch = %v; want 3", seqs)
+	}
+	b.settleAll(t, batch, arrived)
+}
+
+// Killed while the batch under way was in RAM, a sender waits until the history has brought it.
+func TestAKeyedBatchComesBackFromTheHistory(t *testing.T) {
+	l := usual()
+	l.keyed = true
+	b := newBox(t, l)
+	b.add(t, testEpoch, 0, 1)
+	b.next(t)
+	b.kill(t)
+	b.start(t, l)
+	b.add(t, testEpoch, 0)
+	if _, seqs := b.next(t); len(seqs) > 0 {
+		t.Fatalf("batch = %v; want none before 1 has come", seqs)
+	}
+	b.add(t, testEpoch, 1, 2)
+	if _, seqs := b.next(t); !slices.Equal(seqs, seqsTo(2)) {
+		t.Fatalf("batch = %v; want 0 and 1 as before", seqs)
+	}
+	b.attempt.until = time.Now()
+	b.kill(t)
+	b.start(t, l)
+	b.attempt.until = time.Now()
+	b.add(t, testEpoch, 1)
+	if _, seqs := b.next(t); !slices.Equal(seqs, []msg.Seq{1}) {
+		t.Fatalf("batch = %v; want what there is once the time is over", seqs)
 	}
 }
 

@@ -7,7 +7,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/perch-edge/perch/cmd/jsonsender/internal/choose"
 	"github.com/perch-edge/perch/cmd/jsonsender/internal/record"
+	"github.com/perch-edge/perch/cmd/jsonsender/internal/reduce"
 	"github.com/perch-edge/perch/internal/backoff"
 	"github.com/perch-edge/perch/internal/spool"
 	"github.com/perch-edge/perch/pkg/msg"
@@ -28,7 +30,7 @@ func run(ctx context.Context, w *worker.Worker, cfg Config) (err error) {
 	if err != nil {
 		return err
 	}
-	if j.in, err = w.MessagesOf(j.choose.kinds, j.out.resume, cfg.also()...); err != nil {
+	if j.in, err = w.MessagesOf(j.choice.Kinds(), j.out.resume, cfg.also()...); err != nil {
 		return errors.Join(err, j.close())
 	}
 	stop := j.start()
@@ -45,7 +47,8 @@ type job struct {
 	out    *outbox
 	cache  *spool.Spool
 	sender *sender
-	choose chooser
+	choice *choose.Choice
+	reduce *reduce.Reducer // nil: each reading is sent
 	looked time.Time
 	boxed  time.Time // when the state of the box was last sent
 }
@@ -67,17 +70,22 @@ func open(w *worker.Worker, cfg Config) (*job, error) {
 		return nil, err
 	}
 	j := &job{w: w, cfg: cfg, cache: cache}
-	ts, err := loadTracks(cache, j.tracksFile(), w.BootID())
+	if j.choice, err = cfg.choice(); err == nil && cfg.Every > 0 {
+		j.reduce, err = reduce.New(cfg.Reduce, cfg.Every.D())
+	}
+	if err != nil {
+		return nil, errors.Join(err, cache.Close())
+	}
+	kept, err := loadProgress(cache, j.progressFile(), w.BootID())
 	if err != nil {
 		w.Log.Warn("begin anew", "err", err)
-		ts = tracks{}
 	}
-	j.out = newOutbox(cfg.limits(), ts)
+	j.out = newOutbox(cfg.limits(), kept)
 	j.out.disk.init(w.Node(), w.Name(), int64(cfg.SpoolMost))
 	if err := j.openDisk(); err != nil {
 		return nil, errors.Join(err, j.close())
 	}
-	f, err := cfg.newFormat(w)
+	f, err := cfg.newFormat(w.Node())
 	if err != nil {
 		return nil, errors.Join(err, j.close())
 	}
@@ -85,11 +93,11 @@ func open(w *worker.Worker, cfg Config) (*job, error) {
 	if err != nil {
 		return nil, errors.Join(err, j.close())
 	}
+	j.out.limits.keyed = to.Limits().Keyed
 	j.out.hold = j.out.disk.log == nil && to.Limits().Ordered
 	j.sender = &sender{w: w, out: j.out, format: f, sink: to, saved: j.save,
 		pause: backoff.Backoff{First: time.Second, Most: cfg.RetryMost.D(), Full: true},
 		aside: &aside{disk: &j.out.disk, lost: func() { w.Counter("lost_set_aside_files").Add(1) }}}
-	j.choose = newChooser(&cfg)
 	return j, nil
 }
 
@@ -101,12 +109,10 @@ func (j *job) openDisk() error {
 	return nil
 }
 
-func (j *job) tracksFile() string { return "work/" + j.w.Name() + ".sent" }
+func (j *job) progressFile() string { return "work/" + j.w.Name() + ".sent" }
 
 func (j *job) save() error {
-	j.out.mu.Lock()
-	defer j.out.mu.Unlock()
-	if err := j.out.tracks.save(j.cache, j.tracksFile(), j.w.BootID()); err != nil {
+	if err := j.out.progress(j.w.BootID()).save(j.cache, j.progressFile()); err != nil {
 		return fmt.Errorf("note what was acknowledged: %w", err)
 	}
 	return nil
@@ -140,7 +146,7 @@ func (j *job) start() (stop func() error) {
 }
 
 // tellSave shows that what was acknowledged could not be noted: a kill would send it again.
-func (j *job) tellSave(err error) { j.w.TroubleWith("tracks", err) }
+func (j *job) tellSave(err error) { j.w.TroubleWith("progress", err) }
 
 // awaitEmpty gives the receiver a moment to take the rest, as long as it takes anything.
 func (j *job) awaitEmpty(most time.Duration) {
@@ -173,12 +179,15 @@ func (j *job) close() error {
 // read takes in what the sources publish, until ctx is done.
 func (j *job) read(ctx context.Context) error {
 	for {
-		m, ok, err := j.in.Next(ctx, j.looked.Add(lookEvery))
+		m, ok, err := j.in.Next(ctx, j.next())
 		if err == nil && ok {
-			err = j.add(ctx, m)
+			err = j.take(ctx, m)
+		}
+		if err == nil && j.reduce != nil {
+			err = j.reduced(ctx)(j.reduce.Due(j.w.Now().Boot))
 		}
 		if err != nil {
-			return err
+			return j.end(err)
 		}
 		if now := time.Now(); now.Sub(j.looked) >= lookEvery {
 			j.looked = now
@@ -187,9 +196,34 @@ func (j *job) read(ctx context.Context) error {
 	}
 }
 
-// add puts a message into the outbox, for which it may have to wait for room: what is published
-// meanwhile waits in the histories.
-func (j *job) add(ctx context.Context, m msg.Message) error {
+// next is when there is something to do though no message comes.
+func (j *job) next() time.Time {
+	next := j.looked.Add(lookEvery)
+	if j.reduce == nil {
+		return next
+	}
+	if at, ok := j.reduce.Next(); ok {
+		if due := time.Now().Add(at - j.w.Now().Boot); due.Before(next) {
+			return due
+		}
+	}
+	return next
+}
+
+// end sends the windows that are open when the sources are read out; err is why reading ended.
+func (j *job) end(err error) error {
+	if j.reduce == nil {
+		return err
+	}
+	last, failed := j.reduce.Flush()
+	for _, r := range last {
+		j.out.add(r, r.Window.FirstSeq, nil)
+	}
+	return errors.Join(err, failed)
+}
+
+// take puts what is chosen of a message into the outbox, or into its window.
+func (j *job) take(ctx context.Context, m msg.Message) error {
 	if m.Source == supervisor && m.Kind == msg.KindState {
 		if now := time.Now(); now.Sub(j.boxed) >= j.cfg.Box.D() {
 			j.boxed = now
@@ -197,21 +231,55 @@ func (j *job) add(ctx context.Context, m msg.Message) error {
 		}
 		return nil
 	}
-	if !j.choose.wants(&m) {
-		j.w.Counter("not_chosen").Add(1)
-		if m.Kind != msg.KindState {
-			j.out.skip(&m.Header)
-		}
+	r, chosen, err := j.choice.Of(m)
+	switch {
+	case err != nil:
+		j.w.Counter("malformed").Add(1)
+		j.w.Log.Warn("skip message", "id", m.ID(), "err", err)
+		j.skip(&m.Header)
 		return nil
+	case !chosen:
+		j.w.Counter("not_chosen").Add(1)
+		j.skip(&m.Header)
+		return nil
+	case j.reduce != nil && r.Kind == msg.KindReading:
+		reading, err := r.Reading()
+		if err != nil {
+			return err
+		}
+		return j.reduced(ctx)(j.reduce.Add(&reading, j.w.Now().Boot))
 	}
+	return j.add(ctx, r, r.Seq)
+}
+
+// skip notes that a message is not sent. Where readings are reduced it may stand in an open window,
+// and is read and skipped again after a restart.
+func (j *job) skip(h *msg.Header) {
+	if h.Kind != msg.KindState && j.reduce == nil {
+		j.out.skip(h)
+	}
+}
+
+// reduced puts records of finished windows into the outbox.
+func (j *job) reduced(ctx context.Context) func([]record.Record, error) error {
+	return func(list []record.Record, err error) error {
+		for _, r := range list {
+			err = errors.Join(err, j.add(ctx, r, r.Window.FirstSeq))
+		}
+		return err
+	}
+}
+
+// add puts a record, which stands for the messages from first on, into the outbox. It may have to
+// wait for room: what is published meanwhile waits in the histories.
+func (j *job) add(ctx context.Context, r record.Record, first msg.Seq) error {
 	for j.out.isFull() {
 		j.show()
 		if err := j.w.Wait(ctx, time.Now().Add(roomEvery)); err != nil {
 			return err // it is read again from the history by the next run
 		}
 	}
-	r := record.Of(m)
-	if j.out.add(r, m.Seq, nil) {
+	if j.out.add(r, first, nil) {
 		j.w.Counter("states_replaced").Add(1)
 	}
 	return nil

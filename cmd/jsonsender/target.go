@@ -76,9 +76,3 @@ func isLoopback(host string) bool {
 	addr, err := netip.ParseAddr(host)
 	return host == "localhost" || err == nil && addr.IsLoopback()
 }
-
-// Format is what is sent.
-type Format string
-
-// Reduction is how several readings become one.
-type Reduction string

@@ -116,19 +116,13 @@ func (ts tracks) resume(topic msg.Topic) (msg.Cursor, bool) {
 	return t.Settled, true
 }
 
-const tracksVersion = 1
-
-// storedTracks is the file that tracks are kept in.
-type storedTracks struct {
-	Version int    `json:"v"`
-	BootID  string `json:"boot_id"`
-	Streams tracks `json:"streams"`
-}
-
-// save writes the file anew.
-func (ts tracks) save(cache *spool.Spool, name, bootID string) error {
-	stored := storedTracks{tracksVersion, bootID, tracks{}}
+// settled are the tracks without what is not settled.
+func (ts tracks) settled() tracks {
+	list := tracks{}
 	for topic, t := range ts {
+		if !t.known {
+			continue
+		}
 		if len(t.open) > 0 {
 			t.merge()
 		}
@@ -138,40 +132,55 @@ func (ts tracks) save(cache *spool.Spool, name, bootID string) error {
 				kept.Beyond = append(kept.Beyond, *s)
 			}
 		}
-		if t.known {
-			stored.Streams[topic] = kept
-		}
+		list[topic] = kept
 	}
-	text, err := json.Marshal(stored)
+	return list
+}
+
+const progressVersion = 1
+
+// progress is what a sender that was killed goes on from. It is kept in RAM, as the histories are
+// that it refers to: a reboot begins anew.
+type progress struct {
+	Version int       `json:"v"`
+	BootID  string    `json:"boot_id"`
+	Streams tracks    `json:"streams"`
+	Sending []stretch `json:"sending,omitempty"` // the batch that was under way
+}
+
+// save writes the file anew.
+func (p *progress) save(cache *spool.Spool, name string) error {
+	text, err := json.Marshal(p)
 	if err != nil {
 		return err
 	}
 	return cache.WriteAtom(name, text)
 }
 
-// loadTracks reads what the last run of this boot has left. One that cannot be read is as none:
-// then records of the histories are sent again.
-func loadTracks(cache *spool.Spool, name, bootID string) (tracks, error) {
+// loadProgress reads what the last run of this boot has left. Where that cannot be read, with an
+// error too, it begins anew: records of the histories are sent again.
+func loadProgress(cache *spool.Spool, name, bootID string) (*progress, error) {
+	none := &progress{Streams: tracks{}}
 	text, err := cache.ReadAtom(name)
 	if errors.Is(err, fs.ErrNotExist) {
-		return tracks{}, nil
+		return none, nil
 	}
 	if err != nil {
-		return tracks{}, err
+		return none, err
 	}
-	stored := storedTracks{}
-	if err := json.Unmarshal(text, &stored); err != nil || stored.Version != tracksVersion {
-		return tracks{}, fmt.Errorf("%s: want a list of streams, version %d, got %.40q: records that the histories still hold are sent again", name, tracksVersion, text)
+	var p progress
+	if err := json.Unmarshal(text, &p); err != nil || p.Version != progressVersion {
+		return none, fmt.Errorf("%s: want the progress of a sender, version %d, got %.40q: records that the histories still hold are sent again", name, progressVersion, text)
 	}
-	if stored.BootID != bootID || stored.Streams == nil {
-		return tracks{}, nil
+	if p.BootID != bootID || p.Streams == nil {
+		return none, nil
 	}
-	for topic, t := range stored.Streams {
+	for topic, t := range p.Streams {
 		if t == nil {
-			delete(stored.Streams, topic)
+			delete(p.Streams, topic)
 			continue
 		}
 		t.known = true
 	}
-	return stored.Streams, nil
+	return &p, nil
 }

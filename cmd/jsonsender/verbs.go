@@ -79,7 +79,7 @@ func adopt(_ context.Context, of worker.Asked, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	if err := backlog.Adopt(root, old, name); err != nil {
+	if err := backlog.Adopt(root, old, name, backlog.Config{MaxBytes: int64(cfg.SpoolMost)}); err != nil {
 		return err
 	}
 	_, err = fmt.Fprintf(of.Out, "%s has taken over %d records of %s\n", name, before.Records, old)

@@ -1,18 +1,43 @@
 // Package backlog keeps the records that wait for a receiver in a log on disk,
 // first in, first out, through power cuts, full disks and flipped bits.
 //
-//	Append, Sync --> segments of blocks --> Peek --> receiver --> Ack --> segment recycled
+//	Append, Sync --> segments of blocks --> Peek --> receiver --> Ack --> segment used again
 //
 // A record is safe once Sync has returned. It stays until it is acknowledged, until
-// the log must shrink to its bound (readings are thinned first), or until the
-// disk damages it; each loss is counted. Open fails for errors of the disk only,
-// never for what a file holds.
+// the log must shrink to its bound, or until the disk damages it; each loss is
+// counted and listed by Losses. Open fails for errors of the disk only, never for
+// what a file holds.
+//
+// # The folder
+//
+// Segments (<number>.segment, 1 MiB) are written with zeros before they are used, and
+// then overwritten in place: an fdatasync writes 4 KiB then, where one of a growing file
+// writes 16. One that is read to its end becomes a spare (<number>.spare), which saves the
+// next one its zeros. Segments hold blocks, each with its own checksum, its segment's
+// number and the positions that it covers, so a damaged one costs only itself and
+// what is missing can be counted. Where two segments cover a position, the higher number
+// counts: a segment that is written anew, after a failed sync or to thin it, needs
+// no other commit than its name.
+//
+// The state file holds which positions are acknowledged and what was lost, in two
+// slots that are written in turn. With both damaged all that the segments hold is sent
+// again (Status.Rewound).
+//
+// # Order of loss
+//
+// At MaxBytes, or on a full disk, the oldest segments are rewritten with every second
+// reading of each stream: all of them to half the resolution before any goes to a quarter,
+// and so on to 1/1024. Then readings are dropped, the oldest first, and only then events.
 package backlog
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"sync"
 	"time"
+
+	"github.com/perch-edge/perch/internal/lockfile"
 )
 
 // Position is the number of a record in its log, from 1. It is never given twice,
@@ -33,134 +58,208 @@ const (
 type Entry struct {
 	Position Position // set by the log
 	Class    Class
-	Key      string    // the stream: readings are thinned evenly within each
-	Time     time.Time // of the data; for Oldest and Losses
+	Key      string    // the stream, of 256 bytes at most: readings are thinned evenly within each
+	Time     time.Time // of the data, kept to the millisecond; for Oldest and Losses
 	Payload  []byte
 }
 
 // Config bounds a log.
 type Config struct {
-	MaxBytes     int64 // of all files together; 0 is 256 MiB
-	SegmentBytes int   // of one file; 0 is 1 MiB
+	MaxBytes     int64 // of all files together; 0 is 256 MiB, the least is eight segments and 256 KiB
+	SegmentBytes int   // of one file, from 64 KiB to 64 MiB; 0 is 1 MiB
 }
 
-// Reason says why records were lost.
-type Reason string
-
-// Thinned readings gave room to others of their stream; Dropped records gave room to
-// newer ones; Skipped ones were given up by the caller; Damaged ones could not be read.
 const (
-	Thinned Reason = "thinned"
-	Dropped Reason = "dropped"
-	Skipped Reason = "skipped"
-	Damaged Reason = "damaged"
+	minSegment = 64 << 10
+	maxSegment = 64 << 20
+	maxKey     = 256
 )
 
-// Loss is what a stream has lost for one reason since the log began.
-type Loss struct {
-	Key         string    `json:"key"`
-	Class       Class     `json:"class"`
-	Reason      Reason    `json:"reason"`
-	Records     uint64    `json:"records"`
-	First, Last Position  // where the first and the last of them stood
-	From, To    time.Time // of their data
-}
-
-// Status is what a log holds and what it has lost.
-type Status struct {
-	Records uint64    `json:"records"` // not acknowledged
-	Bytes   int64     `json:"bytes"`   // of the files
-	Oldest  time.Time `json:"oldest"`  // time of the oldest record that waits; zero when none does
-	Lost    uint64    `json:"lost"`    // for any reason
-	Losses  []Loss    `json:"losses"`
+// sized is the configuration with its defaults.
+func (c Config) sized() (Config, error) {
+	if c.MaxBytes == 0 {
+		c.MaxBytes = 256 << 20
+	}
+	if c.SegmentBytes == 0 {
+		c.SegmentBytes = int(max(minSegment, min(1<<20, (c.MaxBytes-2*slotBytes)/8/pageBytes*pageBytes)))
+	}
+	c.SegmentBytes = int(roundUp(int64(c.SegmentBytes), pageBytes))
+	if c.SegmentBytes < minSegment || c.SegmentBytes > maxSegment {
+		return c, fmt.Errorf("segments of %d bytes: want %d to %d", c.SegmentBytes, minSegment, maxSegment)
+	}
+	if least := 8*int64(c.SegmentBytes) + 2*slotBytes; c.MaxBytes < least {
+		return c, fmt.Errorf("backlog of %d bytes: want at least %d, which is eight segments and the state", c.MaxBytes, least)
+	}
+	return c, nil
 }
 
 // Log is an open log. Its methods are safe for concurrent use.
 type Log struct {
-	mu      sync.Mutex
-	entries []Entry
-	last    Position
+	mu   sync.Mutex
+	cfg  Config
+	dir  *folder
+	lock *lockfile.Lock // nil for who only looks
+	file *stateFile
+	code *coder
+
+	state    state
+	segments []*segment // by position; the last one is appended to
+	spares   map[uint32]int64
+	seq      uint32 // the highest number of a segment or spare
+	waiting  uint64 // records that are not acknowledged
+	torn     bool   // names have changed since the folder's last sync
+
+	out     *os.File // the last segment's file; nil when the next append begins another one
+	pending []frame  // blocks since the last sync; with out nil they are in no segment
+	in      *os.File // the segment that Peek reads
+	inSeq   uint32
+	ordinal map[string]uint64
+
+	unwritten bool     // the state has changed since it was written
+	window    []Entry  // the oldest records that are not acknowledged, as far as they were read
+	high      Position // the window reaches up to here
+	synced    time.Time
 }
 
-// Open opens, or creates, the log in a folder of root.
+// Open opens, or creates, the log in a folder of root. It holds the folder's lock
+// until Close; another process that has it is a *lockfile.HeldError.
 func Open(root *os.Root, dir string, cfg Config) (*Log, error) {
-	return &Log{}, root.MkdirAll(dir, 0o700)
+	cfg, err := cfg.sized()
+	if err != nil {
+		return nil, fmt.Errorf("open backlog %s: %w", dir, err)
+	}
+	d, err := openFolder(root, dir, true)
+	if err != nil {
+		return nil, err
+	}
+	lock, err := lockfile.Acquire(d.root, lockName)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open backlog %s: %w", dir, err), d.root.Close())
+	}
+	l, err := newLog(d, cfg)
+	if err == nil {
+		l.lock = lock
+		err = l.start()
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open backlog %s: %w", dir, err), lock.Release(), d.root.Close())
+	}
+	return l, nil
 }
 
-// Append writes records behind the last in one block and returns the position of
-// the first; they are durable after Sync.
+func newLog(d *folder, cfg Config) (*Log, error) {
+	code, err := newCoder()
+	if err != nil {
+		return nil, err
+	}
+	return &Log{cfg: cfg, dir: d, code: code, ordinal: map[string]uint64{}, spares: map[uint32]int64{}}, nil
+}
+
+// Append writes records behind the last, as one block of which all survive or none, and
+// returns the position of the first. They are durable after Sync. It takes 4096 records
+// of half a segment's bytes together at most. With an error none is in the log, and
+// they can be appended again.
 func (l *Log) Append(entries ...Entry) (first Position, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	first = l.last + 1
-	for _, e := range entries {
-		l.last++
-		e.Position = l.last
-		l.entries = append(l.entries, e)
+	if first, err = l.append(entries); err != nil {
+		return 0, fmt.Errorf("append: %w", err)
 	}
 	return first, nil
 }
 
-// Sync makes durable what was appended.
-func (l *Log) Sync() error { return nil }
-
-// Peek returns the oldest records behind a position that are not acknowledged, n
-// and about maxBytes of payload at most, but at least one where one waits.
-func (l *Log) Peek(after Position, n, maxBytes int) (list []Entry, err error) {
+// Sync makes durable what was appended and acknowledged. After an error what was
+// appended is still kept for the next Sync.
+func (l *Log) Sync() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, e := range l.entries {
-		if e.Position > after && len(list) < n && (len(list) == 0 || maxBytes >= len(e.Payload)) {
-			list = append(list, e)
-			maxBytes -= len(e.Payload)
-		}
+	if err := l.sync(); err != nil {
+		return fmt.Errorf("sync backlog: %w", err)
+	}
+	return nil
+}
+
+// Peek returns the oldest records behind a position that are not acknowledged, n
+// records and maxBytes of payload at most, but one at least where one waits.
+func (l *Log) Peek(after Position, n, maxBytes int) ([]Entry, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	list, err := l.peek(after, n, maxBytes)
+	if err != nil {
+		return nil, fmt.Errorf("read backlog: %w", err)
 	}
 	return list, nil
 }
 
-// Ack takes records out of the log, in any order.
+// Ack takes records out of the log, in any order; what is no longer there is no error.
+// It is written at once and durable within a second of acknowledging, at the next Sync, and
+// in any case before the records' bytes are overwritten. It refuses what leaves too
+// many ranges (600) of records behind: acknowledge the older ones first.
 func (l *Log) Ack(positions ...Position) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	gone := map[Position]bool{}
-	for _, p := range positions {
-		gone[p] = true
+	if err := l.acknowledge(positions, false); err != nil {
+		return fmt.Errorf("acknowledge: %w", err)
 	}
-	var left []Entry
-	for _, e := range l.entries {
-		if !gone[e.Position] {
-			left = append(left, e)
-		}
-	}
-	l.entries = left
 	return nil
 }
 
 // Skip gives records up: they leave the log as acknowledged ones do, and count as lost.
-func (l *Log) Skip(positions ...Position) error { return l.Ack(positions...) }
-
-// Len is how many records are not acknowledged.
-func (l *Log) Len() uint64 { return l.Status().Records }
-
-// Status is what the log holds and has lost.
-func (l *Log) Status() Status {
+func (l *Log) Skip(positions ...Position) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	s := Status{Records: uint64(len(l.entries))}
-	for _, e := range l.entries {
-		s.Bytes += int64(len(e.Payload))
+	if err := l.acknowledge(positions, true); err != nil {
+		return fmt.Errorf("skip: %w", err)
 	}
-	if len(l.entries) > 0 {
-		s.Oldest = l.entries[0].Time
-	}
-	return s
+	return nil
+}
+
+// Len is how many records are not acknowledged.
+func (l *Log) Len() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.waiting
+}
+
+// Bytes is the size of the log's files.
+func (l *Log) Bytes() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.size()
+}
+
+// Oldest is the time of the oldest record that waits; zero when none does.
+func (l *Log) Oldest() time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.oldest()
+}
+
+// Written is how many bytes the log has written since it was opened, without what the
+// file system adds.
+func (l *Log) Written() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.dir.written
 }
 
 // Close syncs what was appended and acknowledged, and gives the folder up.
-func (l *Log) Close() error { return nil }
+func (l *Log) Close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	err := l.sync()
+	if err != nil {
+		err = fmt.Errorf("close backlog: %w", err)
+	}
+	return errors.Join(err, l.giveUp())
+}
 
-// Inspect reads the status of a log that another process may have open. It changes nothing.
-func Inspect(root *os.Root, dir string) (Status, error) { return Status{}, nil }
-
-// Adopt hands the backlog of one name to another; neither may be open.
-func Adopt(root *os.Root, from, to string) error { return nil }
+// giveUp closes the files.
+func (l *Log) giveUp() error {
+	err := l.file.close()
+	if l.out != nil {
+		err = errors.Join(err, l.out.Close())
+	}
+	l.closeIn()
+	return errors.Join(err, l.lock.Release(), l.dir.root.Close())
+}

@@ -44,6 +44,9 @@ type httpSink struct {
 
 // openHTTP makes the sink of http:// and https://.
 func openHTTP(o Options) (Sink, error) {
+	if o.Records == 1 {
+		o.Batch = o.Batch.One()
+	}
 	s := &httpSink{o: o, most: o.Bytes, plain: !o.Gzip}
 	s.link = uplink.Transport(func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := o.Dial(ctx, network, address)
@@ -66,7 +69,9 @@ func openHTTP(o Options) (Sink, error) {
 }
 
 // Limits are those of the configuration: a delivery is as many requests as the receiver needs.
-func (s *httpSink) Limits() Limits { return Limits{Records: s.o.Records, Bytes: s.o.Bytes} }
+func (s *httpSink) Limits() Limits {
+	return Limits{Records: s.o.Records, Bytes: s.o.Bytes, Keyed: true}
+}
 
 // Close ends a Deliver.
 func (s *httpSink) Close() error {
@@ -216,7 +221,8 @@ func compress(text []byte) ([]byte, error) {
 // errToken is a secret that cannot be read.
 var errToken = errors.New("token_file")
 
-// authorize adds the credentials to a header: a password where there is a user, otherwise a bearer token.
+// authorize adds the credentials to a header: a password where there is a user, otherwise a bearer token,
+// or the token alone where the format's receiver wants it so.
 func authorize(req *http.Request, o *Options) error {
 	if o.Token == nil {
 		return nil
@@ -225,6 +231,8 @@ func authorize(req *http.Request, o *Options) error {
 	switch {
 	case err != nil:
 		return fmt.Errorf("%w: %w", errToken, err)
+	case o.Batch.BareToken:
+		req.Header.Set("Authorization", token)
 	case o.User != "":
 		req.SetBasicAuth(o.User, token)
 	default:

@@ -118,8 +118,8 @@ func write(t testing.TB, c net.Conn, text string) {
 	}
 }
 
-// ack answers with the id alone.
-func ack(t testing.TB) func(net.Conn, string) {
+// answerID answers with the id alone.
+func answerID(t testing.TB) func(net.Conn, string) {
 	return func(c net.Conn, id string) { write(t, c, id+"\n") }
 }
 
@@ -143,7 +143,7 @@ func TestLinesArriveInOrder(t *testing.T) {
 				}
 				var each func(net.Conn, string)
 				if acked {
-					each = ack(t)
+					each = answerID(t)
 				}
 				r := newLines(t, c.network, address, secure, each)
 				to := c.scheme + "://" + r.Addr().String()
@@ -202,7 +202,7 @@ func TestHalfAnAnswer(t *testing.T) {
 	o.Ack = true
 	s := open(t, o)
 	wantUnknown(t, s, items(t, 1), "closed the connection")
-	r.each = ack(t)
+	r.each = answerID(t)
 	wantAcknowledged(t, s, items(t, 1))
 }
 
@@ -227,7 +227,7 @@ func TestIdleConnectionIsClosed(t *testing.T) {
 	for _, acked := range []bool{false, true} {
 		r := newLines(t, "tcp", "127.0.0.1:0", nil, nil)
 		if acked {
-			r.each = ack(t)
+			r.each = answerID(t)
 		}
 		o := options(t, "tcp://"+r.Addr().String(), forever)
 		o.Ack = acked

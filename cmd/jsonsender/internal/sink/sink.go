@@ -65,6 +65,9 @@ type Limits struct {
 	// Ordered says that the sink concludes from the last record that the receiver has of a stream
 	// which of the earlier ones it has: each stream must come in order.
 	Ordered bool
+	// Keyed says that the receiver knows a Deliver by a key, which follows from its items: what may
+	// have arrived must be delivered again with the same items.
+	Keyed bool
 }
 
 // Problem is an error that says more than that the link is down.
@@ -89,6 +92,10 @@ type Options struct {
 	Batch  format.Batch
 	Ack    bool // lines and WebSocket: the receiver answers each line's id
 	Gzip   bool
+
+	Prefix    string           // mqtt and nats: the first word, or words, of topics and subjects
+	Stream    string           // nats: the stream that must take the records; "" is whichever the server chooses by subject
+	Companion format.Companion // mqtt: what the format publishes beside records; nil is nothing
 
 	User  string
 	Token func() (string, error) // the secret, read for each use; nil where there is none
@@ -123,6 +130,10 @@ func New(o Options) (Sink, error) {
 		return openWebSocket(o)
 	case "http", "https":
 		return openHTTP(o)
+	case "mqtt", "mqtts":
+		return NewMQTT(o)
+	case "nats":
+		return NewNATS(o)
 	}
 	return nil, ErrScheme
 }
