@@ -139,19 +139,17 @@ func built() time.Time {
 
 // handshakeInWords explains two sides that do not speak the same, or do not want each other.
 func handshakeInWords(err error) string {
-	var (
-		alert  tls.AlertError
-		record tls.RecordHeaderError
-	)
-	text := err.Error() // net/http gives some of these only as texts
+	var record tls.RecordHeaderError
+	text := err.Error() // crypto/tls and net/http give some of these only as texts
+	_, alert, alerted := strings.Cut(text, "remote error: tls: ")
 	switch {
 	case errors.As(err, &record), strings.Contains(text, "server gave HTTP response to HTTPS client"):
 		return "that port does not speak TLS: is the port right, or does a captive portal answer in the receiver's place?"
 	case strings.Contains(text, `malformed HTTP response "\x15\x03`):
 		return "that port speaks TLS: want the scheme with TLS, such as https"
-	case errors.As(err, &alert) && strings.Contains(text, "certificate"):
+	case alerted && strings.Contains(alert, "certificate"):
 		return "the receiver does not accept this box's certificate: look at client_cert"
-	case errors.As(err, &alert):
+	case alerted:
 		return "the receiver ends the TLS handshake: it may want other versions or ciphers, or a client_cert"
 	}
 	return ""

@@ -14,8 +14,23 @@ import (
 	"net/url"
 	"time"
 
+	"golang.org/x/net/http/httpproxy"
 	"golang.org/x/net/proxy"
 )
+
+var errProxy = errors.New("HTTPS_PROXY is no address: want http://HOST:PORT, https://HOST:PORT or socks5://HOST:PORT")
+
+// ofEnvironment returns which proxy an address is reached by; nil is none. A proxy that is no address is
+// an error: without it, what must not go out directly would.
+func ofEnvironment() func(*url.URL) (*url.URL, error) {
+	c := httpproxy.FromEnvironment()
+	_, err := url.Parse(c.HTTPSProxy)
+	_, bareErr := url.Parse("http://" + c.HTTPSProxy) // which HOST:PORT stands for
+	if err != nil && bareErr != nil {
+		return func(*url.URL) (*url.URL, error) { return nil, errProxy } // the cause would repeat a password
+	}
+	return c.ProxyFunc()
+}
 
 // through opens a connection to address by a proxy.
 func (l *Link) through(ctx context.Context, by *url.URL, address string) (net.Conn, error) {
@@ -130,7 +145,8 @@ func ask(way io.ReadWriter, by *url.URL, address string) (int, error) {
 	if err != nil { // which may repeat any bytes
 		return 0, errors.New("its answer is no HTTP")
 	}
-	return res.StatusCode, res.Body.Close()
+	_ = res.Body.Close() // there is none: only the header was read
+	return res.StatusCode, nil
 }
 
 // readHeader reads up to the empty line and no further: what follows is the receiver's.

@@ -25,7 +25,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/net/http/httpproxy"
 	"golang.org/x/time/rate"
 )
 
@@ -57,7 +56,7 @@ type Link struct {
 
 // New returns a link with the proxies that the environment names at this time.
 func New(s Settings) *Link {
-	l := &Link{stall: s.Stall, step: largestStep, sent: s.Sent, proxy: httpproxy.FromEnvironment().ProxyFunc()}
+	l := &Link{stall: s.Stall, step: largestStep, sent: s.Sent, proxy: ofEnvironment()}
 	if l.sent == nil {
 		l.sent = func(int) {}
 	}
@@ -77,8 +76,8 @@ func (l *Link) Dial(ctx context.Context, network, address string) (net.Conn, err
 	}
 	proxy, err := l.proxy(&url.URL{Scheme: "https", Host: address})
 	switch {
-	case err != nil: // which would repeat the password in it
-		return nil, errors.New("HTTPS_PROXY is no address: want http://HOST:PORT, https://HOST:PORT or socks5://HOST:PORT")
+	case err != nil:
+		return nil, err
 	case proxy == nil:
 		return l.direct(ctx, network, address)
 	}

@@ -56,15 +56,18 @@ func newLines(t testing.TB, network, address string, secure *tls.Config, each fu
 }
 
 func (r *lines) serve(t testing.TB, c net.Conn) {
-	in := bufio.NewScanner(c)
-	in.Buffer(nil, 1<<20)
-	for in.Scan() {
+	in := bufio.NewReader(c)
+	for {
+		text, err := in.ReadBytes('\n')
+		if err != nil { // half a line is none
+			return
+		}
 		var h struct {
 			Node, Source, Stream, Epoch string
 			Seq                         int
 		}
-		if err := json.Unmarshal(in.Bytes(), &h); err != nil {
-			t.Errorf("line %q: %v", in.Text(), err)
+		if err := json.Unmarshal(text, &h); err != nil {
+			t.Errorf("line %q: %v", text, err)
 		}
 		id := fmt.Sprintf("%s/%s/%s/%s/%d", h.Node, h.Source, h.Stream, h.Epoch, h.Seq)
 		r.mu.Lock()

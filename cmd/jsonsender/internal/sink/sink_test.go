@@ -24,7 +24,11 @@ import (
 	"github.com/perch-edge/perch/internal/uplink"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	const toxi = "github.com/Shopify/toxiproxy/v2" // which leaves goroutines behind when a line is cut
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction(toxi+"/toxics.(*ToxicStub).Run"), goleak.IgnoreAnyFunction(toxi+".(*ToxicLink).read"),
+		goleak.IgnoreAnyFunction(toxi+".(*ToxicLink).write"), goleak.IgnoreAnyFunction(toxi+".(*ToxicCollection).StartLink"))
+}
 
 // item is a reading as it goes out.
 func item(t testing.TB, seq int) Item {

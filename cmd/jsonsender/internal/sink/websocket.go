@@ -7,6 +7,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
+	"os"
 	"sync"
 	"time"
 	"unicode/utf8"
@@ -124,8 +126,11 @@ func (w *webSocket) open(ctx context.Context) (*wsLink, redact.Secrets, error) {
 
 // dial opens the connection. A refusal is judged as that of a POST.
 func (w *webSocket) dial(ctx context.Context) (*wsLink, redact.Secrets, error) {
-	ctx, cancel := context.WithTimeout(ctx, 3*uplink.ConnectMost)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	late := time.AfterFunc(2*uplink.ConnectMost+w.o.Stall, func() { cancel(os.ErrDeadlineExceeded) })
+	defer late.Stop()
+	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteRequest: func(httptrace.WroteRequestInfo) { late.Reset(w.o.Stall) }})
 	header := &http.Request{Header: http.Header{"User-Agent": {"perch/" + version.Number}}}
 	if err := authorize(header, &w.o); err != nil {
 		return nil, nil, &Problem{Err: err, Ours: true}
@@ -144,11 +149,14 @@ func (w *webSocket) dial(ctx context.Context) (*wsLink, redact.Secrets, error) {
 		}
 		transport.TLSClientConfig = cfg
 	}
-	conn, res, err := websocket.Dial(ctx, w.o.To.String(), &websocket.DialOptions{HTTPHeader: header.Header,
+	conn, res, err := websocket.Dial(traced, w.o.To.String(), &websocket.DialOptions{HTTPHeader: header.Header,
 		HTTPClient: &http.Client{Transport: &redact.Transport{RoundTripper: transport},
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}})
 	if err != nil {
 		transport.CloseIdleConnections()
+		if errors.Is(context.Cause(ctx), os.ErrDeadlineExceeded) {
+			err = fmt.Errorf("the receiver does not answer the request for a WebSocket within %s: %w", w.o.Stall, err)
+		}
 		return nil, secrets, refusedHandshake(res, err)
 	}
 	conn.SetReadLimit(maxAnswer)
