@@ -11,6 +11,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
+	"os"
 	"sync/atomic"
 	"time"
 
@@ -239,8 +241,21 @@ func authorize(req *http.Request, o *Options) error {
 	return nil
 }
 
-// send makes one request.
+// send makes a request, and makes it once more, under the same key, where the connection was an old one
+// that the receiver had closed.
 func (s *httpSink) send(ctx context.Context, body []byte, key string, packed bool) (*httpAnswer, error) {
+	old := false
+	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(c httptrace.GotConnInfo) { old = c.Reused }})
+	a, err := s.try(traced, body, key, packed)
+	if err == nil || !old || errors.Is(err, os.ErrDeadlineExceeded) || ctx.Err() != nil {
+		return a, err
+	}
+	s.link.CloseIdleConnections()
+	return s.try(ctx, body, key, packed)
+}
+
+// try makes one request.
+func (s *httpSink) try(ctx context.Context, body []byte, key string, packed bool) (*httpAnswer, error) {
 	sent := &counted{}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.o.To.String(), nil)
 	if err != nil {

@@ -229,7 +229,7 @@ func natsIdentity(user, secret string) (nats.Option, error) {
 		return nats.UserInfo(user, text), nil
 	case strings.Contains(text, "-----BEGIN NATS USER JWT-----"):
 		if _, err := nkeys.ParseDecoratedUserNKey([]byte(text)); err != nil {
-			return nil, errors.New("read NATS credentials: the JWT is not followed by the seed of a user: want the whole file that nsc generate creds wrote")
+			return nil, &Problem{Err: errors.New("read NATS credentials: the JWT is not followed by the seed of a user: want the whole file that nsc generate creds wrote"), Ours: true}
 		}
 		return nats.UserCredentialBytes([]byte(text)), nil
 	case strings.HasPrefix(text, "SU"):
@@ -297,12 +297,16 @@ func (l *natsLink) lost() error {
 	return natsConnectProblem(err)
 }
 
-// hangUp closes the socket, so that nothing waits for a peer that does not read.
+// hangUp closes the socket, so that nothing waits for a peer that does not read. What is in its
+// buffer is thrown away: it would arrive after we have asked what has arrived.
 func (l *natsLink) hangUp() {
 	l.mu.Lock()
 	socket := l.socket
 	l.mu.Unlock()
 	if socket != nil {
+		if tcp, ok := socket.(interface{ SetLinger(sec int) error }); ok {
+			_ = tcp.SetLinger(0)
+		}
 		_ = socket.Close()
 	}
 }

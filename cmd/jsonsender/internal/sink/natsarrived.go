@@ -211,6 +211,8 @@ func (n *natsSink) streamOf(ctx context.Context, subject string) (stream jetstre
 		return err
 	})
 	switch {
+	case err == nil && stream.CachedInfo().Config.NoAck:
+		err = &Problem{Err: fmt.Errorf("publish to %s: the stream %s has no_ack: true and acknowledges nothing: make it no_ack: false", subject, name), Ours: true}
 	case err == nil:
 		n.link.streams[subject] = stream
 	case errors.Is(err, jetstream.ErrStreamNotFound):
@@ -235,8 +237,9 @@ func (n *natsSink) persist(ctx context.Context, do func(context.Context) error) 
 		switch {
 		case err == nil, errors.As(err, &unreadable), errors.Is(err, jetstream.ErrStreamNotFound):
 			return err
-		case errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount), errors.Is(err, jetstream.ErrJetStreamNotEnabled) && !n.link.enabled():
-			return &Problem{Err: fmt.Errorf("%w: want a server, and an account, with JetStream", err), Ours: true}
+		case errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount),
+			(errors.Is(err, jetstream.ErrJetStreamNotEnabled) || errors.Is(err, nats.ErrNoResponders)) && !n.link.enabled():
+			return &Problem{Err: fmt.Errorf("ask JetStream: the server has none (%w): want jetstream in its configuration, and in that of the account", err), Ours: true}
 		case errors.As(err, &api) && api.APIError() != nil && api.APIError().Code < 500 && api.APIError().Code != 429:
 			return errUnreadable{err}
 		}

@@ -60,11 +60,12 @@ type natsDelivery struct {
 // natsFlight is an item under way.
 type natsFlight struct {
 	subject string
-	sent    time.Time
-	pending bool   // no answer yet: it may have arrived
-	again   bool   // nobody took it, or the server was not ready
-	settled bool   // acknowledged, refused, or its subject is blocked
-	seq     uint64 // of the message in the stream, where it was acknowledged
+	sent    time.Time // first, since it was last known not to have arrived
+	tried   time.Time // last
+	pending bool      // no answer yet: it may have arrived
+	again   bool      // nobody took it, or the server was not ready
+	settled bool      // acknowledged, refused, or its subject is blocked
+	seq     uint64    // of the message in the stream, where it was acknowledged
 }
 
 func newNATSDelivery(n *natsSink, items []Item, results []Result) *natsDelivery {
@@ -89,6 +90,10 @@ func (d *natsDelivery) run(ctx context.Context) error {
 			d.sweep(ctx)
 			return err
 		}
+		if isOurs(d.halt) {
+			d.sweep(ctx)
+			return d.halt
+		}
 		if d.pending == 0 && (d.halt != nil || d.again == 0 && d.next == len(d.items)) {
 			return d.verdict()
 		}
@@ -104,7 +109,7 @@ func (d *natsDelivery) run(ctx context.Context) error {
 		case subject := <-d.link.denied:
 			d.deny(subject)
 		case <-tick.C:
-			if err := d.late(); err != nil {
+			if err := d.late(ctx); err != nil {
 				return err
 			}
 		}
@@ -173,8 +178,15 @@ func (d *natsDelivery) publish(i int) error {
 	case err != nil:
 		return d.link.lost()
 	default:
+		f.tried = time.Now()
+		if !f.pending {
+			f.sent = f.tried
+		}
 		d.release(i)
-		f.sent, f.pending = time.Now(), true
+		f.pending = true
+		if d.pending == 0 {
+			d.moved = f.tried
+		}
 		d.pending++
 		d.bytes += len(item.Body)
 	}
@@ -246,13 +258,14 @@ func (d *natsDelivery) postpone(i int) {
 	d.again++
 }
 
-// look finds out why nobody took a record: a stream whose leader is being elected is there again
+// look finds out, once, why nobody took a record: a stream whose leader is being elected is there again
 // soon, and one that does not exist is not.
 func (d *natsDelivery) look(ctx context.Context, subject string) {
 	if d.looked {
 		return
 	}
 	d.looked = true
+	delete(d.link.streams, subject)
 	if _, err := d.n.streamOf(ctx, subject); isOurs(err) {
 		d.halt = err
 	}
@@ -332,9 +345,13 @@ func (d *natsDelivery) verdict() error {
 }
 
 // late publishes again what did not arrive, and, when nothing has moved for a while, all that is
-// open: its leader may have died with it. The stream drops what it has already.
-func (d *natsDelivery) late() error {
+// open: its leader may have died with it. The stream drops what it has already, as long as its
+// de-duplication window is open.
+func (d *natsDelivery) late(ctx context.Context) error {
 	idle := time.Since(d.moved)
+	if idle > d.n.o.Stall/4 { // where somebody else subscribes to the subject, nobody answers for a stream that is not there
+		d.look(ctx, d.flights[d.first].subject)
+	}
 	if idle > d.n.o.Stall {
 		return fmt.Errorf("publish to %s: no answer from %s for %s", d.flights[d.first].subject, d.link.nc.ConnectedAddr(), d.n.o.Stall)
 	}
@@ -343,13 +360,19 @@ func (d *natsDelivery) late() error {
 	}
 	for i := d.first; i < d.next; i++ {
 		f := &d.flights[i]
-		if f.again || f.pending && idle > d.n.o.Stall/4 && time.Since(f.sent) > d.n.o.Stall/4 {
+		if f.again || f.pending && idle > d.n.o.Stall/4 && time.Since(f.tried) > d.n.o.Stall/4 && d.dropsTwins(f) {
 			if err := d.publish(i); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// dropsTwins says whether the stream still drops a second message of that id.
+func (d *natsDelivery) dropsTwins(f *natsFlight) bool {
+	stream := d.link.streams[f.subject]
+	return stream != nil && time.Since(f.sent)+d.n.o.Stall < stream.CachedInfo().Config.Duplicates
 }
 
 func isOurs(err error) bool {

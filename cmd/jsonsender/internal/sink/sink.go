@@ -18,6 +18,7 @@ import (
 
 	"github.com/perch-edge/perch/cmd/jsonsender/internal/format"
 	"github.com/perch-edge/perch/cmd/jsonsender/internal/record"
+	"github.com/perch-edge/perch/internal/uplink"
 )
 
 // Item is a record as it goes out.
@@ -98,7 +99,8 @@ type Options struct {
 	User  string
 	Token func() (string, error) // the secret, read for each use; nil where there is none
 	TLS   func() (*tls.Config, error)
-	// Dial opens connections: with time-outs, and through a proxy where the environment names one.
+	// Dial opens connections: with time-outs, and through a proxy where the environment names one. Its
+	// network may be tcp or unix. nil is that of package uplink. A *uplink.Conn tells what has arrived.
 	Dial  func(ctx context.Context, network, address string) (net.Conn, error)
 	Stall time.Duration // time without progress after which a delivery has failed
 
@@ -117,6 +119,9 @@ func (o *Options) count(counter string, n uint64) {
 
 // New makes the sink for the address in o. It opens no connection yet.
 func New(o Options) (Sink, error) {
+	if o.Dial == nil {
+		o.Dial = uplink.New(uplink.Settings{Stall: o.Stall}).Dial
+	}
 	switch o.To.Scheme {
 	case "tcp", "tls", "unix":
 		return openLine(o)

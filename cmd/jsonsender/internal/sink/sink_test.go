@@ -184,3 +184,10 @@ func cure(t testing.TB, proxy *toxiproxy.Proxy) {
 	t.Helper()
 	proxy.Toxics.ResetToxics(context.WithoutCancel(t.Context()))
 }
+
+func retryAfterOf(err error) time.Duration {
+	if p := (*Problem)(nil); errors.As(err, &p) {
+		return p.RetryAfter
+	}
+	return 0
+}
