@@ -228,8 +228,8 @@ func (l *Log) Oldest() time.Time {
 	return l.oldest()
 }
 
-// Written is how many bytes the log has written since it was opened, without what the
-// file system adds.
+// Written is how many bytes the log has written since it was opened, in whole pages,
+// without the file system's journal.
 func (l *Log) Written() int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -155,7 +155,7 @@ func keys(m map[Position]string) (list []Position) {
 // A bit flips anywhere in what was written: one block is lost at most, and what is lost is
 // counted.
 func TestFlippedBits(t *testing.T) {
-	sample := faultfs.NewSample(61)
+	sample := faultfs.NewSample(151)
 	t.Log(sample)
 	for i, recycled := range []bool{false, true} {
 		im, want := damagedLog(t, recycled)
@@ -191,7 +191,7 @@ func number(t testing.TB, seg string) uint32 {
 // acknowledged, and loses nothing.
 func TestFlippedState(t *testing.T) {
 	im, want := damagedLog(t, false)
-	sample := faultfs.NewSample(23)
+	sample := faultfs.NewSample(53)
 	t.Log(sample)
 	text := im.files[stateName]
 	for slot := range 2 {
@@ -205,7 +205,7 @@ func TestFlippedState(t *testing.T) {
 			}
 		}
 	}
-	for what, bad := range map[string][]byte{"empty": nil, "short": text[:100], "zeros": make([]byte, 2*slotBytes), "foreign": bytes.Repeat([]byte("foreign "), slotBytes)} {
+	for what, bad := range map[string][]byte{"empty": nil, "short": text[:40], "zeros": make([]byte, 2*slotBytes), "foreign": bytes.Repeat([]byte("foreign "), slotBytes)} {
 		im.put(t, stateName, bad)
 		if got, lost, rewound := opened(t, im, want, what); got != len(want) || lost != 0 || rewound != 1 {
 			t.Errorf("with a state that is %s: %d records, %d lost, rewound %d times; want %d, 0, 1", what, got, lost, rewound, len(want))
@@ -219,7 +219,7 @@ func TestCutSegment(t *testing.T) {
 	seg := im.segment(t)
 	text := im.files[seg]
 	c := scan(text, number(t, seg))
-	sample := faultfs.NewSample(5)
+	sample := faultfs.NewSample(13)
 	t.Log(sample)
 	for at := sample.Next(0, 0); at <= int(c.end); at = sample.Next(0, at+1) {
 		how := fmt.Sprintf("cut after %d of %d bytes", at, c.end)
