@@ -4,6 +4,9 @@ GO ?= go
 GOLANGCI = $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.12.2
 FUZZTIME ?= 20s
 
+# Without its own path in them, what one clone has compiled another need not.
+export GOFLAGS += -trimpath
+
 .PHONY: help setup build test race fuzz bench lint demo docs model soak arm64 clean
 
 help: ## this list
@@ -18,16 +21,15 @@ build: setup ## all programs, into bin/
 
 # Tests wait for processes more than they work: four packages at a time keep two
 # cores busy, and those that take longest begin first. Without symbols a test is
-# linked in half the time, and with -trimpath another clone has what this one compiled.
-# PERCH_SEED=N repeats a run's choice of faults.
+# linked sooner. PERCH_SEED=N repeats a run's choice of faults.
 TESTFLAGS = -p 4
-BUILDFLAGS = -trimpath -ldflags='-s -w'
+BUILDFLAGS = -ldflags='-s -w'
 LONGEST = ./e2e ./cmd/sensor-camera ./cmd/h264writer ./cmd/csvwriter ./cmd/deleter ./cmd/uploader ./cmd/supervisor ./internal/spool
 
 test: ## everything that must pass (under five minutes)
 	@./scripts/setup --test
 	$(GO) build $(BUILDFLAGS) -o bin/test/ ./cmd/... ./e2e/...
-	$(GO) vet -trimpath ./...
+	$(GO) vet ./...
 	@seed=$${PERCH_SEED:-$$(date +%s)}; echo "PERCH_SEED=$$seed"; \
 	PERCH_SEED=$$seed PERCH_BIN=$(CURDIR)/bin/test $(GO) test -vet=off $(BUILDFLAGS) $(TESTFLAGS) $(LONGEST) ./...
 

@@ -190,10 +190,10 @@ func (f *fleet) status() (box, error) {
 	return reply.Box, nil
 }
 
-// wait polls the state until it is as wanted; a minute without that is a failure.
+// wait polls the state until it is as wanted; three minutes without that are a failure.
 func (f *fleet) wait(what string, wanted func(box) bool) (last box) {
 	f.t.Helper()
-	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(3 * time.Minute); time.Now().Before(deadline); {
 		b, err := f.status()
 		if err == nil && wanted(b) {
 			return b
@@ -201,7 +201,7 @@ func (f *fleet) wait(what string, wanted func(box) bool) (last box) {
 		last = b
 		time.Sleep(20 * time.Millisecond) // between two looks at another process
 	}
-	f.t.Fatalf("waited a minute for: %s; the last state was %+v", what, last)
+	f.t.Fatalf("waited three minutes for: %s; the last state was %+v", what, last)
 	return last
 }
 
