@@ -5,7 +5,7 @@ GOLANGCI = $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.1
 FUZZTIME ?= 20s
 
 # Without its own path in them, what one clone has compiled another need not.
-export GOFLAGS += -trimpath
+export GOFLAGS := $(shell $(GO) env GOFLAGS 2>/dev/null) -trimpath
 
 .PHONY: help setup build test race fuzz bench lint demo docs model soak arm64 clean
 
