@@ -5,7 +5,7 @@
 package main
 
 import (
-	"github.com/perch-edge/perch/pkg/msg"
+	"github.com/perch-edge/perch/cmd/jsonsender/internal/choose"
 	"github.com/perch-edge/perch/pkg/worker"
 )
 
@@ -13,8 +13,9 @@ func main() {
 	worker.Main(worker.Program[Config]{
 		Name:    "jsonsender",
 		Summary: "Sends readings, detections, file records and states to a receiver.",
-		Reads:   []msg.Kind{msg.KindReading, msg.KindDetection, msg.KindFile, msg.KindState},
+		Reads:   choose.Kinds(),
 		Config:  DefaultConfig,
 		Run:     run,
+		Verbs:   verbs(),
 	})
 }

@@ -86,7 +86,7 @@ func newBox(t testing.TB) *Box {
 func (b *Box) Write(entries string) {
 	b.t.Helper()
 	text := "[node]\nname = \"box\"\nrun_dir = \"DIR/run\"\nshm_dir = \"DIR/shm\"\nstore_dir = \"DISK/store\"\ncache_dir = \"DISK/cache\"\n" +
-		"responsible_party = \"River Lab\"\nlog_level = \"debug\"\n" + entries
+		"responsible_party = \"River Lab\"\nlatitude = -33.8568\nlongitude = 151.2153\nlog_level = \"debug\"\n" + entries
 	if err := os.WriteFile(b.Topology, []byte(strings.NewReplacer("DIR", b.Dir, "DISK", b.at).Replace(text)), 0o600); err != nil {
 		b.t.Fatal(err)
 	}

@@ -54,7 +54,9 @@ func NewNATS(o Options) (Sink, error) {
 }
 
 // Limits are those of the configuration: each record is a message of its own.
-func (n *natsSink) Limits() Limits { return Limits{n.o.Records, n.o.Bytes} }
+func (n *natsSink) Limits() Limits {
+	return Limits{Records: n.o.Records, Bytes: n.o.Bytes, Ordered: true}
+}
 
 // Deliver publishes the items.
 func (n *natsSink) Deliver(ctx context.Context, items []Item) ([]Result, error) {

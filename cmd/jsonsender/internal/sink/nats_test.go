@@ -366,7 +366,7 @@ func TestNATSAsksWhatHasArrived(t *testing.T) {
 	}
 }
 
-func problem(t *testing.T, s Sink, items []Item, ours bool, words ...string) []Result {
+func problemOf(t *testing.T, s Sink, items []Item, ours bool, words ...string) []Result {
 	t.Helper()
 	results, err := s.Deliver(t.Context(), items)
 	if err == nil || isOurs(err) != ours {
@@ -387,19 +387,19 @@ func TestNATSWithoutStream(t *testing.T) {
 	o.Stall = 2 * time.Second // a quarter of it passes in silence
 	s := newNATS(t, o)
 	items := readings(t, "a", 0, 9)
-	problem(t, s, items, true, "no JetStream stream", "nats stream add --subjects 'perch.>'")
+	problemOf(t, s, items, true, "no JetStream stream", "nats stream add --subjects 'perch.>'")
 	stream := natsStream(t, js)
 	deliver(t, s, items)
 	if err := js.DeleteStream(t.Context(), "PERCH"); err != nil { // while the sink is connected
 		t.Fatal(err)
 	}
-	problem(t, s, readings(t, "a", 10, 19), true, "no JetStream stream")
+	problemOf(t, s, readings(t, "a", 10, 19), true, "no JetStream stream")
 	// Another subscriber takes the messages, so that no "no responders" comes.
 	if _, err := js.Conn().Subscribe("perch.>", func(*nats.Msg) {}); err != nil {
 		t.Fatal(err)
 	}
-	problem(t, newNATS(t, o), items, true, "no JetStream stream")
-	problem(t, s, items, true, "no JetStream stream")
+	problemOf(t, newNATS(t, o), items, true, "no JetStream stream")
+	problemOf(t, s, items, true, "no JetStream stream")
 	stream = natsStream(t, js)
 	deliver(t, s, items)
 	wantIDs(t, stream, items)
@@ -444,7 +444,7 @@ func TestNATSProblems(t *testing.T) {
 			if test.sink != nil {
 				test.sink(&o)
 			}
-			results := problem(t, newNATS(t, o), readings(t, "a", 0, 9), test.ours, test.words...)
+			results := problemOf(t, newNATS(t, o), readings(t, "a", 0, 9), test.ours, test.words...)
 			if n := count(results, Refused); n > 0 || test.ours && count(results, Unknown) != 10 {
 				t.Errorf("results = %v; want none refused", results)
 			}
@@ -459,7 +459,7 @@ func TestNATSOtherStreamThanExpected(t *testing.T) {
 	natsStream(t, js, func(c *jetstream.StreamConfig) { c.Name, c.Subjects = "OTHER", []string{"other.>"} })
 	o, _ := natsOptions(t, srv.address())
 	o.Stream = "OTHER"
-	problem(t, newNATS(t, o), readings(t, "a", 0, 2), true, "expected stream does not match")
+	problemOf(t, newNATS(t, o), readings(t, "a", 0, 2), true, "expected stream does not match")
 	o.Stream = "PERCH"
 	deliver(t, newNATS(t, o), readings(t, "a", 0, 2))
 	wantIDs(t, stream, readings(t, "a", 0, 2))
@@ -538,7 +538,7 @@ func TestNATSPermissions(t *testing.T) {
 	})
 	t.Run("nothing may be published", func(t *testing.T) {
 		_, s, _, _, _ := start(t, strings.Fields(ask)...)
-		results := problem(t, s, readings(t, "a", 0, 9), true, "denies it", "perch.box.>")
+		results := problemOf(t, s, readings(t, "a", 0, 9), true, "denies it", "perch.box.>")
 		if count(results, Unknown) != 10 {
 			t.Errorf("results = %v; want all unknown", results)
 		}
@@ -557,7 +557,7 @@ func TestNATSPermissions(t *testing.T) {
 		})
 		o, _ := natsOptions(t, srv.address())
 		o.User, o.Token = "other", func() (string, error) { return "other", nil }
-		problem(t, newNATS(t, o), readings(t, "a", 0, 9), true, "subscribe to answers")
+		problemOf(t, newNATS(t, o), readings(t, "a", 0, 9), true, "subscribe to answers")
 	})
 }
 
@@ -591,7 +591,7 @@ func TestNATSStalls(t *testing.T) {
 	s := newNATS(t, o)
 	deliver(t, s, readings(t, "a", 0, 0))
 	c.deafen()
-	results := problem(t, s, readings(t, "a", 1, 5), false, "no answer from")
+	results := problemOf(t, s, readings(t, "a", 1, 5), false, "no answer from")
 	close(c.conns[0].cut)
 	if count(results, Unknown) != 5 {
 		t.Errorf("results = %v; want all unknown", results)

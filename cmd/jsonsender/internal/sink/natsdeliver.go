@@ -374,8 +374,3 @@ func (d *natsDelivery) dropsTwins(f *natsFlight) bool {
 	stream := d.link.streams[f.subject]
 	return stream != nil && time.Since(f.sent)+d.n.o.Stall < stream.CachedInfo().Config.Duplicates
 }
-
-func isOurs(err error) bool {
-	var p *Problem
-	return errors.As(err, &p) && p.Ours
-}

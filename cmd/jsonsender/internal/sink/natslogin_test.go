@@ -151,9 +151,9 @@ func TestNATSCredentials(t *testing.T) {
 	deliver(t, newNATS(t, o), readings(t, "a", 0, 2))
 	wantIDs(t, stream, readings(t, "a", 0, 2))
 	o.Token = secret(creds(time.Now().Add(-time.Hour)))
-	problem(t, newNATS(t, o), readings(t, "a", 3, 3), true, "Authorization Violation")
+	problemOf(t, newNATS(t, o), readings(t, "a", 3, 3), true, "Authorization Violation")
 	o.Token = secret(good[:len(good)/2])
-	problem(t, newNATS(t, o), readings(t, "a", 3, 3), true, "want the whole file")
+	problemOf(t, newNATS(t, o), readings(t, "a", 3, 3), true, "want the whole file")
 }
 
 func TestNATSTLS(t *testing.T) {
@@ -174,7 +174,7 @@ func TestNATSTLS(t *testing.T) {
 		o.Dial, o.TLS = dialTo(srv.address()), trust(roots)
 		deliver(t, newNATS(t, o), readings(t, "a", i, i))
 		o.TLS = trust(x509.NewCertPool())
-		problem(t, newNATS(t, o), readings(t, "a", 9, 9), false, "certificate signed by unknown authority")
+		problemOf(t, newNATS(t, o), readings(t, "a", 9, 9), false, "certificate signed by unknown authority")
 	}
 	wantIDs(t, stream, readings(t, "a", 0, 1))
 }
