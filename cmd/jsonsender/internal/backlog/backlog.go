@@ -136,23 +136,16 @@ func Open(root *os.Root, dir string, cfg Config) (*Log, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open backlog %s: %w", dir, err), d.root.Close())
 	}
-	l, err := newLog(d, cfg)
-	if err == nil {
-		l.lock = lock
-		err = l.start()
-	}
-	if err != nil {
+	l := newLog(d, cfg)
+	l.lock = lock
+	if err := l.start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open backlog %s: %w", dir, err), lock.Release(), d.root.Close())
 	}
 	return l, nil
 }
 
-func newLog(d *folder, cfg Config) (*Log, error) {
-	code, err := newCoder()
-	if err != nil {
-		return nil, err
-	}
-	return &Log{cfg: cfg, dir: d, code: code, ordinal: map[string]uint64{}, spares: map[uint32]int64{}}, nil
+func newLog(d *folder, cfg Config) *Log {
+	return &Log{cfg: cfg, dir: d, code: newCoder(), ordinal: map[string]uint64{}, spares: map[uint32]int64{}}
 }
 
 // Append writes records behind the last, as one block of which all survive or none, and
@@ -235,8 +228,8 @@ func (l *Log) Oldest() time.Time {
 	return l.oldest()
 }
 
-// Written is how many bytes the log has written since it was opened, without what the
-// file system adds.
+// Written is how many bytes the log has written since it was opened, in whole pages,
+// without the file system's journal.
 func (l *Log) Written() int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()

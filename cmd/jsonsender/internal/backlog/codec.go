@@ -29,12 +29,22 @@ type coder struct {
 	inflate  io.ReadCloser
 }
 
-func newCoder() (*coder, error) {
-	w, err := flate.NewWriterDict(nil, flate.DefaultCompression, []byte(dictionary))
-	if err != nil {
-		return nil, fmt.Errorf("make compressor: %w", err)
+func newCoder() *coder { return &coder{inflate: flate.NewReaderDict(nil, []byte(dictionary))} }
+
+// compress compresses the body. The compressor is made when it is needed: it takes a megabyte.
+func (c *coder) compress(body []byte) (err error) {
+	c.out.Reset()
+	if c.deflate == nil {
+		if c.deflate, err = flate.NewWriterDict(&c.out, flate.DefaultCompression, []byte(dictionary)); err != nil {
+			return err
+		}
+	} else {
+		c.deflate.Reset(&c.out)
 	}
-	return &coder{deflate: w, inflate: flate.NewReaderDict(nil, []byte(dictionary))}, nil
+	if _, err := c.deflate.Write(body); err != nil {
+		return err
+	}
+	return c.deflate.Close()
 }
 
 // encode makes a block that covers the positions from behind prev to last. The body
@@ -99,13 +109,7 @@ func (c *coder) putKeys(list []record) {
 func (c *coder) pack(b block) (block, []byte, error) {
 	b.raw = c.raw.Len()
 	body := c.raw.Bytes()
-	c.out.Reset()
-	c.deflate.Reset(&c.out)
-	_, err := c.deflate.Write(body)
-	if err == nil {
-		err = c.deflate.Close()
-	}
-	if err != nil {
+	if err := c.compress(body); err != nil {
 		return block{}, nil, fmt.Errorf("compress block: %w", err)
 	}
 	if c.out.Len() < len(body) {

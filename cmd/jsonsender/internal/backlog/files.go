@@ -37,7 +37,7 @@ const maxSeq = 1<<32 - 1<<16
 // folder is a log's folder.
 type folder struct {
 	root    *os.Root
-	written int64 // bytes, for tests and for the count of wear
+	written int64 // bytes, in whole pages
 }
 
 // openFolder opens a folder of root, and makes it durably where it is absent.
@@ -164,10 +164,12 @@ func (d *folder) read(name string) (data []byte, unreadable int, err error) {
 	return data, unreadable, nil
 }
 
-// writeAt writes and counts.
+// writeAt writes, and counts the pages that the disk will write for it.
 func (d *folder) writeAt(f *os.File, text []byte, off int64) error {
 	n, err := f.WriteAt(text, off)
-	d.written += int64(n)
+	if n > 0 {
+		d.written += roundUp(off+int64(n), pageBytes) - off/pageBytes*pageBytes
+	}
 	return err
 }
 

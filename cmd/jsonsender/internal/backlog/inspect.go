@@ -66,10 +66,7 @@ func look(d *folder) (st Status, same bool, err error) {
 	if err != nil {
 		return Status{}, false, err
 	}
-	l, err := newLog(d, Config{})
-	if err != nil {
-		return Status{}, false, err
-	}
+	l := newLog(d, Config{})
 	if _, _, _, _, err = l.recover(); err != nil {
 		return Status{}, false, err
 	}
