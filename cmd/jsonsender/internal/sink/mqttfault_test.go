@@ -193,16 +193,10 @@ func TestBrokerThatNeverAcknowledges(t *testing.T) {
 		for c.published() != nil {
 		}
 	})
-<<<<<<< HEAD
-	o := mqttOptions(t, "mqtt://"+broker.address)
-	o.Stall = 100 * time.Millisecond
-	results, err := newMQTT(t, o).Deliver(context.Background(), mqttItems(t, 3))
-=======
-	m := newMQTT(t, options(t, "mqtt://"+broker.address))
-	deliver(t, m, items(t, 1))
+	m := newMQTT(t, mqttOptions(t, "mqtt://"+broker.address))
+	deliverMQTT(t, m, mqttItems(t, 1))
 	m.o.Stall = 100 * time.Millisecond
-	results, err := m.Deliver(context.Background(), items(t, 3))
->>>>>>> mqtt
+	results, err := m.Deliver(context.Background(), mqttItems(t, 3))
 	if !errors.Is(err, errStalled) || results[0].State != Unknown {
 		t.Errorf("Deliver() = %v, %v; want items unknown, %v", results, err, errStalled)
 	}
@@ -534,24 +528,8 @@ func TestPing(t *testing.T) {
 		}
 		close(pings)
 	})
-<<<<<<< HEAD
-	o := mqttOptions(t, "mqtt://"+broker.address)
-	m, err := NewMQTT(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	m.keepAlive, m.attend, m.o.Stall = 20*time.Millisecond, 5*time.Millisecond, 200*time.Millisecond
+	m := newMQTT(t, mqttOptions(t, "mqtt://"+broker.address))
 	deliverMQTT(t, m, mqttItems(t, 1))
-	<-pinged
-	<-m.link.broken
-	if !errors.Is(m.link.cause, errSilent) {
-		t.Errorf("the link ended by %v; want %v", m.link.cause, errSilent)
-	}
-	if err := m.Close(); err != nil {
-		t.Error(err)
-=======
-	m := newMQTT(t, options(t, "mqtt://"+broker.address))
-	deliver(t, m, items(t, 1))
 	l, now := m.link, time.Now()
 	l.ping(now.Add(keepAlive), keepAlive/2)
 	<-pings
@@ -566,7 +544,6 @@ func TestPing(t *testing.T) {
 	<-l.broken
 	if !errors.Is(l.cause, errSilent) {
 		t.Errorf("the link ended by %v; want %v", l.cause, errSilent)
->>>>>>> mqtt
 	}
 	<-pings // the connection is closed
 }
