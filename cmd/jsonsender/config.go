@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/perch-edge/perch/cmd/jsonsender/internal/choose"
@@ -138,5 +140,45 @@ func (c *Config) checkFiles() (errs []error) {
 	return errs
 }
 
-// token reads the secret that goes along.
-func (c *Config) token() (string, error) { return credential.Token(c.TokenFile) }
+// token reads the secret that goes along: the credentials of NATS as they are, a password, or a
+// bearer token.
+func (c *Config) token() (string, error) {
+	switch scheme := c.To.scheme(); {
+	case scheme == "nats":
+		text, err := credential.File(c.TokenFile)
+		return strings.TrimSpace(string(text)), err
+	case c.User != "" || strings.HasPrefix(scheme, "mqtt"):
+		return credential.Password(c.TokenFile)
+	}
+	return credential.Token(c.TokenFile)
+}
+
+// Check finds what is wrong with the keys of CURVE. Validate leaves them out, since the verb that
+// makes them runs before they are there.
+func (c *Config) Check(context.Context) (warning, err error) { return nil, c.checkCurve() }
+
+func (c *Config) checkCurve() error {
+	if c.CurveKeyFile == "" && c.CurveReceiver == "" {
+		return nil
+	}
+	if c.CurveKeyFile == "" || c.CurveReceiver == "" {
+		return topology.Bad("curve_key_file", "curve_key_file and curve_receiver_key go together")
+	}
+	var errs []error
+	if _, err := c.curve(); err != nil && !errors.Is(err, credential.ErrElsewhere) {
+		errs = append(errs, topology.Bad("curve_key_file", "%w; jsonsender curve-key makes one", err))
+	}
+	if err := msg.CheckCurvePublic(c.CurveReceiver); err != nil {
+		errs = append(errs, topology.Bad("curve_receiver_key", "%w", err))
+	}
+	return errors.Join(errs...)
+}
+
+// curve reads the keys of zmq+tcp.
+func (c *Config) curve() (*msg.CurveKeys, error) {
+	secret, err := credential.Token(c.CurveKeyFile)
+	if err == nil {
+		_, err = msg.CurvePublic(secret)
+	}
+	return &msg.CurveKeys{Secret: secret, Peer: c.CurveReceiver}, err
+}

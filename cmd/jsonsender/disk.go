@@ -31,6 +31,7 @@ type disk struct {
 	log   *backlog.Log // nil while there is none
 	retry time.Time
 
+	written   int64  // by logs before this one
 	unsynced  bool   // something was appended since the last sync that succeeded
 	malformed uint64 // records that could not be parsed
 }
@@ -68,8 +69,17 @@ func (d *disk) close() error {
 		return nil
 	}
 	err := errors.Join(d.log.Close(), d.root.Close())
+	d.written += d.log.Written()
 	d.log = nil
 	return err
+}
+
+// writtenBytes is what was written to the disk.
+func (d *disk) writtenBytes() int64 {
+	if d.log == nil {
+		return d.written
+	}
+	return d.written + d.log.Written()
 }
 
 func (d *disk) len() uint64 {

@@ -67,16 +67,17 @@ type outbox struct {
 	tracks   tracks
 	parked   map[string]*refusal // by id
 	accepted uint64
-	taken    time.Time // when the last batch was taken
-	attempt  attempt   // the batch that is under way, where the receiver knows batches by a key
-	hold     bool      // nothing in RAM may be taken: it must follow what is on an absent disk
+	taken    time.Time         // when the last batch was taken
+	lost     map[string]uint64 // by the backlog, by reason, as far as it is counted in the state; nil: not yet
+	attempt  attempt           // the batch that is under way, where the receiver knows batches by a key
+	hold     bool              // nothing in RAM may be taken: it must follow what is on an absent disk
 }
 
 // progress is what a restarted sender goes on from.
 func (o *outbox) progress(bootID string) *progress {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return &progress{Version: progressVersion, BootID: bootID, Streams: o.tracks.settled(), Sending: o.attempt.parts}
+	return &progress{Version: progressVersion, BootID: bootID, Streams: o.tracks.settled(), Sending: o.attempt.parts, Lost: o.lost}
 }
 
 // limits are those of the settings and of the sink.
@@ -88,7 +89,7 @@ type limits struct {
 
 func newOutbox(l limits, kept *progress) *outbox {
 	return &outbox{limits: l, more: make(chan struct{}, 1), due: make(chan struct{}, 1), states: map[msg.Topic]*entry{},
-		tracks: kept.Streams, attempt: attempt{kept.Sending, time.Now().Add(attemptFor)}, parked: map[string]*refusal{}}
+		tracks: kept.Streams, lost: kept.Lost, attempt: attempt{kept.Sending, time.Now().Add(attemptFor)}, parked: map[string]*refusal{}}
 }
 
 // signal wakes whoever waits on a channel of one place.
@@ -374,7 +375,8 @@ type holding struct {
 	ram, disk int
 	diskBytes int64
 	oldest    time.Duration // since it was measured
-	lost      uint64        // by the backlog, ever
+	losses    []backlog.Loss
+	written   int64 // bytes, by this process
 }
 
 func (o *outbox) status(now time.Time) (s holding) {
@@ -383,10 +385,11 @@ func (o *outbox) status(now time.Time) (s holding) {
 	if o.disk.log != nil {
 		on = o.disk.log.Status()
 	}
+	written := o.disk.writtenBytes()
 	o.disk.Unlock()
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	s = holding{ram: len(o.waiting), disk: int(on.Records), diskBytes: on.Bytes, lost: on.Lost}
+	s = holding{ram: len(o.waiting), disk: int(on.Records), diskBytes: on.Bytes, losses: on.Losses, written: written}
 	switch {
 	case on.Records > 0 && !on.Oldest.IsZero():
 		s.oldest = max(now.Sub(on.Oldest), 0)
@@ -394,4 +397,23 @@ func (o *outbox) status(now time.Time) (s holding) {
 		s.oldest = now.Sub(o.waiting[0].at)
 	}
 	return s
+}
+
+// newlyLost is what the backlog has lost since the last call, by reason. A sender that begins anew
+// begins with what was lost by then.
+func (o *outbox) newlyLost(all []backlog.Loss) map[string]uint64 {
+	now := map[string]uint64{}
+	for _, l := range all {
+		now[string(l.Reason)] += l.Records
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	fresh := map[string]uint64{}
+	for reason, n := range now {
+		if o.lost != nil && n > o.lost[reason] {
+			fresh[reason] = n - o.lost[reason]
+		}
+	}
+	o.lost = now
+	return fresh
 }

@@ -7,11 +7,13 @@ import (
 	"sync"
 	"time"
 
+	"github.com/perch-edge/perch/cmd/jsonsender/internal/backlog"
 	"github.com/perch-edge/perch/cmd/jsonsender/internal/choose"
 	"github.com/perch-edge/perch/cmd/jsonsender/internal/record"
 	"github.com/perch-edge/perch/cmd/jsonsender/internal/reduce"
 	"github.com/perch-edge/perch/internal/backoff"
 	"github.com/perch-edge/perch/internal/spool"
+	"github.com/perch-edge/perch/internal/wear"
 	"github.com/perch-edge/perch/pkg/msg"
 	"github.com/perch-edge/perch/pkg/worker"
 )
@@ -49,6 +51,7 @@ type job struct {
 	sender *sender
 	choice *choose.Choice
 	reduce *reduce.Reducer // nil: each reading is sent
+	wear   wear.Count
 	looked time.Time
 	boxed  time.Time // when the state of the box was last sent
 }
@@ -79,6 +82,9 @@ func open(w *worker.Worker, cfg Config) (*job, error) {
 	kept, err := loadProgress(cache, j.progressFile(), w.BootID())
 	if err != nil {
 		w.Log.Warn("begin anew", "err", err)
+	}
+	if j.wear, err = wear.Load(cache, w.Name(), w.BootID()); err != nil {
+		w.Log.Warn("load wear", "err", err)
 	}
 	j.out = newOutbox(cfg.limits(), kept)
 	j.out.disk.init(w.Node(), w.Name(), int64(cfg.SpoolMost))
@@ -170,10 +176,18 @@ func (j *job) finish() error {
 	return j.save()
 }
 
+// lossCounter is the counter of what the backlog has lost. What a person gave up is no loss.
+func lossCounter(reason string) string {
+	if reason == string(backlog.Skipped) {
+		return "given_up"
+	}
+	return "lost_" + reason
+}
+
 func (j *job) close() error {
 	j.out.disk.Lock()
 	defer j.out.disk.Unlock()
-	return errors.Join(j.out.disk.close(), j.out.disk.store.Close(), j.cache.Close())
+	return errors.Join(j.out.disk.close(), j.out.disk.store.Close(), j.wear.Save(j.cache, j.w.Name()), j.cache.Close())
 }
 
 // read takes in what the sources publish, until ctx is done.
@@ -292,6 +306,11 @@ func (j *job) show() {
 	j.w.Gauge("waiting_on_disk_records", float64(s.disk))
 	j.w.Gauge("waiting_on_disk_bytes", float64(s.diskBytes))
 	j.w.Gauge("oldest_waiting_s", s.oldest.Seconds())
+	for reason, n := range j.out.newlyLost(s.losses) {
+		j.w.Counter(lossCounter(reason)).Add(int(n))
+	}
+	j.wear.Add(j.w.Now().Boot, s.written)
+	j.w.Gauge("written_24h_bytes", float64(j.wear.Used(j.w.Now().Boot)))
 	switch {
 	case s.ram+s.disk == 0:
 		j.w.Status("all sent")

@@ -142,10 +142,11 @@ const progressVersion = 1
 // progress is what a sender that was killed goes on from. It is kept in RAM, as the histories are
 // that it refers to: a reboot begins anew.
 type progress struct {
-	Version int       `json:"v"`
-	BootID  string    `json:"boot_id"`
-	Streams tracks    `json:"streams"`
-	Sending []stretch `json:"sending,omitempty"` // the batch that was under way
+	Version int               `json:"v"`
+	BootID  string            `json:"boot_id"`
+	Streams tracks            `json:"streams"`
+	Sending []stretch         `json:"sending,omitempty"` // the batch that was under way
+	Lost    map[string]uint64 `json:"lost,omitempty"`    // by the backlog, by reason, that is counted in the state
 }
 
 // save writes the file anew.

@@ -189,12 +189,14 @@ func TestBrokerThatNeverAcknowledges(t *testing.T) {
 	broker := startFake(t)
 	broker.serve(t, func(c *fakeConn) {
 		c.welcome(0, &v5.Properties{})
-		for c.next() != nil {
+		c.ack(c.published(), 0)
+		for c.published() != nil {
 		}
 	})
-	o := mqttOptions(t, "mqtt://"+broker.address)
-	o.Stall = 100 * time.Millisecond
-	results, err := newMQTT(t, o).Deliver(context.Background(), mqttItems(t, 3))
+	m := newMQTT(t, mqttOptions(t, "mqtt://"+broker.address))
+	deliverMQTT(t, m, mqttItems(t, 1))
+	m.o.Stall = 100 * time.Millisecond
+	results, err := m.Deliver(context.Background(), mqttItems(t, 3))
 	if !errors.Is(err, errStalled) || results[0].State != Unknown {
 		t.Errorf("Deliver() = %v, %v; want items unknown, %v", results, err, errStalled)
 	}
@@ -510,41 +512,40 @@ func TestBrokerOfQoS0(t *testing.T) {
 func TestPing(t *testing.T) {
 	t.Parallel()
 	broker := startFake(t)
-	pinged := make(chan struct{})
+	pings := make(chan bool)
 	broker.serve(t, func(c *fakeConn) {
 		c.welcome(0, &v5.Properties{})
-		for pings := 0; ; {
-			p := c.next()
-			if p == nil {
-				return
-			}
+		for p, n := c.next(), 0; p != nil; p = c.next() {
 			switch m := p.Content.(type) {
 			case *v5.Publish:
 				c.ack(m, 0)
 			case *v5.Pingreq:
-				if pings++; pings == 1 {
+				if n++; n == 1 { // and no answer any more
 					c.send(&v5.Pingresp{})
-				} else if pings == 2 { // and no answer any more
-					close(pinged)
 				}
+				pings <- true
 			}
 		}
+		close(pings)
 	})
-	o := mqttOptions(t, "mqtt://"+broker.address)
-	m, err := NewMQTT(o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	m.keepAlive, m.attend, m.o.Stall = 20*time.Millisecond, 5*time.Millisecond, 200*time.Millisecond
+	m := newMQTT(t, mqttOptions(t, "mqtt://"+broker.address))
 	deliverMQTT(t, m, mqttItems(t, 1))
-	<-pinged
-	<-m.link.broken
-	if !errors.Is(m.link.cause, errSilent) {
-		t.Errorf("the link ended by %v; want %v", m.link.cause, errSilent)
+	l, now := m.link, time.Now()
+	l.ping(now.Add(keepAlive), keepAlive/2)
+	<-pings
+	boxtest.Poll(t, "the answer", func() bool {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return l.pinged.IsZero()
+	})
+	l.ping(now.Add(2*keepAlive), keepAlive/2)
+	<-pings
+	l.ping(now.Add(2*keepAlive+l.stall), keepAlive/2)
+	<-l.broken
+	if !errors.Is(l.cause, errSilent) {
+		t.Errorf("the link ended by %v; want %v", l.cause, errSilent)
 	}
-	if err := m.Close(); err != nil {
-		t.Error(err)
-	}
+	<-pings // the connection is closed
 }
 
 func TestAddresses(t *testing.T) {
