@@ -119,6 +119,7 @@ func (c *Config) choice() (*choose.Choice, error) {
 }
 
 func (c *Config) checkFiles() (errs []error) {
+	errs = c.checkCurve()
 	if c.TokenFile != "" {
 		if _, err := c.token(); err != nil && !errors.Is(err, credential.ErrElsewhere) {
 			errs = append(errs, topology.Bad("token_file", "%w", err))
@@ -138,5 +139,11 @@ func (c *Config) checkFiles() (errs []error) {
 	return errs
 }
 
-// token reads the secret that goes along.
-func (c *Config) token() (string, error) { return credential.Token(c.TokenFile) }
+// token reads the secret that goes along. NATS credentials have many lines.
+func (c *Config) token() (string, error) {
+	if c.To.url != nil && c.To.url.Scheme == "nats" {
+		text, err := credential.File(c.TokenFile)
+		return string(text), err
+	}
+	return credential.Token(c.TokenFile)
+}
