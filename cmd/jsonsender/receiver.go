@@ -45,11 +45,8 @@ func (c *Config) newSink(w *worker.Worker, f format.Format) (sink.Sink, error) {
 	if c.TokenFile != "" {
 		o.Token = c.token
 	}
-	if err := c.checkCurve(); err != nil {
-		return nil, worker.BadConfig(err)
-	}
 	if c.CurveKeyFile != "" {
-		o.Curve = c.curve
+		o.Curve = c.curveKeys
 	}
 	return sink.New(o)
 }
