@@ -20,6 +20,7 @@ func TestObjectsOfAVideo(t *testing.T) {
 	if data == "" {
 		t.Skip("PERCH_TESTDATA names no folder of test data")
 	}
+	t.Parallel()
 	onnxtest.Library(t)
 	f := newFleet(t, strings.ReplaceAll(`
 [sensor.porch]

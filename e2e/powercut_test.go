@@ -122,9 +122,9 @@ func (p *powered) listen() {
 // hear takes that many messages in.
 func (p *powered) hear(n int) {
 	p.t.Helper()
-	for deadline := time.Now().Add(time.Minute); n > 0; n-- {
+	for deadline := time.Now().Add(3 * time.Minute); n > 0; n-- {
 		if !p.next(deadline) {
-			p.t.Fatal("the workers said nothing of files for a minute")
+			p.t.Fatal("the workers said nothing of files for three minutes")
 		}
 	}
 }
@@ -202,7 +202,7 @@ func (p *powered) freeze() (pids []int) {
 // power: one that was killed keeps it busy until the kernel has closed its files.
 func (p *powered) unmount(store string) {
 	p.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) { // between two looks
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(time.Millisecond) { // between two looks
 		left := p.processes()
 		err := error(syscall.EBUSY)
 		if len(left) == 0 {

@@ -18,6 +18,7 @@ import (
 	"github.com/perch-edge/perch/internal/boxtest"
 	"github.com/perch-edge/perch/internal/sidecar"
 	"github.com/perch-edge/perch/pkg/msg"
+	"github.com/perch-edge/perch/pkg/topology"
 )
 
 func TestFilesOfTwoStreamsByteForByte(t *testing.T) {
@@ -154,6 +155,9 @@ func wantReady(t *testing.T, store string, want []file) {
 		if side.Node != "box" || side.Worker != "air-csv" || side.Source != "reading/air/count" || side.ResponsibleParty != "River Lab" ||
 			side.Media != "text/csv" || side.Device == nil || side.Device.Model != "BME280" || !strings.HasPrefix(side.Program, "csvwriter ") {
 			t.Errorf("sidecar = %+v; want where it is from", side)
+		}
+		if p := side.Location.Position; p == nil || *p != (topology.Position{Latitude: -33.8568, Longitude: 151.2153}) {
+			t.Errorf("location = %+v; want that of the box", side.Location)
 		}
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

@@ -128,31 +128,36 @@ func published(t *testing.T, dir *shm.Dir, known map[string]uint64) (epoch strin
 // first file's beginning, in a row, in the turn from one day to the next.
 func TestKilledAtEachCall(t *testing.T) {
 	t.Parallel()
-	if n := atEachCall(t, killedAt); n < 20 {
-		t.Errorf("it was done after %d calls; want at least 20, or this test does not see them", n)
-	}
+	atEachCall(t, 20, killedAt)
 }
 
 // atEachCall runs a test that is to be killed at the first call, the second and so
-// on, some at a time, until it is done before that. It returns how many calls there were.
-func atEachCall(t *testing.T, killed func(*testing.T, int) (came bool)) (calls int) {
+// on, some at a time, until it is done before that. Of the calls one in four is
+// tried, and each in a soak. There have to be least of them.
+func atEachCall(t *testing.T, least int, killed func(*testing.T, int) (came bool)) {
 	t.Helper()
-	const atOnce = 6
-	for n := 0; ; n += atOnce {
+	const atOnce = 5
+	sample := faultfs.NewSample(4)
+	t.Log(sample)
+	for first := sample.Next(0, 1); ; first += atOnce * sample.Every() {
 		var came [atOnce]bool
-		t.Run("from "+fmt.Sprint(n+1), func(t *testing.T) {
+		t.Run("from "+fmt.Sprint(first), func(t *testing.T) {
 			for k := range came {
-				t.Run(fmt.Sprint(n+1+k), func(t *testing.T) {
+				n := first + k*sample.Every()
+				t.Run(fmt.Sprint(n), func(t *testing.T) {
 					t.Parallel()
-					came[k] = killed(t, n+1+k)
+					came[k] = killed(t, n)
 				})
 			}
 		})
 		if t.Failed() {
-			return 1000
+			return
 		}
 		if k := slices.Index(came[:], false); k >= 0 {
-			return n + k
+			if calls := first + k*sample.Every(); calls <= least {
+				t.Errorf("it was done before call %d; want at least %d, or this test does not see them", calls, least)
+			}
+			return
 		}
 	}
 }

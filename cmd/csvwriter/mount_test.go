@@ -198,7 +198,7 @@ func TestDiskThatComesAndGoes(t *testing.T) {
 				s := newSensor(t, b, "n")
 				stop := s.run()
 				p := u.start()
-				for range 3 {
+				for range 2 {
 					s.more(rand.IntN(300))
 					u.plug(disk)
 					feed.State("no trouble", well)

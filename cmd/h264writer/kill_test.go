@@ -123,7 +123,7 @@ func kills(t *testing.T) int {
 	case testing.Short():
 		return 3
 	}
-	return 10
+	return 5
 }
 
 // ffmpegs are the running ones that a process has started.

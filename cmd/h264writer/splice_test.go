@@ -16,7 +16,7 @@ import (
 func TestLentFramesAreWhole(t *testing.T) {
 	t.Parallel()
 	needFFmpeg(t)
-	b := boxtest.New(t, fleet("segment = \"60s\"\ncrf = 5"))
+	b := boxtest.New(t, fleet("segment = \"60s\"\ncrf = 5\nstall_after = \"2m\"")) // it stands still at our will
 	size := pixel.Size{Width: 608, Height: 592} // a little more than a pipe takes
 	planes, bytes, err := pixel.Layout(pixel.RGB24, size)
 	if err != nil {

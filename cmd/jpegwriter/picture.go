@@ -83,8 +83,9 @@ func (a *album) exif(f msg.Frame) exif.Info {
 		panic("jpegwriter: frames without a topic: " + err.Error())
 	}
 	d := a.w.DeviceOf(a.topic)
+	n := a.w.Node()
 	return exif.Info{Time: f.Stamp.Wall, Synced: f.Stamp.Synced, Size: pixel.Size{Width: f.Width, Height: f.Height},
-		Node: a.w.Node().Name, Make: d.Manufacturer, Model: d.Model, Software: "perch " + version.Number,
+		Node: n.Name, Position: n.Location.Position, Make: d.Manufacturer, Model: d.Model, Software: "perch " + version.Number,
 		Source: string(source), Stream: string(stream), Epoch: f.Epoch.String(), Seq: uint64(f.Seq)}
 }
 

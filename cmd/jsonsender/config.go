@@ -1,8 +1,14 @@
 package main
 
 import (
+	"errors"
 	"time"
 
+	"github.com/perch-edge/perch/cmd/jsonsender/internal/choose"
+	"github.com/perch-edge/perch/cmd/jsonsender/internal/reduce"
+	"github.com/perch-edge/perch/cmd/jsonsender/internal/sink"
+	"github.com/perch-edge/perch/internal/credential"
+	"github.com/perch-edge/perch/internal/nearest"
 	"github.com/perch-edge/perch/pkg/msg"
 	"github.com/perch-edge/perch/pkg/topology"
 )
@@ -10,17 +16,17 @@ import (
 // Config is the table [worker.NAME].
 type Config struct {
 	To     Target `toml:"to" doc:"the receiver: tcp://HOST:PORT, tls://, unix:/PATH, ws://, wss://, http://, https://, mqtt://, mqtts://, nats:// or zmq+tcp://"`
-	Format Format `toml:"format" doc:"what is sent: plain, cloudevents, senml, line, homeassistant, opensensemap or sensor.community"`
+	Format string `toml:"format" doc:"what is sent: plain, cloudevents, senml, line, homeassistant, opensensemap or sensor.community"`
 
 	Kinds   []msg.Kind        `toml:"kinds" doc:"what is sent of the sources: reading, detection, file, state; default: all but state"`
 	Streams []string          `toml:"streams" doc:"which streams, as STREAM or SOURCE.STREAM; default: all"`
 	Columns []string          `toml:"columns" doc:"which columns of readings; default: all"`
 	Every   topology.Duration `toml:"every" doc:"with reduce: one reading of each stream in that time, such as \"60s\"; 0 sends each reading"`
-	Reduce  Reduction         `toml:"reduce" doc:"how the readings of every become one: mean, min, max or last"`
+	Reduce  string            `toml:"reduce" doc:"how the readings of every become one: mean, min, max or last"`
 	Box     topology.Duration `toml:"box" doc:"how often the state of the whole box goes along, as supervisor status prints it; 0 is never"`
 
 	Ack         bool              `toml:"ack" doc:"tcp, tls, unix, ws and wss: the receiver answers each record with a line that holds its id"`
-	Gzip        bool              `toml:"gzip" doc:"http: compress bodies"`
+	Gzip        bool              `toml:"gzip" doc:"http: compress bodies (Content-Encoding: gzip); the receiver must be able to read that"`
 	TopicPrefix string            `toml:"topic_prefix" doc:"mqtt and nats: the first word of topics and subjects"`
 	Stream      string            `toml:"stream" doc:"nats: the JetStream stream that must take the records; default: the one that the server chooses by subject"`
 	Discovery   string            `toml:"discovery_prefix" doc:"homeassistant: the topic that Home Assistant finds devices under"`
@@ -51,9 +57,86 @@ type Config struct {
 // DefaultConfig has no receiver: where data go is for the user to say.
 func DefaultConfig() Config {
 	return Config{
-		Format: "plain", Reduce: "mean", Gzip: true, TopicPrefix: "perch", Discovery: "homeassistant",
+		Format: "plain", Reduce: "mean", TopicPrefix: "perch", Discovery: "homeassistant",
 		BatchRecords: 500, BatchBytes: 1 << 20,
 		SpoolAfter: topology.Duration(5 * time.Second), SpoolSync: topology.Duration(10 * time.Second), SpoolMost: 256e6,
 		Attempts: 5, StallAfter: topology.Duration(30 * time.Second), RetryMost: topology.Duration(5 * time.Minute),
 	}
 }
+
+// Validate checks what the types cannot, and that the files of the settings are there and good.
+func (c *Config) Validate() error {
+	var errs []error
+	bad := func(key, format string, args ...any) { errs = append(errs, topology.Bad(key, format, args...)) }
+	if c.To.url == nil {
+		bad("to", "%w", sink.ErrScheme)
+	} else if err := c.To.check(c); err != nil {
+		bad("to", "%w", err)
+	}
+	if err := c.checkFormat(); err != nil {
+		bad("format", "%w", err)
+	}
+	if _, err := c.choice(); err != nil {
+		errs = append(errs, err)
+	}
+	between := func(key string, d topology.Duration, least, most time.Duration) {
+		if d.D() < least || d.D() > most {
+			bad(key, `want "%s" to "%s"`, topology.Duration(least), topology.Duration(most))
+		}
+	}
+	if _, err := reduce.New(c.Reduce, time.Second); err != nil {
+		bad("reduce", "want one of %v%s", reduce.Ways(), nearest.Hint(c.Reduce, reduce.Ways()))
+	}
+	if c.Every != 0 {
+		between("every", c.Every, time.Second, 24*time.Hour)
+	}
+	if c.Box != 0 {
+		between("box", c.Box, time.Second, 24*time.Hour)
+	}
+	between("batch_age", c.BatchAge, 0, time.Minute)
+	between("spool_after", c.SpoolAfter, 0, 10*time.Minute)
+	between("spool_sync", c.SpoolSync, 0, 10*time.Minute)
+	between("stall_after", c.StallAfter, time.Second, time.Hour)
+	between("retry_most", c.RetryMost, time.Second, 24*time.Hour)
+	if c.BatchRecords < 1 || c.BatchRecords > 10_000 {
+		bad("batch_records", "want 1 to 10000")
+	}
+	if c.BatchBytes < 1<<10 || c.BatchBytes > 64<<20 {
+		bad("batch_bytes", `want "1KiB" to "64MiB"`)
+	}
+	if c.SpoolMost < 4<<20 {
+		bad("spool_most", `want at least "4MiB"`)
+	}
+	if c.Attempts < 1 || c.Attempts > 100 {
+		bad("attempts", "want 1 to 100")
+	}
+	return errors.Join(append(errs, c.checkFiles()...)...)
+}
+
+// choice is what is sent of the sources.
+func (c *Config) choice() (*choose.Choice, error) {
+	return choose.New(c.Kinds, c.Streams, c.Columns, nil)
+}
+
+func (c *Config) checkFiles() (errs []error) {
+	if c.TokenFile != "" {
+		if _, err := c.token(); err != nil && !errors.Is(err, credential.ErrElsewhere) {
+			errs = append(errs, topology.Bad("token_file", "%w", err))
+		}
+	}
+	if _, err := credential.Roots(c.CAFile); err != nil {
+		errs = append(errs, topology.Bad("ca_file", "%w", err))
+	}
+	switch {
+	case (c.ClientCert == "") != (c.ClientKey == ""):
+		errs = append(errs, topology.Bad("client_cert", "client_cert and client_key go together"))
+	case c.ClientCert != "":
+		if _, err := credential.ClientCert(c.ClientCert, c.ClientKey); err != nil {
+			errs = append(errs, topology.Bad("client_cert", "%w", err))
+		}
+	}
+	return errs
+}
+
+// token reads the secret that goes along.
+func (c *Config) token() (string, error) { return credential.Token(c.TokenFile) }

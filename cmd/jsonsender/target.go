@@ -42,6 +42,30 @@ func (t *Target) UnmarshalText(text []byte) error {
 	return nil
 }
 
+// check wants TLS, but for receivers on this machine, and an address that its scheme can use.
+func (t Target) check(c *Config) error {
+	host := t.url.Hostname()
+	switch t.url.Scheme {
+	case "unix":
+		if p := t.url.Path + t.url.Opaque; len(p) == 0 || p[0] != '/' || t.url.Host != "" {
+			return errors.New("want unix:/PATH, the absolute path of a socket")
+		}
+		return nil
+	case "tcp", "ws", "http", "mqtt":
+		if !isLoopback(host) {
+			return errPlain
+		}
+	case "zmq+tcp":
+		if !isLoopback(host) && c.CurveKeyFile == "" {
+			return errors.New("want curve_key_file and curve_receiver_key: without CURVE the receiver may be anybody; plain connections are for this machine alone (127.0.0.1)")
+		}
+	}
+	if host == "" {
+		return fmt.Errorf("want %s://HOST, perhaps with a port", t.url.Scheme)
+	}
+	return nil
+}
+
 func (t Target) String() string { return t.text }
 
 // MarshalText writes the address as it was given.
@@ -52,9 +76,3 @@ func isLoopback(host string) bool {
 	addr, err := netip.ParseAddr(host)
 	return host == "localhost" || err == nil && addr.IsLoopback()
 }
-
-// Format is what is sent.
-type Format string
-
-// Reduction is how several readings become one.
-type Reduction string

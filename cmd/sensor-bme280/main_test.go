@@ -79,34 +79,33 @@ func (s *station) readings(what string, is func(msg.State) bool) (list []msg.Rea
 	return list
 }
 
-// Deadlines are absolute: however late single readings are, the later ones are
-// not later for it. On a busy machine each is late by some time, so that the
-// least lateness of many is compared.
+// Deadlines are absolute: however late single readings are, the later ones are not later for it.
+// On a busy machine any may be late, so it reads on until one is on time.
 func TestRateDoesNotDrift(t *testing.T) {
 	t.Parallel()
 	const hz, count = 10, 40
 	const period = time.Second / hz
 	s := start(t, "", fmt.Sprintf("capture_hz = %d.0", hz))
 	first := s.reading()
-	late := [2]time.Duration{period, period} // the least, in each half
-	slot := int64(0)
-	for n := 1; n < count; n++ {
+	early, late := period, period // the first half's least, and the last one's
+	n, slot := 1, int64(0)
+	for ; n < count || late > early+15*time.Millisecond; n++ {
 		r := s.reading()
 		if r.Seq != first.Seq+msg.Seq(n) || r.Epoch != first.Epoch {
 			t.Fatalf("reading %s after %d others; want no gap", r.ID(), n)
 		}
 		after := time.Duration(r.BootNS - first.BootNS)
 		slot = int64(math.Round(float64(after) / float64(period)))
-		half := n * 2 / count
-		late[half] = min(late[half], after-time.Duration(slot)*period)
+		if late = after - time.Duration(slot)*period; n < count/2 {
+			early = min(early, late)
+		}
+		if n == 100*count {
+			t.Fatalf("%d readings at %d Hz, each later than %s after its time; want no drift", n, hz, early+15*time.Millisecond)
+		}
 	}
-	if drift := late[1] - late[0]; drift.Abs() > 15*time.Millisecond || slot < count-1 {
-		t.Errorf("%d readings at %d Hz took %d periods and drifted by %s; want %d periods, or more, and no drift", count, hz, slot+1, drift, count)
-	}
-	s.readings("the missed counted", func(state msg.State) bool { return state.Published["reading/air/environment"] >= count })
-	if missed := int64(s.last.Counters["missed_readings"]); slot-(count-1) > missed {
-		t.Errorf("%d readings in %d periods with %d missed; want them counted", count, slot+1, missed)
-	}
+	s.readings("the missed counted", func(state msg.State) bool {
+		return state.Published["reading/air/environment"] >= uint64(n) && int64(state.Counters["missed_readings"]) >= slot-int64(n-1)
+	})
 	s.Stop()
 }
 

@@ -37,7 +37,7 @@ func TestScripts(t *testing.T) {
 }
 
 // limit bounds every wait for another process.
-const limit = 30 * time.Second
+const limit = 2 * time.Minute
 
 // box is a fleet of one camera, "porch", and one reader, "look", which is the test.
 type box struct {

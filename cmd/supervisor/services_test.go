@@ -29,7 +29,7 @@ func (c *complaints) take(what string, err error) {
 
 func (c *complaints) until(t *testing.T, what string) {
 	t.Helper()
-	for by := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+	for by := time.Now().Add(2 * time.Minute); ; time.Sleep(time.Millisecond) {
 		c.mu.Lock()
 		text := strings.Join(c.all, "; ")
 		c.mu.Unlock()

@@ -24,22 +24,23 @@ import (
 // Box is the state of the whole box: one document. Its supervisor owns it,
 // answers with it, and publishes it as state/supervisor/box.
 type Box struct {
-	Version    int        `json:"v"` // 1
-	Node       string     `json:"node"`
-	Time       msg.Time   `json:"time"`
-	BootNS     int64      `json:"boot_ns"`
-	BootID     string     `json:"boot_id"`
-	Synced     bool       `json:"synced"` // the wall clock is disciplined
-	Topology   string     `json:"topology"`
-	Ready      bool       `json:"ready"` // every worker is ready or done
-	Stopping   bool       `json:"stopping"`
-	Folders    Folders    `json:"folders"`
-	Supervisor Supervisor `json:"supervisor"`
-	Workers    []Worker   `json:"workers"` // sources before their readers
-	Jobs       []Job      `json:"jobs"`    // whether they are well is no part of ready
-	Edges      []Edge     `json:"edges"`
-	Memory     Memory     `json:"memory"`
-	Files      *Files     `json:"files,omitempty"` // none before they were counted first
+	Version    int               `json:"v"` // 1
+	Node       string            `json:"node"`
+	Location   topology.Location `json:"location,omitzero"`
+	Time       msg.Time          `json:"time"`
+	BootNS     int64             `json:"boot_ns"`
+	BootID     string            `json:"boot_id"`
+	Synced     bool              `json:"synced"` // the wall clock is disciplined
+	Topology   string            `json:"topology"`
+	Ready      bool              `json:"ready"` // every worker is ready or done
+	Stopping   bool              `json:"stopping"`
+	Folders    Folders           `json:"folders"`
+	Supervisor Supervisor        `json:"supervisor"`
+	Workers    []Worker          `json:"workers"` // sources before their readers
+	Jobs       []Job             `json:"jobs"`    // whether they are well is no part of ready
+	Edges      []Edge            `json:"edges"`
+	Memory     Memory            `json:"memory"`
+	Files      *Files            `json:"files,omitempty"` // none before they were counted first
 }
 
 // Folders are where the fleet's files are.
@@ -139,7 +140,7 @@ func (f *fleet) box() *Box {
 	now, n := f.clock.Now(), f.plan.top.Node
 	f.measure()
 	own, _ := memoryOf(os.Getpid())
-	b := &Box{Version: boxVersion, Node: n.Name, Time: msg.Time{Time: now.Wall}, BootNS: int64(now.Boot), BootID: f.clock.BootID(),
+	b := &Box{Version: boxVersion, Node: n.Name, Location: n.Location, Time: msg.Time{Time: now.Wall}, BootNS: int64(now.Boot), BootID: f.clock.BootID(),
 		Synced: now.Synced, Topology: f.plan.file, Ready: true, Workers: []Worker{}, Jobs: []Job{}, Edges: []Edge{},
 		Folders: Folders{Run: n.RunDir, Shm: n.ShmDir, Cache: n.CacheDir, Store: n.StoreDir, Logs: f.logs.where()},
 		Supervisor: Supervisor{PID: os.Getpid(), Version: version.String(), SinceBootNS: int64(f.began), RSSBytes: own,

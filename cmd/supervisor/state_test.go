@@ -11,12 +11,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/perch-edge/perch/pkg/msg"
+	"github.com/perch-edge/perch/pkg/topology"
 )
 
 // The state of the box is on the bus, for whoever subscribes to it.
 func TestStateIsPublished(t *testing.T) {
 	t.Parallel()
-	b := newBox(t, "[sensor.air]\nprogram = \"fake-sensor\"\n[worker.csv]\nprogram = \"fake-reader\"\nsource = \"air\"\n")
+	b := newBox(t, "latitude = 0\nlongitude = 0\n[sensor.air]\nprogram = \"fake-sensor\"\n[worker.csv]\nprogram = \"fake-reader\"\nsource = \"air\"\n")
 	b.up()
 	b.untilPhase("air", Ready)
 	bus, err := msg.Open(msg.Config{Node: "test", Name: "onlooker", RunDir: b.run, ShmDir: b.shm})
@@ -28,7 +29,7 @@ func TestStateIsPublished(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(20 * time.Second); ; {
+	for deadline := time.Now().Add(2 * time.Minute); ; {
 		m, ok, err := sub.Next(context.Background(), deadline)
 		if err != nil || !ok {
 			t.Fatalf("no state with a rate on the edge before the deadline: %v", err)
@@ -40,6 +41,9 @@ func TestStateIsPublished(t *testing.T) {
 		var got Box
 		if err := json.Unmarshal(state.Box, &got); err != nil {
 			t.Fatal(err)
+		}
+		if p := got.Location.Position; p == nil || *p != (topology.Position{}) {
+			t.Fatalf("location = %+v; want the position 0, 0", got.Location)
 		}
 		if len(got.Edges) == 1 && got.Edges[0].Hz > 5 && got.Ready && got.Files != nil {
 			if e := got.Edges[0]; e.Source != "air" || e.Reader != "csv" || e.Topic != "reading/air/environment" || e.Lost != 0 {

@@ -125,7 +125,7 @@ func start(v verb) *running {
 // until publishes with step until the verb's output satisfies enough.
 func (r *running) until(t *testing.T, enough func(out string) bool, step func() error) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !enough(r.out.String()); {
+	for deadline := time.Now().Add(2 * time.Minute); !enough(r.out.String()); {
 		if err := step(); err != nil {
 			t.Fatal(err)
 		}
@@ -267,7 +267,7 @@ func TestStuckOutputDoesNotHoldTheBus(t *testing.T) {
 	go func() {
 		ended <- (&until{}).listen(ctx, e, q.put, func(done <-chan error) error { return printLines(out, q.lines, done) })
 	}()
-	for deadline := time.Now().Add(20 * time.Second); q.left.Load() < 100; {
+	for deadline := time.Now().Add(2 * time.Minute); q.left.Load() < 100; {
 		if time.Now().After(deadline) {
 			t.Fatalf("left out %d; want 100, since the output is stuck", q.left.Load())
 		}

@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/perch-edge/perch/internal/sidecar"
 	"github.com/perch-edge/perch/internal/spool"
 	"github.com/perch-edge/perch/pkg/msg"
+	"github.com/perch-edge/perch/pkg/topology"
 )
 
 // story is what is told of a file to a person: lines, some with a label.
@@ -57,6 +59,9 @@ func (s *story) describe(side *sidecar.Sidecar) {
 		by += ", for " + side.ResponsibleParty
 	}
 	s.say("made by", "%s", by)
+	if where := whereabouts(side.Location); where != "" {
+		s.say("where", "%s", where)
+	}
 	if side.Source != "" {
 		s.say("from", "%s%s", side.Source, device(side))
 	}
@@ -66,6 +71,35 @@ func (s *story) describe(side *sidecar.Sidecar) {
 	}
 	s.detections(side)
 }
+
+// whereabouts is where the box stood, in words.
+func whereabouts(l topology.Location) string {
+	var words []string
+	if l.Site != "" {
+		words = append(words, l.Site)
+	}
+	if p := l.Position; p != nil {
+		words = append(words, direction(float64(p.Latitude), "N", "S"), direction(float64(p.Longitude), "E", "W"))
+		if h := p.HeightM; h != nil && *h < 0 {
+			words = append(words, decimal(-*h)+" m below sea level")
+		} else if h != nil {
+			words = append(words, decimal(*h)+" m above sea level")
+		}
+	}
+	if l.Timezone != "" {
+		words = append(words, "time zone "+l.Timezone)
+	}
+	return strings.Join(words, ", ")
+}
+
+func direction(degrees float64, positive, negative string) string {
+	if degrees < 0 {
+		return decimal(-degrees) + "° " + negative
+	}
+	return decimal(degrees) + "° " + positive
+}
+
+func decimal(v float64) string { return strconv.FormatFloat(v, 'f', -1, 64) }
 
 func device(side *sidecar.Sidecar) string {
 	if side.Device == nil {

@@ -7,24 +7,9 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"time"
-)
 
-func TestRetryAfter(t *testing.T) {
-	now := time.Date(2026, 5, 17, 9, 0, 0, 0, time.UTC)
-	for text, want := range map[string]time.Duration{
-		"": 0, "7": 7 * time.Second, "-5": 0, "soon": 0, "99999999999": longestAfter, "99999999999999999999": 0,
-		"Sun, 17 May 2026 09:01:30 GMT": 90 * time.Second, "Sun, 17 May 2026 08:00:00 GMT": 0, "Sun, 17 May 2036 09:00:00 GMT": longestAfter,
-	} {
-		if got := retryAfter(http.Header{"Retry-After": {text}}, now); got != want {
-			t.Errorf("retryAfter(%q) = %s; want %s", text, got, want)
-		}
-	}
-	h := http.Header{"Retry-After": {"Sun, 17 May 2026 09:01:30 GMT"}, "Date": {"Sun, 17 May 2026 09:01:00 GMT"}}
-	if got := retryAfter(h, now); got != 30*time.Second {
-		t.Errorf("retryAfter by the receiver's clock = %s; want 30s", got)
-	}
-}
+	"github.com/perch-edge/perch/internal/uplink"
+)
 
 func TestDigestOfAnAnswer(t *testing.T) {
 	sum := sha256.Sum256([]byte("file"))
@@ -53,13 +38,6 @@ func TestDigestOfAnAnswer(t *testing.T) {
 		if got := a.digest(ours); got != c.want {
 			t.Errorf("digest of %s: %s, %q = %q; want %q", c.name, c.value, c.text, got, c.want)
 		}
-	}
-}
-
-func TestPlainCanDoNoHarm(t *testing.T) {
-	got := plain("a\x00b\n\x1b[2Jc é " + strings.Repeat("x", 500))
-	if len(got) > maxSaid+10 || strings.ContainsFunc(got, func(r rune) bool { return r != '…' && (r < ' ' || r > '~') }) {
-		t.Errorf("plain(…) = %s; want one short line of plain letters", got)
 	}
 }
 
@@ -97,10 +75,10 @@ func FuzzAnswer(f *testing.F) {
 		if got := a.digest(want); got != "" && len(got) != 64 {
 			t.Errorf("digest() = %q; want 64 digits or none", got)
 		}
-		if tag := a.tag(); len(tag) > maxSaid {
+		if tag := a.tag(); len(tag) > uplink.MaxLine {
 			t.Errorf("tag of %d bytes", len(tag))
 		}
-		if fail := failureOf(a.failure()); fail.after < 0 || fail.after > longestAfter || len(fail.Error()) > 3*maxSaid || strings.ContainsAny(fail.Error(), "\n\x1b\x00") {
+		if fail := failureOf(a.failure()); fail.after < 0 || fail.after > uplink.LongestAfter || len(fail.Error()) > 3*uplink.MaxLine || strings.ContainsAny(fail.Error(), "\n\x1b\x00") {
 			t.Errorf("failure %q, after %s; want a short line, and an hour at most", fail, fail.after)
 		}
 	})

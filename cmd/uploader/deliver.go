@@ -13,6 +13,7 @@ import (
 
 	"github.com/perch-edge/perch/internal/sidecar"
 	"github.com/perch-edge/perch/internal/spool"
+	"github.com/perch-edge/perch/internal/uplink"
 	"github.com/perch-edge/perch/pkg/msg"
 )
 
@@ -179,9 +180,9 @@ func (u *uploader) sent(held *spool.Held, said word) error {
 // failed deals with an attempt that failed at the receiver.
 func (u *uploader) failed(held *spool.Held, p *parcel, f *failure) (outcome, time.Duration, error) {
 	switch f.verdict {
-	case refused:
+	case uplink.Refused:
 		return u.refused(held, p, f)
-	case denied:
+	case uplink.Denied:
 		u.w.Counter("denied_attempts").Add(1)
 		u.w.TroubleWith(theReceiver, fmt.Errorf("nothing can be sent to %s: %w", u.cfg.To, f))
 		return shutOut, shutOutPause + rand.N(shutOutPause) + f.after, nil

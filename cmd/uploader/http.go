@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/perch-edge/perch/internal/credential"
+	"github.com/perch-edge/perch/internal/uplink"
 	"github.com/perch-edge/perch/internal/version"
 )
 
@@ -42,7 +43,7 @@ func (c *client) request(ctx context.Context, method, address string, b *body, h
 	if c.token != "" {
 		token, err := credential.Token(c.token)
 		if err != nil {
-			return nil, &failure{verdict: denied, err: fmt.Errorf("token_file: %w", err)}
+			return nil, &failure{verdict: uplink.Denied, err: fmt.Errorf("token_file: %w", err)}
 		}
 		req.Header.Set("Authorization", "Bearer "+token)
 	}

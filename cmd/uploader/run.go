@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/perch-edge/perch/internal/anchor"
+	"github.com/perch-edge/perch/internal/redact"
 	"github.com/perch-edge/perch/internal/rule"
 	"github.com/perch-edge/perch/internal/sidecar"
 	"github.com/perch-edge/perch/internal/spool"
@@ -115,10 +116,10 @@ func openUploader(w *worker.Worker, cfg Config) (*uploader, error) {
 }
 
 func newReceiver(cfg *Config, transport http.RoundTripper) (receiver, error) {
-	discreetly := &discreet{RoundTripper: transport}
+	discreetly := &redact.Transport{RoundTripper: transport}
 	switch cfg.To.scheme {
 	case schemeS3:
-		return newBucket(cfg, &discreet{transport, cfg.TokenFile})
+		return newBucket(cfg, &redact.Transport{RoundTripper: transport, Secrets: secretsOf(cfg.TokenFile)})
 	case schemeTus:
 		return &tus{newClient(cfg, discreetly), cfg.To, cfg.proof()}, nil
 	}

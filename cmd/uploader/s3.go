@@ -10,6 +10,8 @@ import (
 
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
+
+	"github.com/perch-edge/perch/internal/uplink"
 )
 
 // mostS3 is the most that S3 takes in one request. All of it in one keeps the
@@ -45,7 +47,7 @@ func (p *provider) RetrieveWithCredContext(*credentials.CredContext) (credential
 func (p *provider) Retrieve() (credentials.Value, error) {
 	k, err := readKeys(p.file)
 	if err != nil {
-		return credentials.Value{}, &failure{verdict: denied, err: fmt.Errorf("token_file: %w", err)}
+		return credentials.Value{}, &failure{verdict: uplink.Denied, err: fmt.Errorf("token_file: %w", err)}
 	}
 	return credentials.Value{AccessKeyID: k.access, SecretAccessKey: k.secret, SessionToken: k.session, SignerType: credentials.SignatureV4}, nil
 }
@@ -66,7 +68,7 @@ func (b *bucket) send(ctx context.Context, p *parcel) (word, error) {
 
 func (b *bucket) put(ctx context.Context, o *object) (word, error) {
 	if o.bytes > mostS3 {
-		return word{}, fail(refused, "%s has %d bytes: S3 takes at most %d in one request", o.name, o.bytes, int64(mostS3))
+		return word{}, fail(uplink.Refused, "%s has %d bytes: S3 takes at most %d in one request", o.name, o.bytes, int64(mostS3))
 	}
 	opts := minio.PutObjectOptions{ContentType: o.mediaType(), DisableMultipart: true, UserMetadata: map[string]string{
 		"x-amz-checksum-sha256": o.base64Sum(), "sha256": o.sum, "id": o.key}}
@@ -110,16 +112,16 @@ func (b *bucket) failure(err error, heard http.Header) error {
 	if !errors.As(err, &said) || len(heard) == 0 { // the library makes such errors of its own, too
 		return err
 	}
-	what := fmt.Errorf("the receiver answered %d %s%s", said.StatusCode, http.StatusText(said.StatusCode), advice(said.StatusCode))
-	if !isPage(heard) {
-		what = fmt.Errorf("%w: %s, %s", what, plain(said.Code), plain(said.Message))
+	what := fmt.Errorf("the receiver answered %d %s%s", said.StatusCode, http.StatusText(said.StatusCode), uplink.Advice(said.StatusCode))
+	if !uplink.IsPage(heard) {
+		what = fmt.Errorf("%w: %s, %s", what, uplink.OneLine(said.Code), uplink.OneLine(said.Message))
 	}
-	f := &failure{verdict: judge(said.StatusCode), after: retryAfter(heard, time.Now()), err: what}
+	f := &failure{verdict: uplink.Judge(said.StatusCode), after: uplink.RetryAfter(heard, time.Now()), err: what}
 	switch said.Code { // those whose status says less
 	case "BadDigest", "XAmzContentSHA256Mismatch", "IncompleteBody", "RequestTimeout", "OperationAborted":
-		f.verdict = unavailable
+		f.verdict = uplink.Unavailable
 	case "ExpiredToken", "InvalidToken", "TokenRefreshRequired", "AuthorizationHeaderMalformed", "InvalidBucketName", "InvalidRegion":
-		f.verdict = denied
+		f.verdict = uplink.Denied
 	}
 	return f
 }

@@ -10,6 +10,8 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+
+	"github.com/perch-edge/perch/internal/uplink"
 )
 
 // tusChunk is how much is sent in one request.
@@ -114,7 +116,7 @@ func (t *tus) create(ctx context.Context, o *object) (string, error) {
 	case a.status != http.StatusCreated || location == "" || err != nil:
 		return "", fmt.Errorf("the receiver answered %d and no address for the upload: it is no tus server", a.status)
 	case !t.to.isSameServer(at):
-		return "", fmt.Errorf("the receiver wants the upload elsewhere (%s), where nothing is sent", plain(location))
+		return "", fmt.Errorf("the receiver wants the upload elsewhere (%s), where nothing is sent", uplink.OneLine(location))
 	}
 	return at.String(), nil
 }
@@ -126,8 +128,8 @@ func (t *tus) patch(ctx context.Context, at string, o *object, offset, n int64) 
 	h.Set("Content-Type", "application/offset+octet-stream")
 	a, err := t.do(ctx, http.MethodPatch, at, o.body(offset, n), h)
 	if err != nil {
-		if f := failureOf(err); a != nil && f.verdict == denied && (a.status == http.StatusNotFound || a.status == http.StatusGone) {
-			f.verdict = unavailable // the upload has expired: the next attempt begins anew
+		if f := failureOf(err); a != nil && f.verdict == uplink.Denied && (a.status == http.StatusNotFound || a.status == http.StatusGone) {
+			f.verdict = uplink.Unavailable // the upload has expired: the next attempt begins anew
 			err = f
 		}
 		return 0, err
@@ -144,7 +146,7 @@ func (t *tus) header() http.Header { return http.Header{"Tus-Resumable": {"1.0.0
 func tusNumber(a *answer, name string, most int64) (int64, error) {
 	n, err := strconv.ParseInt(a.header.Get(name), 10, 64)
 	if err != nil || n < 0 || n > most {
-		return 0, fmt.Errorf("the receiver answered %d with %s %s: want 0 to %d, or it is no tus server", a.status, name, plain(a.header.Get(name)), most)
+		return 0, fmt.Errorf("the receiver answered %d with %s %s: want 0 to %d, or it is no tus server", a.status, name, uplink.OneLine(a.header.Get(name)), most)
 	}
 	return n, nil
 }

@@ -148,7 +148,7 @@ func TestNobodyLosesAnothersAnchor(t *testing.T) {
 	for i := range 16 {
 		a, boot := open(t, dir), fmt.Sprintf("b%d", i)
 		group.Go(func() {
-			for limit := time.Now().Add(30 * time.Second); time.Now().Before(limit); time.Sleep(time.Millisecond) { // while others write
+			for limit := time.Now().Add(2 * time.Minute); time.Now().Before(limit); time.Sleep(time.Millisecond) { // while others write
 				if err := a.Note(synced(noon(), time.Minute), boot); err != nil {
 					t.Errorf("Note(%s) = %v; want nil", boot, err)
 					return

@@ -69,7 +69,7 @@ const pause = 25 * time.Millisecond
 // Ordeal lets a program's disk fail at each of its calls in turn, from its start
 // to its end, in each way that a disk fails, and kills it there; until it gets
 // by without coming to that call. begin makes a new box with something to do.
-// Of the calls one in six is tried, and each in a soak (faultfs.Sample).
+// Of the calls one in twelve is tried, and each in a soak (faultfs.Sample).
 //
 // Where the program ends, it is started again, as a supervisor does it. A fault
 // that lasts is taken away when the program has said so in its state, or has
@@ -77,7 +77,7 @@ const pause = 25 * time.Millisecond
 // run it beside no other tests.
 func Ordeal(t *testing.T, calls, syncs int, begin func(t *testing.T) *Trial) {
 	t.Helper()
-	sample := faultfs.NewSample(6)
+	sample := faultfs.NewSample(12)
 	t.Log(sample)
 	var group sync.WaitGroup
 	var all atomic.Int64

@@ -11,6 +11,8 @@
 //	Make, Model                                     of the camera, absent where not known
 //	Software                                        of perch, "perch <version>"
 //	HostComputer                                    the node's name
+//	GPSLatitude, GPSLongitude, …Ref, GPSMapDatum    Info.Position: where the box stands, "WGS-84"
+//	GPSAltitude, GPSAltitudeRef                     its height, ref 1 below sea level
 //	UserComment                                     which frame it is, see below
 //
 // HostComputer (0x013C) is TIFF's own tag for the computer that made the picture
@@ -35,17 +37,19 @@ import (
 	"time"
 
 	"github.com/perch-edge/perch/pkg/pixel"
+	"github.com/perch-edge/perch/pkg/topology"
 )
 
-// Info is what is known of a picture. Empty texts, a zero Time and a zero Size
-// leave their tags out.
+// Info is what is known of a picture. Empty texts, a zero Time, a zero Size and no
+// Position, or one that is nowhere on Earth, leave their tags out.
 type Info struct {
-	Time   time.Time // of capture
-	Synced bool      // the wall clock was disciplined then
-	Size   pixel.Size
-	Node   string
-	Make   string
-	Model  string
+	Time     time.Time // of capture
+	Synced   bool      // the wall clock was disciplined then
+	Size     pixel.Size
+	Node     string
+	Position *topology.Position // of the node
+	Make     string
+	Model    string
 	// Software is the program and its version, "perch 1.2.0".
 	Software string
 	Source   string
@@ -73,12 +77,18 @@ func Write(w io.Writer, jpeg []byte, info Info) error {
 // SOI. It is under 4 KiB.
 func Segment(info Info) []byte {
 	const header = 8 // of TIFF, from which offsets are counted
-	// The 0th IFD tells where the Exif IFD begins: behind itself. To know its length
-	// it is made with any place first.
-	second := header + len(directory(header, primary(info, header)))
+	// The 0th IFD tells where the others begin: behind itself. To know its length it
+	// is made with any places first.
+	gps := position(info.Position)
+	second := header + len(directory(header, primary(info, header, len(gps))))
+	behind, third := directory(second, private(info)), 0
+	if len(gps) > 0 {
+		third = second + len(behind)
+		behind = append(behind, directory(third, gps)...)
+	}
 	tiff := []byte{'M', 'M', 0, 42, 0, 0, 0, header}
-	tiff = append(tiff, directory(header, primary(info, second))...)
-	tiff = append(tiff, directory(second, private(info))...)
+	tiff = append(tiff, directory(header, primary(info, second, third))...)
+	tiff = append(tiff, behind...)
 
 	segment := []byte{0xff, 0xe1}
 	segment = binary.BigEndian.AppendUint16(segment, uint16(2+6+len(tiff)))
@@ -86,20 +96,22 @@ func Segment(info Info) []byte {
 	return append(segment, tiff...)
 }
 
-// primary is the 0th IFD (DC-008, 4.6.4), in ascending order of tags.
-func primary(info Info, exifIFD int) []field {
+// primary is the 0th IFD (DC-008, 4.6.4), in ascending order of tags. A gpsIFD of 0
+// is none.
+func primary(info Info, exifIFD, gpsIFD int) []field {
 	dateTime, _, _ := timeTexts(info.Time)
 	return []field{
 		text(0x010F, info.Make),
 		text(0x0110, info.Model),
-		rational(0x011A, 72), // XResolution: 72 where not known
-		rational(0x011B, 72), // YResolution
-		short(0x0128, 2),     // ResolutionUnit: inch
+		rationals(0x011A, ratio{72, 1}), // XResolution: 72 where not known
+		rationals(0x011B, ratio{72, 1}), // YResolution
+		short(0x0128, 2),                // ResolutionUnit: inch
 		text(0x0131, info.Software),
 		text(0x0132, dateTime),
 		text(0x013C, info.Node), // HostComputer
 		short(0x0213, 1),        // YCbCrPositioning: centred, as in JFIF
 		long(0x8769, exifIFD),   // ExifIFD
+		long(0x8825, gpsIFD),    // GPS IFD
 	}
 }
 

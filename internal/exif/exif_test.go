@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/perch-edge/perch/pkg/pixel"
+	"github.com/perch-edge/perch/pkg/topology"
 )
 
 func example() Info {
@@ -31,9 +32,19 @@ func example() Info {
 		Software: "perch 0.1.0",
 		Source:   "porch",
 		Stream:   "video",
+		Position: place(-33.8568, 151.2153, 4.5),
 		Epoch:    "00f3a1b2c3d4e5f6",
 		Seq:      math.MaxUint64,
 	}
+}
+
+// place is a position, with a height or without one.
+func place(lat topology.Latitude, lon topology.Longitude, height ...float64) *topology.Position {
+	p := &topology.Position{Latitude: lat, Longitude: lon}
+	for _, h := range height {
+		p.HeightM = &h
+	}
+	return p
 }
 
 func picture(t testing.TB) []byte {
@@ -60,7 +71,7 @@ func parse(segment []byte) (map[string]string, error) {
 	ends := map[int]int{} // where values begin and end: they may not overlap
 	var walk func(name string, at int) error
 	walk = func(name string, at int) error {
-		n, last := int(be.Uint16(tiff[at:])), 0
+		n, last := int(be.Uint16(tiff[at:])), -1
 		ends[at] = at + 2 + 12*n + 4
 		if next := be.Uint32(tiff[at+2+12*n:]); next != 0 || at%2 != 0 {
 			return fmt.Errorf("%s at %d: next IFD %d", name, at, next)
@@ -72,7 +83,7 @@ func parse(segment []byte) (map[string]string, error) {
 				return fmt.Errorf("%s: tag %#x after %#x", name, tag, last)
 			}
 			last = tag
-			value, size := f[8:], count*map[uint16]int{2: 1, 3: 2, 4: 4, 5: 8, 7: 1}[kind]
+			value, size := f[8:], count*map[uint16]int{1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 7: 1}[kind]
 			if size > 4 {
 				start := int(be.Uint32(f[8:]))
 				value, ends[start] = tiff[start:], start+size
@@ -91,13 +102,19 @@ func parse(segment []byte) (map[string]string, error) {
 				text = fmt.Sprint(be.Uint16(value))
 			case kind == 4 && count == 1:
 				text = fmt.Sprint(be.Uint32(value))
-			case kind == 5 && count == 1:
-				text = fmt.Sprintf("%d/%d", be.Uint32(value), be.Uint32(value[4:]))
+			case kind == 1:
+				text = fmt.Sprint(value)
+			case kind == 5:
+				text = ""
+				for ; len(value) > 0; value = value[8:] {
+					text += fmt.Sprintf(" %d/%d", be.Uint32(value), be.Uint32(value[4:]))
+				}
+				text = text[1:]
 			}
 			fields[key] = text
-			if tag == 0x8769 {
+			if sub := map[int]string{0x8769: "exif", 0x8825: "gps"}[tag]; sub != "" {
 				delete(fields, key)
-				if err := walk("exif", int(be.Uint32(value))); err != nil {
+				if err := walk(sub, int(be.Uint32(value))); err != nil {
 					return err
 				}
 			}
@@ -136,6 +153,8 @@ func TestSegment(t *testing.T) {
 		"exif 9286": "ASCII\x00\x00\x00source=porch stream=video epoch=00f3a1b2c3d4e5f6 seq=18446744073709551615 synced=true",
 		"exif 9290": "045006007", "exif 9291": "045006007", "exif 9292": "045006007",
 		"exif a000": "0100", "exif a001": "1", "exif a002": "48", "exif a003": "32",
+		"gps 0000": "[2 3 0 0]", "gps 0001": "S", "gps 0002": "33/1 51/1 244800000/10000000",
+		"gps 0003": "E", "gps 0004": "151/1 12/1 550800000/10000000", "gps 0005": "[0]", "gps 0006": "4500/1000", "gps 0012": "WGS-84",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("Segment() fields (-want +got):\n%s", diff)
@@ -261,6 +280,14 @@ func TestExiftoolReadsIt(t *testing.T) {
 		"ExifIFD:UserComment":              "source=porch stream=video epoch=00f3a1b2c3d4e5f6 seq=18446744073709551615 synced=true",
 		"ExifIFD:ExifImageWidth":           "48",
 		"ExifIFD:ExifImageHeight":          "32",
+		"GPS:GPSVersionID":                 "2.3.0.0",
+		"GPS:GPSLatitudeRef":               "South",
+		"GPS:GPSLatitude":                  "33 deg 51' 24.48\"",
+		"GPS:GPSLongitudeRef":              "East",
+		"GPS:GPSLongitude":                 "151 deg 12' 55.08\"",
+		"GPS:GPSAltitudeRef":               "Above Sea Level",
+		"GPS:GPSAltitude":                  "4.5 m",
+		"GPS:GPSMapDatum":                  "WGS-84",
 		"ExifTool:Validate":                "OK",
 		"ExifTool:Warning":                 "<nil>",
 	} {

@@ -18,6 +18,7 @@ type field struct {
 
 // Kinds of values (TIFF 6.0, section 2).
 const (
+	kindByte      = 1
 	kindASCII     = 2
 	kindShort     = 3
 	kindLong      = 4
@@ -46,9 +47,18 @@ func long(tag uint16, v int) field {
 	return field{tag, kindLong, 1, binary.BigEndian.AppendUint32(nil, uint32(v))}
 }
 
-func rational(tag uint16, v uint32) field {
-	return field{tag, kindRational, 1, binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(nil, v), 1)}
+// ratio is an unsigned fraction.
+type ratio struct{ num, den uint32 }
+
+func rationals(tag uint16, list ...ratio) field {
+	var value []byte
+	for _, r := range list {
+		value = binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(value, r.num), r.den)
+	}
+	return field{tag, kindRational, len(list), value}
 }
+
+func octets(tag uint16, values ...byte) field { return field{tag, kindByte, len(values), values} }
 
 func undefined(tag uint16, value string) field {
 	return field{tag, kindUndefined, len(value), []byte(value)}

@@ -88,7 +88,7 @@ func start(t *testing.T, c Command) *Process {
 // gone waits until a process is no more, or a zombie.
 func gone(t *testing.T, pid int) {
 	t.Helper()
-	for limit := time.Now().Add(10 * time.Second); alive(pid); runtime.Gosched() {
+	for limit := time.Now().Add(2 * time.Minute); alive(pid); runtime.Gosched() {
 		if time.Now().After(limit) {
 			t.Fatalf("process %d still runs", pid)
 		}
@@ -253,7 +253,7 @@ func TestChildOutlivesTheThreadOfItsCaller(t *testing.T) {
 		t.FailNow()
 	}
 	defer p.Stop()
-	for limit := time.Now().Add(10 * time.Second); ; runtime.Gosched() {
+	for limit := time.Now().Add(2 * time.Minute); ; runtime.Gosched() {
 		if _, err := os.Stat(fmt.Sprintf("/proc/self/task/%d", tid)); errors.Is(err, os.ErrNotExist) {
 			break
 		}

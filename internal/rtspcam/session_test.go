@@ -351,7 +351,7 @@ func TestSlowConsumerLosesWholeGroups(t *testing.T) {
 }
 
 func waitFor(ok func() bool) error {
-	for limit := time.Now().Add(30 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+	for limit := time.Now().Add(2 * time.Minute); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(limit) {
 			return errors.New("it does not happen within 30s")
 		}

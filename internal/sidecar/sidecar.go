@@ -101,29 +101,30 @@ type Span struct {
 
 // Sidecar is all that is known of a file.
 type Sidecar struct {
-	Version          int              `json:"v"`
-	ID               ID               `json:"id"`
-	Name             string           `json:"name"`  // the file's name, id and extension
-	Media            string           `json:"media"` // its media type (RFC 6838), as image/jpeg
-	Node             string           `json:"node"`
-	ResponsibleParty string           `json:"responsible_party,omitempty"`
-	Worker           string           `json:"worker"`
-	Program          string           `json:"program"`
-	Source           msg.Topic        `json:"source"` // the topic of its data
-	Device           *topology.Device `json:"device,omitempty"`
-	Start            Moment           `json:"start"`
-	End              Moment           `json:"end"`
-	Items            uint64           `json:"items"`            // rows or frames
-	Frames           *Frames          `json:"frames,omitempty"` // of a video
-	Bytes            int64            `json:"bytes"`
-	SHA256           string           `json:"sha256"`                       // lower-case hexadecimal
-	Verdict          string           `json:"verdict,omitempty"`            // keep, once that is decided
-	Detections       []Detection      `json:"detections,omitempty"`         // that overlap the file, the first ones where they are many
-	OmittedObjects   uint64           `json:"omitted_detections,omitempty"` // how many more there were
-	TimeCorrected    *Correction      `json:"time_corrected,omitempty"`
-	Upload           *Upload          `json:"upload,omitempty"`
-	Receipt          *Receipt         `json:"receipt,omitempty"`
-	History          []Event          `json:"history"`
+	Version          int               `json:"v"`
+	ID               ID                `json:"id"`
+	Name             string            `json:"name"`  // the file's name, id and extension
+	Media            string            `json:"media"` // its media type (RFC 6838), as image/jpeg
+	Node             string            `json:"node"`
+	ResponsibleParty string            `json:"responsible_party,omitempty"`
+	Location         topology.Location `json:"location,omitzero"` // of the node
+	Worker           string            `json:"worker"`
+	Program          string            `json:"program"`
+	Source           msg.Topic         `json:"source"` // the topic of its data
+	Device           *topology.Device  `json:"device,omitempty"`
+	Start            Moment            `json:"start"`
+	End              Moment            `json:"end"`
+	Items            uint64            `json:"items"`            // rows or frames
+	Frames           *Frames           `json:"frames,omitempty"` // of a video
+	Bytes            int64             `json:"bytes"`
+	SHA256           string            `json:"sha256"`                       // lower-case hexadecimal
+	Verdict          string            `json:"verdict,omitempty"`            // keep, once that is decided
+	Detections       []Detection       `json:"detections,omitempty"`         // that overlap the file, the first ones where they are many
+	OmittedObjects   uint64            `json:"omitted_detections,omitempty"` // how many more there were
+	TimeCorrected    *Correction       `json:"time_corrected,omitempty"`
+	Upload           *Upload           `json:"upload,omitempty"`
+	Receipt          *Receipt          `json:"receipt,omitempty"`
+	History          []Event           `json:"history"`
 }
 
 // State is the last state of the file's history.

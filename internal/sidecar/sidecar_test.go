@@ -97,6 +97,36 @@ func TestEncodeIsTheDocumentedText(t *testing.T) {
 	}
 }
 
+// What the topology does not give is absent, and 0 is not absent.
+func TestLocationIsTheDocumentedText(t *testing.T) {
+	zero := 0.0
+	for _, tt := range []struct {
+		at   topology.Location
+		want string
+	}{
+		{topology.Location{}, ""},
+		{topology.Location{Position: &topology.Position{}}, `"location": {"latitude": 0, "longitude": 0},`},
+		{topology.Location{Position: &topology.Position{Latitude: -33.8568, Longitude: 1e-7, HeightM: &zero}, Timezone: "Australia/Sydney", Site: "weir <1>"},
+			`"location": {"latitude": -33.8568, "longitude": 1e-7, "height_m": 0, "timezone": "Australia/Sydney", "site": "weir \u003c1\u003e"},`},
+		{topology.Location{Site: "weir"}, `"location": {"site": "weir"},`},
+	} {
+		s := example()
+		s.Location = tt.at
+		text, err := s.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		between := strings.Join(strings.Fields(strings.Split(strings.Split(string(text), `"River Lab",`)[1], `"worker"`)[0]), " ")
+		between = strings.NewReplacer("{ ", "{", " }", "}").Replace(between)
+		if between != tt.want {
+			t.Errorf("Encode() of %+v has %s; want %s", tt.at, between, tt.want)
+		}
+		if got, err := Decode(text); err != nil || !cmp.Equal(got, s) {
+			t.Errorf("Decode(Encode()) of %+v = %+v, %v", tt.at, got, err)
+		}
+	}
+}
+
 func TestCheckRefusesWhatOthersRelyOn(t *testing.T) {
 	for name, spoil := range map[string]func(*Sidecar){
 		"version":         func(s *Sidecar) { s.Version = 2 },
@@ -208,6 +238,7 @@ func FuzzDecode(f *testing.F) {
 	}
 	f.Add(text)
 	f.Add([]byte("{}"))
+	f.Add([]byte(strings.Replace(string(text), `"v": 1`, `"v": 1, "location": {"latitude": 1e300, "longitude": -0.0, "height_m": null, "site": ""}`, 1)))
 	f.Add([]byte(strings.Replace(string(text), `"v": 1`, `"v": 1e0, "V": 1`, 1)))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		s, err := Decode(text)

@@ -123,7 +123,7 @@ func recoverAmidst(cache, store *Spool, killed bool) error {
 // Two processes are after the same files while a third recovers; in every other
 // round the two are killed now and then. Each file comes to its end once.
 func TestContention(t *testing.T) {
-	for round := range again(6) {
+	for round := range again(2) {
 		killed := round%2 == 1
 		dir := ram(t)
 		cache, store, err := openBoth(dir)

@@ -14,7 +14,7 @@ import (
 // with its recovery, or at once: then the file is there once, whole, with one history.
 func TestEachCallFails(t *testing.T) {
 	faults, backing, at := mount(t)
-	sample, line, runs := faultfs.NewSample(3), 0, 0
+	sample, line, runs := faultfs.NewSample(6), 0, 0
 	t.Log(sample)
 	for _, tr := range transitions() {
 		for _, errno := range []syscall.Errno{syscall.EIO, syscall.ENOSPC, syscall.EROFS, syscall.EXDEV} {
@@ -50,8 +50,10 @@ func TestEachCallFails(t *testing.T) {
 // A step that failed is taken again by the same process, without a recovery.
 func TestAStepThatFailedCanBeTakenAgain(t *testing.T) {
 	faults, backing, at := mount(t)
+	sample := faultfs.NewSample(3)
+	t.Log(sample)
 	for i, tr := range transitions() {
-		for n := 1; ; n++ {
+		for n := sample.Next(i, 1); ; n = sample.Next(i, n+1) {
 			how := fmt.Sprintf("%s with call %d failing", tr.name, n)
 			dir := fmt.Sprintf("/run-%d-%d", i, n)
 			tr.prepare(t, backing+dir)
@@ -86,9 +88,10 @@ func TestAStepThatFailedCanBeTakenAgain(t *testing.T) {
 // takes the step where it is still to be taken.
 func TestKilledAtEachCall(t *testing.T) {
 	faults, backing, at := mount(t)
-	kills := 0
+	sample, kills := faultfs.NewSample(4), 0
+	t.Log(sample)
 	for i, tr := range transitions() {
-		for n := 1; ; n++ {
+		for n := sample.Next(i, 1); ; n = sample.Next(i, n+1) {
 			how := fmt.Sprintf("%s killed at call %d", tr.name, n)
 			dir := fmt.Sprintf("/run-%d-%d", i, n)
 			tr.prepare(t, backing+dir)

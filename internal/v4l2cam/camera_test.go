@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 }
 
 // deadline bounds every wait for the fake camera's process.
-const deadline = 20 * time.Second
+const deadline = 2 * time.Minute
 
 func plugIn(t *testing.T, cfg fakev4l2.Config) *fakev4l2.Device {
 	t.Helper()

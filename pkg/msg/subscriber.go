@@ -17,6 +17,7 @@ type Address struct {
 	Source   Source
 	Stream   Stream // only this one; empty is all
 	Endpoint string // empty is Source's in the bus's run folder
+	Kinds    []Kind // only these; empty is the subscription's
 	// Seldom says that the publisher is away most of the time, so that it is
 	// not looked for as often as others are.
 	Seldom bool
@@ -75,7 +76,7 @@ const (
 
 // Subscribe connects to the sources. Sources may start later.
 func (b *Bus) Subscribe(want Subscription) (*Subscriber, error) {
-	if slices.Contains(want.Kinds, KindFrame) {
+	if slices.ContainsFunc(want.Sources, func(a Address) bool { return slices.Contains(a.kinds(want.Kinds), KindFrame) }) {
 		return nil, errors.New("subscribe: frames are read by Bus.Frames; Listen hears their descriptors")
 	}
 	in, err := newInbox(b.ctx, queue)
@@ -100,7 +101,7 @@ func (s *Subscriber) connect() error {
 		if err == nil && a.Stream != "" {
 			err = a.Stream.Check()
 		}
-		for _, k := range s.want.Kinds {
+		for _, k := range a.kinds(s.want.Kinds) {
 			// A prefix: what it lets through too much is dropped on arrival.
 			err = errors.Join(err, k.check(), s.in.soc.SetSubscribe(string(TopicOf(k, a.Source, a.Stream))))
 		}
@@ -147,12 +148,17 @@ func (s *Subscriber) close() error {
 }
 
 func (s *Subscriber) wants(kind Kind, source Source, stream Stream) bool {
-	if !slices.Contains(s.want.Kinds, kind) {
-		return false
-	}
 	return slices.ContainsFunc(s.want.Sources, func(a Address) bool {
-		return a.Source == source && (a.Stream == "" || a.Stream == stream)
+		return a.Source == source && (a.Stream == "" || a.Stream == stream) && slices.Contains(a.kinds(s.want.Kinds), kind)
 	})
+}
+
+// kinds are those that are read from the source, of a subscription to these.
+func (a Address) kinds(all []Kind) []Kind {
+	if len(a.Kinds) > 0 {
+		return a.Kinds
+	}
+	return all
 }
 
 // Next returns the next message. When until passes without one it returns

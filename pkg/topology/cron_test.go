@@ -4,7 +4,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-	_ "time/tzdata" // the zone of one test, wherever it runs
 )
 
 func TestJobSchedules(t *testing.T) {

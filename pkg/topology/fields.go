@@ -1,6 +1,7 @@
 package topology
 
 import (
+	"cmp"
 	"encoding"
 	"fmt"
 	"iter"
@@ -9,10 +10,11 @@ import (
 	"time"
 )
 
-// field is a key of a config struct: its toml tag, and its doc tag, which is
-// the one place where a key is explained.
+// field is a key of a config struct: its toml tag, its doc tag, which is the one
+// place where a key is explained, and its example tag, a value as TOML for a key
+// that has no default.
 type field struct {
-	key, doc string
+	key, doc, example string
 }
 
 // configFields walks the keys of a struct, also those of embedded structs.
@@ -30,7 +32,7 @@ func walkFields(v reflect.Value, yield func(field, reflect.Value) bool) bool {
 				return false
 			}
 		case key == "" || key == "-" || !f.IsExported():
-		case !yield(field{key, f.Tag.Get("doc")}, v.Field(i)):
+		case !yield(field{key, f.Tag.Get("doc"), f.Tag.Get("example")}, v.Field(i)):
 			return false
 		}
 	}
@@ -40,7 +42,7 @@ func walkFields(v reflect.Value, yield func(field, reflect.Value) bool) bool {
 // Example is the table of an entry with every key, its default and its
 // meaning, as TOML that can be copied into a topology: first the keys that all
 // entries of the role have, then those of the program's config struct. Keys
-// without a default are commented out.
+// without a default are commented out, with an example where the struct has one.
 func Example(role Role, name, program string, cfg any) string {
 	var common any = &workerKeys{Program: program, Source: Refs{{Name: "NAME"}}}
 	switch role {
@@ -66,7 +68,7 @@ func ExampleNode() string {
 	n.Name, n.RunDir, n.ShmDir, n.CacheDir, n.StoreDir = "airpi-01", "/run/perch", "/dev/shm/perch", "/dev/shm/perch/cache", "/var/lib/perch"
 	var b strings.Builder
 	b.WriteString("[node]\n")
-	exampleKeys(&b, "node", reflect.ValueOf(n))
+	exampleKeys(&b, "node", reflect.ValueOf(nodeKeys{Node: n}))
 	return b.String()
 }
 
@@ -105,10 +107,11 @@ func exampleKeys(b *strings.Builder, path string, v reflect.Value) {
 const docColumn = 34
 
 func exampleKey(b *strings.Builder, f field, v reflect.Value) {
-	line := fmt.Sprintf("%s = %s", f.key, tomlValue(v))
+	value, mark := tomlValue(v), ""
 	if v.IsZero() && v.Kind() != reflect.Bool && isUnset(v) {
-		line = "# " + line
+		mark, value = "# ", cmp.Or(f.example, value)
 	}
+	line := fmt.Sprintf("%s%s = %s", mark, f.key, value)
 	fmt.Fprintf(b, "%-*s # %s\n", docColumn, line, f.doc)
 }
 

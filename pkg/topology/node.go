@@ -21,7 +21,17 @@ type Node struct {
 	StoreDir         string   `toml:"store_dir" doc:"files that are kept, on disk"`
 	StoreMount       string   `toml:"store_mount" doc:"mount point that store_dir must be on, such as /mnt/usb: while it is absent nothing is written there; default: whatever disk store_dir is on"`
 	StartGate        Duration `toml:"start_gate" doc:"how long a sensor waits at its start for the workers that read it"`
+	Location         Location `toml:"-"` // from keys of the table's own, see locationKeys
 }
+
+// nodeKeys are all keys of [node].
+type nodeKeys struct {
+	Node
+	locationKeys
+}
+
+// Validate checks both.
+func (k *nodeKeys) Validate() error { return errors.Join(k.Node.Validate(), k.locationKeys.Validate()) }
 
 // DefaultNode is a box of the present user: /run/perch and /var/lib/perch for
 // root, as a service has them, and folders of the user's own otherwise.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -44,12 +45,23 @@ func parse(name, text string) (*Table, error) {
 	if bad := (toml.ParseError{}); errors.As(err, &bad) {
 		// Counted here: the library is a line ahead where a line ends too early.
 		line := 1 + strings.Count(text[:min(max(bad.Position.Start, 0), len(text))], "\n")
-		return nil, Problems{{File: name, Line: line, Key: bad.LastKey, Message: "not valid TOML: " + bad.Message}}
+		return nil, Problems{{File: name, Line: line, Key: bad.LastKey, Message: "not valid TOML: " + bad.Message + commaHint(text, line)}}
 	}
 	if err != nil {
 		return nil, Problems{{File: name, Message: "not valid TOML: " + err.Error()}}
 	}
 	return newTable(&md, nil, place{file: name}, root), nil
+}
+
+var commaRE = regexp.MustCompile(`=\s*[+-]?\d+,\d+\s*(#|$)`)
+
+// commaHint is for a number that is written with a decimal comma.
+func commaHint(text string, line int) string {
+	lines := strings.Split(text, "\n")
+	if line > len(lines) || !commaRE.MatchString(lines[line-1]) {
+		return ""
+	}
+	return "; a number has a decimal point, as 48.1"
 }
 
 func newTable(md *toml.MetaData, path []string, at place, prims map[string]toml.Primitive) *Table {
@@ -384,6 +396,9 @@ func isLeaf(t reflect.Type) bool {
 
 // whyNot says what a value should have been.
 func whyNot(err error, t reflect.Type) string {
+	if t.Kind() == reflect.Pointer { // a key that may be absent
+		t = t.Elem()
+	}
 	p := reflect.PointerTo(t)
 	if p.Implements(reflect.TypeFor[encoding.TextUnmarshaler]()) || p.Implements(reflect.TypeFor[toml.Unmarshaler]()) {
 		if bad := (toml.ParseError{}); errors.As(err, &bad) {

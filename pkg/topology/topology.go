@@ -198,7 +198,10 @@ func build(path, base string, root *Table, settings Settings) (*Topology, error)
 		switch key {
 		case "node":
 			if t.node, _ = root.sub(key); t.node != nil {
-				ps = append(ps, t.node.Bind(&t.Node)...)
+				keys := nodeKeys{Node: t.Node}
+				ps = append(ps, t.node.Bind(&keys)...)
+				t.Node = keys.Node
+				t.Node.Location = keys.location()
 			}
 		case string(Sensor), string(Worker), string(Job):
 		default:

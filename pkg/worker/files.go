@@ -71,8 +71,8 @@ func (f *Files) Describe(id sidecar.ID, ext, media string, source msg.Topic, sta
 		device = &d
 	}
 	return &sidecar.Sidecar{Version: sidecar.Version, ID: id, Name: string(id) + ext, Media: media,
-		Node: n.Name, ResponsibleParty: n.ResponsibleParty, Worker: f.w.Name(), Program: f.w.Program() + " " + version.String(),
-		Source: source, Device: device, Start: start, End: end, Items: items}
+		Node: n.Name, ResponsibleParty: n.ResponsibleParty, Location: n.Location,
+		Worker: f.w.Name(), Program: f.w.Program() + " " + version.String(), Source: source, Device: device, Start: start, End: end, Items: items}
 }
 
 // Event is a transition that the worker makes now.
@@ -164,7 +164,7 @@ func (f *Files) recovery(deep bool) spool.Recovery {
 	return spool.Recovery{Deep: deep, Alive: f.w.Progress, Event: f.Event, Describe: func(id sidecar.ID, name string) *sidecar.Sidecar {
 		n := f.w.Node()
 		return &sidecar.Sidecar{Version: sidecar.Version, ID: id, Name: name, Media: mediaOf(name), Node: n.Name,
-			ResponsibleParty: n.ResponsibleParty, Worker: id.Worker()}
+			ResponsibleParty: n.ResponsibleParty, Location: n.Location, Worker: id.Worker()}
 	}}
 }
 

@@ -6,6 +6,7 @@ import (
 
 	"github.com/perch-edge/perch/internal/sidecar"
 	"github.com/perch-edge/perch/internal/spool"
+	"github.com/perch-edge/perch/pkg/topology"
 )
 
 // A sidecar may tell more than a message has room for.
@@ -31,6 +32,16 @@ func TestFittingKeepsTheEnds(t *testing.T) {
 	}
 	if _, err := fitting(&sidecar.Sidecar{Name: string(make([]byte, 5000))}, 4096); err == nil {
 		t.Error("fitting(4096) of a name of 5000 bytes = nil; want an error")
+	}
+}
+
+// A file that was found without a sidecar is of this box all the same.
+func TestRecoveredFilesAreOfTheBox(t *testing.T) {
+	node := topology.Node{Name: "box", ResponsibleParty: "River Lab", Location: topology.Location{Position: &topology.Position{}, Site: "weir"}}
+	f := &Files{w: &Worker{top: &topology.Topology{Node: node}}}
+	side := f.recovery(false).Describe("air-csv_20260301T225958Z_0000a1b2c3d4e5f6-000007", "x.csv")
+	if side.Node != node.Name || side.ResponsibleParty != node.ResponsibleParty || side.Location != node.Location || side.Worker != "air-csv" {
+		t.Errorf("Describe() = %+v; want a file of %+v", side, node)
 	}
 }
 

@@ -107,16 +107,25 @@ type Inbox struct {
 // jobs that announce those of its sources again (topology.HeardJobs). resume, which may be nil, tells
 // what the worker holds of a stream from an earlier run.
 func (w *Worker) Messages(resume func(msg.Topic) (msg.Cursor, bool)) (*Inbox, error) {
+	return w.MessagesOf(w.reads, resume)
+}
+
+// MessagesOf is Messages for a worker that reads only some kinds of all that its program
+// can read. also names workers besides its sources whose states it reads.
+func (w *Worker) MessagesOf(kinds []msg.Kind, resume func(msg.Topic) (msg.Cursor, bool), also ...string) (*Inbox, error) {
 	addresses, err := w.addresses()
 	if err != nil {
 		return nil, err
 	}
-	if slices.Contains(w.reads, msg.KindFile) {
+	if slices.Contains(kinds, msg.KindFile) {
 		for _, job := range w.top.HeardJobs(w.entry.Name) {
 			addresses = append(addresses, msg.Address{Source: msg.Source(job), Seldom: true})
 		}
 	}
-	return w.subscribe(msg.Subscription{Sources: addresses, Kinds: w.reads, Resume: resume})
+	for _, name := range also {
+		addresses = append(addresses, msg.Address{Source: msg.Source(name), Kinds: []msg.Kind{msg.KindState}})
+	}
+	return w.subscribe(msg.Subscription{Sources: addresses, Kinds: kinds, Resume: resume})
 }
 
 // States subscribes to what other workers say of themselves.

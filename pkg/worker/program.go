@@ -103,7 +103,7 @@ func Main[C any](p Program[C]) { os.Exit(p.main(os.Args[1:], os.Stdout, os.Stder
 
 func (p Program[C]) main(args []string, stdout, stderr io.Writer) int {
 	var f flags
-	var a about
+	a := aboutWith{about: &about{}}
 	done := -1
 	options := append(p.grammar(&a), kong.Name(p.Name), kong.Description(p.Summary), kong.Writers(stdout, stderr),
 		kong.Vars{"version": p.Name + " " + version.String()}, kong.Exit(func(code int) { done = code }),
@@ -133,7 +133,7 @@ func (p Program[C]) main(args []string, stdout, stderr io.Writer) int {
 		ctx, stop := stopSignals()
 		defer stop()
 		if v := p.verb(call.Command()); v != nil {
-			err = p.answer(ctx, v, f, top, entry, cfg, stdout, stderr)
+			err = p.answer(ctx, v, a.Word, f, top, entry, cfg, stdout, stderr)
 		} else {
 			err = p.work(ctx, top, entry, cfg, stderr)
 		}

@@ -19,6 +19,7 @@ import (
 type Verb[C any] struct {
 	Name    string
 	Summary string // one line, for --help
+	Arg     bool   // it takes a word before the topology: Asked.Arg
 	Run     func(context.Context, Asked, C) error
 }
 
@@ -27,7 +28,8 @@ type Asked struct {
 	Streams
 	Topology *topology.Topology
 	Entry    *topology.Entry
-	JSON     bool // the answer is for a program
+	Arg      string // the word that a verb with Arg was given
+	JSON     bool   // the answer is for a program
 }
 
 // work is the name of what a program does when no verb is given.
@@ -38,14 +40,24 @@ type about struct {
 	Topology string `arg:"" optional:"" help:"The fleet's topology, as --topology."`
 }
 
+// aboutWith is the same for a verb that takes a word first.
+type aboutWith struct {
+	Word string `arg:"" name:"other" help:"The other worker's name."`
+	*about
+}
+
 // grammar adds the verbs to the command line, where there are some.
-func (p Program[C]) grammar(a *about) (options []kong.Option) {
+func (p Program[C]) grammar(a *aboutWith) (options []kong.Option) {
 	if len(p.Verbs) == 0 {
 		return nil
 	}
 	options = append(options, kong.DynamicCommand(work, "Do the work: what it does when no verb is given.", "", &struct{}{}, `default:"1"`))
 	for _, v := range p.Verbs {
-		options = append(options, kong.DynamicCommand(v.Name, v.Summary, "", a))
+		var args any = a.about
+		if v.Arg {
+			args = a
+		}
+		options = append(options, kong.DynamicCommand(v.Name, v.Summary, "", args))
 	}
 	return options
 }
@@ -61,9 +73,9 @@ func (p Program[C]) verb(command string) *Verb[C] {
 }
 
 // answer lets a verb answer, as long as somebody reads.
-func (p Program[C]) answer(ctx context.Context, v *Verb[C], f flags, top *topology.Topology, entry *topology.Entry, cfg C, stdout, stderr io.Writer) error {
+func (p Program[C]) answer(ctx context.Context, v *Verb[C], word string, f flags, top *topology.Topology, entry *topology.Entry, cfg C, stdout, stderr io.Writer) error {
 	failPipes()
-	err := v.Run(ctx, Asked{Streams: streams(stdout, stderr), Topology: top, Entry: entry, JSON: f.Output == "json"}, cfg)
+	err := v.Run(ctx, Asked{Streams: streams(stdout, stderr), Topology: top, Entry: entry, Arg: word, JSON: f.Output == "json"}, cfg)
 	if errors.Is(err, errUnread) {
 		return nil
 	}

@@ -13,7 +13,7 @@ import (
 )
 
 // ErrSkip is returned for a record that the format has no room for.
-var ErrSkip = errors.New("the format has no room for this kind of record")
+var ErrSkip = errors.New("the format has no room for this record")
 
 // Format writes records. Its methods are called by one goroutine.
 type Format interface {
@@ -27,10 +27,27 @@ type Format interface {
 // between them, Close. Its media type is MediaType (RFC 9110 section 8.3.1).
 type Batch struct {
 	MediaType, Open, Separator, Close string
+	// Alone is the media type of one record that is sent as Encode wrote it; "" is MediaType. Over
+	// HTTP that is the only record of its request, with batch_records = 1.
+	Alone string
+	// Strip is how many bytes at either end of a record are left out in a body: the brackets of a
+	// record that is an array of its own.
+	Strip int
 	// Most is how many records a body may hold; 0 is no limit of the format's.
 	Most int
 	// Header are further HTTP header fields, such as the receiver's name for the sensor.
 	Header map[string]string
+	// BareToken says that the Authorization field is the token alone, without "Bearer" before it.
+	BareToken bool
+}
+
+// One is the batch for a receiver that wants a request for each record: the record as Encode wrote
+// it, where that has a media type of its own.
+func (b Batch) One() Batch {
+	if b.Most = 1; b.Alone != "" {
+		b.MediaType, b.Open, b.Separator, b.Close, b.Strip = b.Alone, "", "", "", 0
+	}
+	return b
 }
 
 // Join is one body of several records.
@@ -44,7 +61,7 @@ func (b Batch) Join(records [][]byte) []byte {
 		if i > 0 {
 			body = append(body, b.Separator...)
 		}
-		body = append(body, r...)
+		body = append(body, r[b.Strip:len(r)-b.Strip]...)
 	}
 	return append(body, b.Close...)
 }

@@ -18,12 +18,12 @@ import (
 )
 
 // reading is a record with a body of its own.
-func reading(t *testing.T, n int) Item {
+func mqttReading(t *testing.T, n int) Item {
 	t.Helper()
-	return item(t, "reading/air/environment", n, `"columns":["n"],"values":[1]`)
+	return mqttItem(t, "reading/air/environment", n, `"columns":["n"],"values":[1]`)
 }
 
-func item(t *testing.T, topic msg.Topic, n int, body string) Item {
+func mqttItem(t *testing.T, topic msg.Topic, n int, body string) Item {
 	t.Helper()
 	kind, source, stream, err := topic.Split()
 	if err != nil {
@@ -38,16 +38,16 @@ func item(t *testing.T, topic msg.Topic, n int, body string) Item {
 	return Item{Record: &r, Body: fmt.Appendf(nil, `{"n":%d}`, n)}
 }
 
-func items(t *testing.T, n int) (list []Item) {
+func mqttItems(t *testing.T, n int) (list []Item) {
 	t.Helper()
 	for i := range n {
-		list = append(list, reading(t, i))
+		list = append(list, mqttReading(t, i))
 	}
 	return list
 }
 
 // options are those of a sink of mqtt://ADDRESS.
-func options(t *testing.T, to string) Options {
+func mqttOptions(t *testing.T, to string) Options {
 	t.Helper()
 	u, err := url.Parse(to)
 	if err != nil {
@@ -74,7 +74,7 @@ func newMQTT(t *testing.T, o Options) *MQTT {
 }
 
 // deliver wants all to be acknowledged.
-func deliver(t *testing.T, m *MQTT, list []Item) {
+func deliverMQTT(t *testing.T, m *MQTT, list []Item) {
 	t.Helper()
 	results, err := m.Deliver(context.Background(), list)
 	if err != nil {
@@ -91,11 +91,11 @@ func TestMosquitto(t *testing.T) {
 	t.Parallel()
 	broker := boxtest.StartMosquitto(t, "")
 	sub := broker.Subscribe("perch/#", "%r %t %P %p")
-	m := newMQTT(t, options(t, "mqtt://"+broker.Address))
-	state := item(t, "state/supervisor/box", 0, `"program":"supervisor","pid":1,"ready":true,"status":"","progress_ns":1,"counters":{}`)
-	deliver(t, m, append(items(t, 100), state))
-	boxtest.Poll(t, "all messages", func() bool { return len(readings(sub)) == 100 })
-	for i, line := range readings(sub) {
+	m := newMQTT(t, mqttOptions(t, "mqtt://"+broker.Address))
+	state := mqttItem(t, "state/supervisor/box", 0, `"program":"supervisor","pid":1,"ready":true,"status":"","progress_ns":1,"counters":{}`)
+	deliverMQTT(t, m, append(mqttItems(t, 100), state))
+	boxtest.Poll(t, "all messages", func() bool { return len(readingLines(sub)) == 100 })
+	for i, line := range readingLines(sub) {
 		want := fmt.Sprintf(`0 perch/shed %%232/air/environment id:shed #2/air/environment/00000000000000a1/%d {"n":%d}`, i, i)
 		if line != want {
 			t.Errorf("message %d = %s; want %s", i, line, want)
@@ -107,13 +107,13 @@ func TestMosquitto(t *testing.T) {
 		t.Error(err)
 	}
 	wantRetained(t, broker, "perch/shed %232/status", format.Offline)
-	if _, err := m.Deliver(context.Background(), items(t, 1)); err == nil {
+	if _, err := m.Deliver(context.Background(), mqttItems(t, 1)); err == nil {
 		t.Error("Deliver() after Close() = nil; want an error")
 	}
 }
 
 // readings are the lines of messages of the air sensor.
-func readings(sub *boxtest.MosquittoSub) (lines []string) {
+func readingLines(sub *boxtest.MosquittoSub) (lines []string) {
 	for _, line := range sub.Lines() {
 		if strings.Contains(line, "/air/environment ") {
 			lines = append(lines, line)

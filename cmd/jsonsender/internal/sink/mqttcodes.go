@@ -113,12 +113,6 @@ func problem(doing string, cause error) error {
 	return err
 }
 
-// isOurs says whether a person has to act.
-func isOurs(err error) bool {
-	var p *Problem
-	return errors.As(err, &p) && p.Ours
-}
-
 // hungUp says whether the broker closed the connection without a reason.
 func hungUp(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)

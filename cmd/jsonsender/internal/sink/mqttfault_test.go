@@ -26,8 +26,8 @@ import (
 
 const statusTopic = "perch/shed %232/status"
 
-// wantOurs wants an error that says that a person has to act.
-func wantOurs(t *testing.T, err error, words string) {
+// wantOursWith wants an error that says that a person has to act.
+func wantOursWith(t *testing.T, err error, words string) {
 	t.Helper()
 	var p *Problem
 	if !errors.As(err, &p) || !p.Ours || !strings.Contains(err.Error(), words) {
@@ -38,9 +38,9 @@ func wantOurs(t *testing.T, err error, words string) {
 func TestBrokerIsKilledBeforeItAcknowledges(t *testing.T) {
 	t.Parallel()
 	broker := boxtest.StartMosquitto(t, "")
-	m := newMQTT(t, options(t, "mqtt://"+broker.Address))
-	list := items(t, 10)
-	deliver(t, m, list[:1])
+	m := newMQTT(t, mqttOptions(t, "mqtt://"+broker.Address))
+	list := mqttItems(t, 10)
+	deliverMQTT(t, m, list[:1])
 	broker.Signal(syscall.SIGSTOP)
 	ended := make(chan error, 1)
 	go func() {
@@ -58,8 +58,8 @@ func TestBrokerIsKilledBeforeItAcknowledges(t *testing.T) {
 	}
 	broker.Start()
 	sub := broker.Subscribe("perch/#", "%t %p")
-	deliver(t, m, list)
-	boxtest.Poll(t, "all messages", func() bool { return len(readings(sub)) == len(list) })
+	deliverMQTT(t, m, list)
+	boxtest.Poll(t, "all messages", func() bool { return len(readingLines(sub)) == len(list) })
 	wantRetained(t, broker, statusTopic, format.Online)
 }
 
@@ -68,7 +68,7 @@ func TestWillAndSuccessor(t *testing.T) {
 	broker := boxtest.StartMosquitto(t, "")
 	var mu sync.Mutex
 	var last net.Conn
-	o := options(t, "mqtt://"+broker.Address)
+	o := mqttOptions(t, "mqtt://"+broker.Address)
 	dial := o.Dial
 	o.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
 		c, err := dial(ctx, network, address)
@@ -78,7 +78,7 @@ func TestWillAndSuccessor(t *testing.T) {
 		return c, err
 	}
 	m := newMQTT(t, o)
-	deliver(t, m, items(t, 1))
+	deliverMQTT(t, m, mqttItems(t, 1))
 	wantRetained(t, broker, statusTopic, format.Online)
 	mu.Lock()
 	err := last.Close() // as the kernel does where the process is killed
@@ -89,7 +89,7 @@ func TestWillAndSuccessor(t *testing.T) {
 	wantRetained(t, broker, statusTopic, format.Offline)
 
 	// A broker may publish the will of a connection after its successor came online.
-	deliver(t, m, items(t, 1))
+	deliverMQTT(t, m, mqttItems(t, 1))
 	wantRetained(t, broker, statusTopic, format.Online)
 	host, port, _ := net.SplitHostPort(broker.Address)
 	if out, err := exec.Command("mosquitto_pub", "-h", host, "-p", port, "-r", "-q", "1", "-t", statusTopic, "-m", format.Offline).CombinedOutput(); err != nil {
@@ -107,30 +107,30 @@ func TestClientIDIsTakenOver(t *testing.T) {
 		c.send(&v5.Disconnect{ReasonCode: v5.DisconnectSessionTakenOver, Properties: &v5.Properties{}})
 		acknowledge(c)
 	}, well)
-	m := newMQTT(t, options(t, "mqtt://"+broker.address))
-	deliver(t, m, items(t, 1))
+	m := newMQTT(t, mqttOptions(t, "mqtt://"+broker.address))
+	deliverMQTT(t, m, mqttItems(t, 1))
 	<-m.link.broken
-	_, err := m.Deliver(context.Background(), items(t, 1))
-	wantOurs(t, err, "another client took over the client id")
-	deliver(t, m, items(t, 1)) // and it tries again
+	_, err := m.Deliver(context.Background(), mqttItems(t, 1))
+	wantOursWith(t, err, "another client took over the client id")
+	deliverMQTT(t, m, mqttItems(t, 1)) // and it tries again
 }
 
 // Mosquitto 2.0 gives no reason when it closes the older of two connections.
 func TestTwoBoxesOfOneName(t *testing.T) {
 	t.Parallel()
 	broker := boxtest.StartMosquitto(t, "")
-	one, two := newMQTT(t, options(t, "mqtt://"+broker.Address)), newMQTT(t, options(t, "mqtt://"+broker.Address))
+	one, two := newMQTT(t, mqttOptions(t, "mqtt://"+broker.Address)), newMQTT(t, mqttOptions(t, "mqtt://"+broker.Address))
 	for range suspicions {
-		deliver(t, one, items(t, 1))
+		deliverMQTT(t, one, mqttItems(t, 1))
 		first := one.link
 		if two.link != nil {
 			<-two.link.broken
 		}
 		two.cut = 0
-		deliver(t, two, items(t, 1))
+		deliverMQTT(t, two, mqttItems(t, 1))
 		<-first.broken
 	}
-	if _, err := one.Deliver(context.Background(), items(t, 1)); err == nil || !strings.Contains(err.Error(), "does another box have its name?") {
+	if _, err := one.Deliver(context.Background(), mqttItems(t, 1)); err == nil || !strings.Contains(err.Error(), "does another box have its name?") {
 		t.Errorf("Deliver() of a box whose name another has too = %v; want a hint", err)
 	}
 }
@@ -148,19 +148,19 @@ func TestWrongPassword(t *testing.T) {
 	}
 	broker := boxtest.StartMosquitto(t, "allow_anonymous false\npassword_file "+file)
 	for _, version := range []wire{mqtt5{}, mqtt4{}} {
-		o := options(t, "mqtt://"+broker.Address)
+		o := mqttOptions(t, "mqtt://"+broker.Address)
 		secret := "wrong"
 		o.User, o.Token = "box", func() (string, error) { return secret, nil }
 		m := newMQTT(t, o)
 		m.speak = version
-		_, err := m.Deliver(context.Background(), items(t, 1))
-		wantOurs(t, err, "see user and token_file")
+		_, err := m.Deliver(context.Background(), mqttItems(t, 1))
+		wantOursWith(t, err, "see user and token_file")
 		if strings.Contains(err.Error(), secret) {
 			t.Errorf("Deliver() = %v; want no secret in it", err)
 		}
 		secret = "right" // the file has changed
 		m.speak = version
-		deliver(t, m, items(t, 1))
+		deliverMQTT(t, m, mqttItems(t, 1))
 	}
 }
 
@@ -169,16 +169,16 @@ func TestTLS(t *testing.T) {
 	ca := boxtest.NewAuthority(t)
 	cert, key := ca.SignFile(t, &x509.Certificate{IPAddresses: boxtest.Loopback()})
 	broker := boxtest.StartMosquitto(t, "certfile "+cert+"\nkeyfile "+key)
-	o := options(t, "mqtts://"+broker.Address)
+	o := mqttOptions(t, "mqtts://"+broker.Address)
 	o.TLS = func() (*tls.Config, error) {
 		pool := x509.NewCertPool()
 		pool.AddCert(ca.Cert)
 		return &tls.Config{RootCAs: pool}, nil
 	}
-	deliver(t, newMQTT(t, o), items(t, 50))
+	deliverMQTT(t, newMQTT(t, o), mqttItems(t, 50))
 
 	o.TLS = func() (*tls.Config, error) { return &tls.Config{RootCAs: x509.NewCertPool()}, nil }
-	_, err := newMQTT(t, o).Deliver(context.Background(), items(t, 1))
+	_, err := newMQTT(t, o).Deliver(context.Background(), mqttItems(t, 1))
 	if unknown := (x509.UnknownAuthorityError{}); !errors.As(err, &unknown) {
 		t.Errorf("Deliver() to a broker of another authority = %v; want its certificate refused", err)
 	}
@@ -193,10 +193,10 @@ func TestBrokerThatNeverAcknowledges(t *testing.T) {
 		for c.published() != nil {
 		}
 	})
-	m := newMQTT(t, options(t, "mqtt://"+broker.address))
-	deliver(t, m, items(t, 1))
+	m := newMQTT(t, mqttOptions(t, "mqtt://"+broker.address))
+	deliverMQTT(t, m, mqttItems(t, 1))
 	m.o.Stall = 100 * time.Millisecond
-	results, err := m.Deliver(context.Background(), items(t, 3))
+	results, err := m.Deliver(context.Background(), mqttItems(t, 3))
 	if !errors.Is(err, errStalled) || results[0].State != Unknown {
 		t.Errorf("Deliver() = %v, %v; want items unknown, %v", results, err, errStalled)
 	}
@@ -204,9 +204,9 @@ func TestBrokerThatNeverAcknowledges(t *testing.T) {
 
 func TestBrokerThatNeverAnswers(t *testing.T) {
 	t.Parallel()
-	o := options(t, "mqtt://"+startFake(t).address)
+	o := mqttOptions(t, "mqtt://"+startFake(t).address)
 	o.Stall = 100 * time.Millisecond
-	if _, err := newMQTT(t, o).Deliver(context.Background(), items(t, 1)); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := newMQTT(t, o).Deliver(context.Background(), mqttItems(t, 1)); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("Deliver() = %v; want it out of time", err)
 	}
 }
@@ -221,10 +221,10 @@ func TestCloseEndsDeliver(t *testing.T) {
 		close(got)
 		acknowledge(c)
 	})
-	m := newMQTT(t, options(t, "mqtt://"+broker.address))
+	m := newMQTT(t, mqttOptions(t, "mqtt://"+broker.address))
 	ended := make(chan error, 1)
 	go func() {
-		_, err := m.Deliver(context.Background(), items(t, 1))
+		_, err := m.Deliver(context.Background(), mqttItems(t, 1))
 		ended <- err
 	}()
 	<-got
@@ -248,12 +248,12 @@ func TestCanceledDeliverKeepsTheLink(t *testing.T) {
 		c.ack(first, 0)
 		acknowledge(c)
 	})
-	m := newMQTT(t, options(t, "mqtt://"+broker.address))
-	if results, err := m.Deliver(ctx, items(t, 1)); !errors.Is(err, context.Canceled) || results[0].State != Unknown {
+	m := newMQTT(t, mqttOptions(t, "mqtt://"+broker.address))
+	if results, err := m.Deliver(ctx, mqttItems(t, 1)); !errors.Is(err, context.Canceled) || results[0].State != Unknown {
 		t.Errorf("Deliver() = %v, %v; want one item unknown, canceled", results, err)
 	}
-	deliver(t, m, items(t, 1))
-	deliver(t, m, items(t, 20))
+	deliverMQTT(t, m, mqttItems(t, 1))
+	deliverMQTT(t, m, mqttItems(t, 20))
 	if len(broker.conns) > 0 {
 		t.Error("it connected again")
 	}
@@ -283,8 +283,8 @@ func TestReasonCodes(t *testing.T) {
 			conn.ack(conn.published(), c.code)
 			acknowledge(conn)
 		})
-		m := newMQTT(t, options(t, "mqtt://"+broker.address))
-		results, err := m.Deliver(context.Background(), items(t, 2))
+		m := newMQTT(t, mqttOptions(t, "mqtt://"+broker.address))
+		results, err := m.Deliver(context.Background(), mqttItems(t, 2))
 		if results[0].State != c.want || results[1].State != Acknowledged {
 			t.Errorf("Deliver() with PUBACK 0x%02X = %+v; want %v, and the next acknowledged", c.code, results, c.want)
 		}
@@ -317,7 +317,7 @@ func TestReceiveMaximum(t *testing.T) {
 		most <- under
 		acknowledge(c)
 	})
-	deliver(t, newMQTT(t, options(t, "mqtt://"+broker.address)), items(t, 30))
+	deliverMQTT(t, newMQTT(t, mqttOptions(t, "mqtt://"+broker.address)), mqttItems(t, 30))
 	if got := <-most; got != int(limit) {
 		t.Errorf("%d messages were under way; want %d", got, limit)
 	}
@@ -341,8 +341,8 @@ func TestPacketTooLarge(t *testing.T) {
 	t.Parallel()
 	broker := boxtest.StartMosquitto(t, "max_packet_size 1000")
 	for _, version := range []wire{mqtt5{}, mqtt4{}} {
-		m := newMQTT(t, options(t, "mqtt://"+broker.Address))
-		list := items(t, 20)
+		m := newMQTT(t, mqttOptions(t, "mqtt://"+broker.Address))
+		list := mqttItems(t, 20)
 		list[7].Body = bytes.Repeat([]byte("x"), 5000)
 		done := map[int]State{}
 		for range 20 { // as a caller does: what is unknown is sent again
@@ -389,9 +389,9 @@ func TestDisconnectAboutOneRecord(t *testing.T) {
 			c.ack(m, 0)
 		}
 	})
-	m := newMQTT(t, options(t, "mqtt://"+broker.address))
+	m := newMQTT(t, mqttOptions(t, "mqtt://"+broker.address))
 	for _, want := range []State{Unknown, Refused} { // the second time each of them goes alone
-		results, err := m.Deliver(context.Background(), items(t, 4))
+		results, err := m.Deliver(context.Background(), mqttItems(t, 4))
 		if err == nil || results[2].State != want || results[3].State != Unknown || want == Refused && results[1].State != Acknowledged {
 			t.Errorf("Deliver() = %+v, %v; want item 2 %v, and what follows unknown", results, err, want)
 		}
@@ -454,12 +454,12 @@ func TestBrokerOfVersion311(t *testing.T) {
 	for name, refuse := range map[string][]byte{"return code": {0x20, 2, 0, 1}, "reason code": {0x20, 3, 0, 0x84, 0}, "closes": nil} {
 		broker := boxtest.StartMosquitto(t, "")
 		sub := broker.Subscribe("perch/#", "%t %p")
-		m := newMQTT(t, options(t, "mqtt://"+oldFront(t, broker.Address, refuse)))
-		deliver(t, m, items(t, 50))
+		m := newMQTT(t, mqttOptions(t, "mqtt://"+oldFront(t, broker.Address, refuse)))
+		deliverMQTT(t, m, mqttItems(t, 50))
 		if m.speak.version() != 4 {
 			t.Errorf("%s: it speaks version %d; want 4", name, m.speak.version())
 		}
-		boxtest.Poll(t, "all messages", func() bool { return len(readings(sub)) == 50 })
+		boxtest.Poll(t, "all messages", func() bool { return len(readingLines(sub)) == 50 })
 		wantRetained(t, broker, statusTopic, format.Online)
 		if err := m.Close(); err != nil {
 			t.Error(err)
@@ -487,10 +487,10 @@ func TestBrokerThatCanDoLess(t *testing.T) {
 		c.ack(m, 0)
 		acknowledge(c)
 	})
-	o := options(t, "mqtt://"+broker.address)
+	o := mqttOptions(t, "mqtt://"+broker.address)
 	o.Node = "shed"
-	state := item(t, "state/supervisor/box", 0, `"program":"supervisor","pid":1,"ready":true,"status":"","progress_ns":1,"counters":{}`)
-	deliver(t, newMQTT(t, o), []Item{state})
+	state := mqttItem(t, "state/supervisor/box", 0, `"program":"supervisor","pid":1,"ready":true,"status":"","progress_ns":1,"counters":{}`)
+	deliverMQTT(t, newMQTT(t, o), []Item{state})
 	hello := <-last
 	if hello.ClientID != shortID("shed", "send") || len(hello.ClientID) > 23 || hello.WillRetain || hello.WillQOS != 0 || !hello.WillFlag {
 		t.Errorf("CONNECT = %v; want a client id of 23 bytes at most, and a will of QoS 0 that is not retained", hello)
@@ -505,8 +505,8 @@ func TestBrokerOfQoS0(t *testing.T) {
 	broker := startFake(t)
 	zero := byte(0)
 	broker.serve(t, func(c *fakeConn) { c.welcome(0, &v5.Properties{MaximumQOS: &zero}) })
-	_, err := newMQTT(t, options(t, "mqtt://"+broker.address)).Deliver(context.Background(), items(t, 1))
-	wantOurs(t, err, "QoS 0 only")
+	_, err := newMQTT(t, mqttOptions(t, "mqtt://"+broker.address)).Deliver(context.Background(), mqttItems(t, 1))
+	wantOursWith(t, err, "QoS 0 only")
 }
 
 func TestPing(t *testing.T) {
@@ -528,8 +528,8 @@ func TestPing(t *testing.T) {
 		}
 		close(pings)
 	})
-	m := newMQTT(t, options(t, "mqtt://"+broker.address))
-	deliver(t, m, items(t, 1))
+	m := newMQTT(t, mqttOptions(t, "mqtt://"+broker.address))
+	deliverMQTT(t, m, mqttItems(t, 1))
 	l, now := m.link, time.Now()
 	l.ping(now.Add(keepAlive), keepAlive/2)
 	<-pings
@@ -554,13 +554,13 @@ func TestAddresses(t *testing.T) {
 		"mqtt://broker": "broker:1883", "mqtts://broker": "broker:8883", "mqtt://broker:1884": "broker:1884", "mqtt://[::1]": "[::1]:1883",
 		"mqtt://broker/topic": "", "mqtt://:1883": "", "http://broker": "", "mqtt://broker?x=1": "",
 	} {
-		m, err := NewMQTT(options(t, to))
+		m, err := NewMQTT(mqttOptions(t, to))
 		if (err == nil) != (want != "") || m != nil && m.address != want {
 			t.Errorf("NewMQTT(%s) = %v, %v; want %q", to, m, err, want)
 		}
 	}
 	for _, prefix := range []string{"", "#", "a/+", "/a", "a/", "$SYS"} {
-		o := options(t, "mqtt://broker")
+		o := mqttOptions(t, "mqtt://broker")
 		o.Prefix = prefix
 		if _, err := NewMQTT(o); err == nil {
 			t.Errorf("NewMQTT() with the prefix %q = nil; want an error", prefix)

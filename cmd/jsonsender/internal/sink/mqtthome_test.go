@@ -24,15 +24,15 @@ func startHome(t *testing.T, broker *boxtest.Mosquitto, cfg format.HomeConfig) *
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := options(t, "mqtt://"+broker.Address)
+	o := mqttOptions(t, "mqtt://"+broker.Address)
 	o.Companion = home
 	m := newMQTT(t, o)
 	m.attend = 10 * time.Millisecond
-	one := reading(t, 1)
+	one := mqttReading(t, 1)
 	if one.Body, err = home.Encode(one.Record); err != nil {
 		t.Fatal(err)
 	}
-	deliver(t, m, []Item{one})
+	deliverMQTT(t, m, []Item{one})
 	return m
 }
 
@@ -115,7 +115,7 @@ func TestHomeAssistantBrokerRestarts(t *testing.T) {
 	broker.Kill()
 	<-l.broken
 	broker.Start()
-	deliver(t, m, items(t, 1))
+	deliverMQTT(t, m, mqttItems(t, 1))
 	boxtest.Poll(t, "the announcement again", func() bool { return len(platforms(t, broker)) == 1 })
 	wantRetained(t, broker, "perch/shed %232/air/status", format.Online)
 	wantRetained(t, broker, statusTopic, format.Online)

@@ -18,12 +18,16 @@ import (
 
 	"github.com/perch-edge/perch/cmd/jsonsender/internal/format"
 	"github.com/perch-edge/perch/cmd/jsonsender/internal/record"
+	"github.com/perch-edge/perch/internal/uplink"
 )
 
 // Item is a record as it goes out.
 type Item struct {
 	Record *record.Record
 	Body   []byte // as the format wrote it
+	// Behind says that the receiver has acknowledged a later record of this stream. A sink that
+	// leaves out what its receiver has by now must not conclude from the later one that it has this one.
+	Behind bool
 }
 
 // Result is what became of an item.
@@ -58,6 +62,12 @@ type Sink interface {
 type Limits struct {
 	Records int
 	Bytes   int // of all bodies together; one larger item goes alone
+	// Ordered says that the sink concludes from the last record that the receiver has of a stream
+	// which of the earlier ones it has: each stream must come in order.
+	Ordered bool
+	// Keyed says that the receiver knows a Deliver by a key, which follows from its items: what may
+	// have arrived must be delivered again with the same items.
+	Keyed bool
 }
 
 // Problem is an error that says more than that the link is down.
@@ -74,6 +84,12 @@ func (p *Problem) Error() string { return p.Err.Error() }
 // Unwrap is the cause.
 func (p *Problem) Unwrap() error { return p.Err }
 
+// isOurs says whether a person has to act.
+func isOurs(err error) bool {
+	var p *Problem
+	return errors.As(err, &p) && p.Ours
+}
+
 // Options are what all sinks are made from.
 type Options struct {
 	To     *url.URL
@@ -83,19 +99,49 @@ type Options struct {
 	Ack    bool // lines and WebSocket: the receiver answers each line's id
 	Gzip   bool
 
-	Prefix    string           // mqtt: the first word of topics
+	Prefix    string           // mqtt and nats: the first word, or words, of topics and subjects
+	Stream    string           // nats: the stream that must take the records; "" is whichever the server chooses by subject
 	Companion format.Companion // mqtt: what the format publishes beside records; nil is nothing
 
 	User  string
 	Token func() (string, error) // the secret, read for each use; nil where there is none
 	TLS   func() (*tls.Config, error)
-	// Dial opens connections: with time-outs, and through a proxy where the environment names one.
+	// Dial opens connections: with time-outs, and through a proxy where the environment names one. Its
+	// network may be tcp or unix. nil is that of package uplink. A *uplink.Conn tells what has arrived.
 	Dial  func(ctx context.Context, network, address string) (net.Conn, error)
 	Stall time.Duration // time without progress after which a delivery has failed
 
 	Records int // a batch's most
 	Bytes   int
 	Log     *slog.Logger
+	// Count adds to one of the worker's counters: unknown_acks. nil counts nothing.
+	Count func(counter string, n uint64)
+}
+
+func (o *Options) count(counter string, n uint64) {
+	if o.Count != nil && n > 0 {
+		o.Count(counter, n)
+	}
+}
+
+// New makes the sink for the address in o. It opens no connection yet.
+func New(o Options) (Sink, error) {
+	if o.Dial == nil {
+		o.Dial = uplink.New(uplink.Settings{Stall: o.Stall}).Dial
+	}
+	switch o.To.Scheme {
+	case "tcp", "tls", "unix":
+		return openLine(o)
+	case "ws", "wss":
+		return openWebSocket(o)
+	case "http", "https":
+		return openHTTP(o)
+	case "mqtt", "mqtts":
+		return NewMQTT(o)
+	case "nats":
+		return NewNATS(o)
+	}
+	return nil, ErrScheme
 }
 
 // ErrScheme is returned for an address whose scheme no sink serves.

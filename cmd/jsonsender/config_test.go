@@ -1,0 +1,54 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/perch-edge/perch/pkg/topology"
+)
+
+// configOf reads a worker's table as a topology has it.
+func configOf(t *testing.T, lines string) error {
+	t.Helper()
+	top, err := topology.ByHand(topology.Worker, "home", "jsonsender", []string{"air"}, strings.Split(strings.TrimSpace(lines), "\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := DefaultConfig()
+	return top.Entry("home").BindOwn(&cfg)
+}
+
+func TestSettings(t *testing.T) {
+	for _, good := range []string{
+		`to = "tcp://127.0.0.1:9000"`,
+		`to = "unix:/run/perch/out.sock"`,
+		`to = "https://example.org/in"`,
+		`to = "http://localhost:8086/write"`,
+		`to = "mqtts://broker.example.org"`,
+		"to = \"tcp://[::1]:9000\"\nspool_after = \"0s\"",
+	} {
+		if err := configOf(t, good); err != nil {
+			t.Errorf("%s = %v; want it accepted", good, err)
+		}
+	}
+	for given, want := range map[string]string{
+		`format = "plain"`:                                          "to: want tcp://",
+		`to = "htps://example.org"`:                                 `did you mean "https"`,
+		`to = "http://example.org/in"`:                              "want the scheme with TLS",
+		`to = "mqtt://192.168.1.5:1883"`:                            "want the scheme with TLS",
+		`to = "https://u:p@example.org"`:                            "a secret does not belong into an address",
+		`to = "unix:relative.sock"`:                                 "want unix:/PATH",
+		`to = "zmq+tcp://example.org:1"`:                            "curve_key_file",
+		"to = \"tcp://127.0.0.1:1\"\nkinds = [\"readings\"]":        `did you mean "reading"`,
+		"to = \"tcp://127.0.0.1:1\"\nspol_after = \"1s\"":           `did you mean "spool_after"`,
+		"to = \"tcp://127.0.0.1:1\"\nspool_most = \"1MB\"":          "at least",
+		"to = \"tcp://127.0.0.1:1\"\ntoken_file = \"/nonexistent\"": "no such file",
+		"to = \"tcp://127.0.0.1:1\"\nclient_key = \"/nonexistent\"": "go together",
+		"to = \"tcp://127.0.0.1:1\"\nattempts = 0":                  "want 1 to 100",
+		"to = \"tcp://127.0.0.1:1\"\nevery = \"10ms\"":              `want "1s"`,
+	} {
+		if err := configOf(t, given); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s = %v; want an error with %q", given, err, want)
+		}
+	}
+}
