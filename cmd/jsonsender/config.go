@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"strings"
 	"time"
@@ -121,6 +120,7 @@ func (c *Config) choice() (*choose.Choice, error) {
 }
 
 func (c *Config) checkFiles() (errs []error) {
+	errs = c.checkCurve()
 	if c.TokenFile != "" {
 		if _, err := c.token(); err != nil && !errors.Is(err, credential.ErrElsewhere) {
 			errs = append(errs, topology.Bad("token_file", "%w", err))
@@ -151,34 +151,4 @@ func (c *Config) token() (string, error) {
 		return credential.Password(c.TokenFile)
 	}
 	return credential.Token(c.TokenFile)
-}
-
-// Check finds what is wrong with the keys of CURVE. Validate leaves them out, since the verb that
-// makes them runs before they are there.
-func (c *Config) Check(context.Context) (warning, err error) { return nil, c.checkCurve() }
-
-func (c *Config) checkCurve() error {
-	if c.CurveKeyFile == "" && c.CurveReceiver == "" {
-		return nil
-	}
-	if c.CurveKeyFile == "" || c.CurveReceiver == "" {
-		return topology.Bad("curve_key_file", "curve_key_file and curve_receiver_key go together")
-	}
-	var errs []error
-	if _, err := c.curve(); err != nil && !errors.Is(err, credential.ErrElsewhere) {
-		errs = append(errs, topology.Bad("curve_key_file", "%w; jsonsender curve-key makes one", err))
-	}
-	if err := msg.CheckCurvePublic(c.CurveReceiver); err != nil {
-		errs = append(errs, topology.Bad("curve_receiver_key", "%w", err))
-	}
-	return errors.Join(errs...)
-}
-
-// curve reads the keys of zmq+tcp.
-func (c *Config) curve() (*msg.CurveKeys, error) {
-	secret, err := credential.Token(c.CurveKeyFile)
-	if err == nil {
-		_, err = msg.CurvePublic(secret)
-	}
-	return &msg.CurveKeys{Secret: secret, Peer: c.CurveReceiver}, err
 }

@@ -91,7 +91,7 @@ func open(w *worker.Worker, cfg Config) (*job, error) {
 	if err := j.openDisk(); err != nil {
 		return nil, errors.Join(err, j.close())
 	}
-	f, err := cfg.newFormat(w.Node())
+	f, err := cfg.formatOf(w)
 	if err != nil {
 		return nil, errors.Join(err, j.close())
 	}

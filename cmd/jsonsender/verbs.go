@@ -12,8 +12,6 @@ import (
 	"time"
 
 	"github.com/perch-edge/perch/cmd/jsonsender/internal/backlog"
-	"github.com/perch-edge/perch/internal/credential"
-	"github.com/perch-edge/perch/pkg/msg"
 	"github.com/perch-edge/perch/pkg/worker"
 )
 
@@ -23,7 +21,7 @@ func verbs() []worker.Verb[Config] {
 		{Name: "status", Summary: "Show what waits on disk for the receiver, and what was lost.", Run: status},
 		{Name: "adopt", Summary: "Take over what waits under another worker's name: adopt OLD-NAME.", Arg: true, Run: adopt},
 		{Name: "skip", Summary: "Give up what waits on disk for the receiver.", Run: skip},
-		{Name: "curve-key", Summary: "Make a secret key for zmq+tcp, in the file that curve_key_file names, and print its public key.", Run: curveKey},
+		{Name: "curve-key", Summary: "Print this box's CURVE public key, for the receiver; make the key where there is none.", Run: curveKey},
 	}
 }
 
@@ -135,35 +133,4 @@ func skip(_ context.Context, of worker.Asked, cfg Config) (err error) {
 		}
 		skipped += len(positions)
 	}
-}
-
-// curveKey makes the key file where there is none, and prints the public key that the receiver needs.
-func curveKey(_ context.Context, of worker.Asked, cfg Config) error {
-	if cfg.CurveKeyFile == "" {
-		return errors.New("curve_key_file is not set: it names the file to make")
-	}
-	secret, err := credential.Token(cfg.CurveKeyFile)
-	if errors.Is(err, fs.ErrNotExist) {
-		if secret, err = msg.NewCurveSecret(); err == nil {
-			err = writeNew(cfg.CurveKeyFile, secret+"\n")
-		}
-	}
-	if err != nil {
-		return err
-	}
-	public, err := msg.CurvePublic(secret)
-	if err == nil {
-		_, err = fmt.Fprintln(of.Out, public)
-	}
-	return err
-}
-
-// writeNew makes a file that only its owner may read.
-func writeNew(name, text string) error {
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteString(text)
-	return errors.Join(err, f.Sync(), f.Close())
 }

@@ -12,10 +12,11 @@ import (
 // found is what recovery reads: the blocks that count, by position, and what is damaged.
 type found struct {
 	segments []*segment
-	broken   []block  // of them, with a header that is intact
-	stale    []uint32 // segments of which no block counts
+	broken   []block         // of them, with a header that is intact
+	stale    []uint32        // segments of which no block counts
 	damaged  map[uint32]bool // segments that end in damage
-	high     Position // no intact header has a higher one
+	high     Position        // no intact header has a higher one
+	stored   state           // as the state file has it
 }
 
 // readSegments reads all segments. The number of a segment decides which of two blocks
@@ -86,6 +87,8 @@ func (l *Log) recover() (f *found, number uint64, slot int64, known bool, err er
 	if l.state, number, slot, known, err = readState(l.dir); err != nil {
 		return nil, 0, 0, false, err
 	}
+	f.stored = l.state
+	f.stored.Losses = slices.Clone(l.state.Losses)
 	l.segments = f.segments
 	if l.seq, err = l.dir.highest(); err != nil {
 		return nil, 0, 0, false, err
