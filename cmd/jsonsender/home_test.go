@@ -11,8 +11,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/BurntSushi/toml"
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/perch-edge/perch/internal/boxtest"
 	"github.com/perch-edge/perch/pkg/topology"
 )
 
@@ -92,6 +94,24 @@ func TestHomePicture(t *testing.T) {
 		_, err := cfg.newHome(top, entry, nil)
 		if (err == nil) != (words == "") || err != nil && !strings.Contains(err.Error(), words) {
 			t.Errorf("newHome() with %s = %v; want %q", old, err, words)
+		}
+	}
+}
+
+// docs/RECEIVERS.md shows settings that are some.
+func TestDocumentedMQTTSettings(t *testing.T) {
+	t.Parallel()
+	for _, language := range []string{"toml mqtt", "toml home"} {
+		text := boxtest.Documented(t, "RECEIVERS.md", language)[0]
+		top := struct{ Worker map[string]Config }{}
+		meta, err := toml.Decode(text, &top)
+		if err != nil {
+			t.Errorf("Decode() = %v of\n%s", err, text)
+		}
+		for _, key := range meta.Undecoded() {
+			if last := key[len(key)-1]; last != "program" && last != "source" {
+				t.Errorf("%s is no setting, in\n%s", key, text)
+			}
 		}
 	}
 }
