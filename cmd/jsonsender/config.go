@@ -6,7 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/perch-edge/perch/cmd/jsonsender/internal/choose"
 	"github.com/perch-edge/perch/cmd/jsonsender/internal/reduce"
 	"github.com/perch-edge/perch/cmd/jsonsender/internal/sink"
 	"github.com/perch-edge/perch/internal/credential"
@@ -71,7 +70,7 @@ func (c *Config) Validate() error {
 	var errs []error
 	bad := func(key, format string, args ...any) { errs = append(errs, topology.Bad(key, format, args...)) }
 	if c.To.url == nil {
-		bad("to", "%w", sink.ErrScheme)
+		bad("to", "no receiver: %w", sink.ErrScheme)
 	} else if err := c.To.check(c); err != nil {
 		bad("to", "%w", err)
 	}
@@ -79,7 +78,10 @@ func (c *Config) Validate() error {
 	if err := c.checkFormat(); err != nil {
 		bad("format", "%w", err)
 	}
-	if _, err := c.choice(); err != nil {
+	if err := c.checkPrefix(); err != nil {
+		bad("topic_prefix", "%w", err)
+	}
+	if _, err := c.choice(nil); err != nil {
 		errs = append(errs, err)
 	}
 	between := func(key string, d topology.Duration, least, most time.Duration) {
@@ -88,7 +90,7 @@ func (c *Config) Validate() error {
 		}
 	}
 	if _, err := reduce.New(c.Reduce, time.Second); err != nil {
-		bad("reduce", "want one of %v%s", reduce.Ways(), nearest.Hint(c.Reduce, reduce.Ways()))
+		bad("reduce", "unknown%s", nearest.Hint(c.Reduce, reduce.Ways()))
 	}
 	if c.Every != 0 {
 		between("every", c.Every, time.Second, 24*time.Hour)
@@ -130,6 +132,7 @@ func (c *Config) checkUnused() (errs []error) {
 		{"ack", c.Ack, sockets, "tcp, tls, unix, ws and wss"},
 		{"gzip", c.Gzip, strings.HasPrefix(scheme, "http"), "http and https"},
 		{"stream", c.Stream != "", scheme == "nats", "nats"},
+		{"user", c.User != "", !lines && scheme != "zmq+tcp", "all but tcp, tls, unix and zmq+tcp"},
 		{"token_file", c.TokenFile != "", !lines && scheme != "zmq+tcp", "all but tcp, tls, unix and zmq+tcp; there client_cert, or CURVE, shows who the box is"},
 		{"curve_key_file", c.CurveKeyFile != "", scheme == "zmq+tcp", "zmq+tcp"},
 		{"picture", c.Picture != "", c.Format == "homeassistant", "format homeassistant"},
@@ -142,9 +145,15 @@ func (c *Config) checkUnused() (errs []error) {
 	return errs
 }
 
-// choice is what is sent of the sources.
-func (c *Config) choice() (*choose.Choice, error) {
-	return choose.New(c.Kinds, c.Streams, c.Columns, nil)
+// checkPrefix checks topic_prefix as the receiver's protocol wants it.
+func (c *Config) checkPrefix() error {
+	switch c.To.scheme() {
+	case "mqtt", "mqtts":
+		return sink.CheckMQTTPrefix(c.TopicPrefix)
+	case "nats":
+		return sink.CheckNATSPrefix(c.TopicPrefix)
+	}
+	return nil
 }
 
 func (c *Config) checkFiles() (errs []error) {

@@ -32,11 +32,16 @@ func TestSettings(t *testing.T) {
 		}
 	}
 	for given, want := range map[string]string{
-		`format = "plain"`:                                          "to: want tcp://",
+		`format = "plain"`:                                          "to: no receiver: want tcp://",
 		`to = "htps://example.org"`:                                 `did you mean "https"`,
-		`to = "http://example.org/in"`:                              "want the scheme with TLS",
-		`to = "mqtt://192.168.1.5:1883"`:                            "want the scheme with TLS",
-		`to = "https://u:p@example.org"`:                            "a secret does not belong into an address",
+		`to = "http://example.org/in"`:                              "want https://",
+		`to = "mqtt://192.168.1.5:1883"`:                            "want mqtts://",
+		`to = "https://u:p@example.org"`:                            "a password in an address can be read by everybody",
+		`to = "tcp://127.0.0.1"`:                                    "want tcp://HOST:PORT",
+		`to = "https://example.org:99999/in"`:                       "want 1 to 65535",
+		"to = \"mqtt://127.0.0.1\"\ntopic_prefix = \"a/#\"":         `topic_prefix = "a/#": want a topic without`,
+		"to = \"nats://127.0.0.1\"\ntopic_prefix = \"a b\"":         "want words of",
+		"to = \"tcp://127.0.0.1:1\"\nuser = \"me\"":                 "it is for all but tcp",
 		`to = "unix:relative.sock"`:                                 "want unix:/PATH",
 		`to = "zmq+tcp://example.org:1"`:                            "curve_key_file",
 		"to = \"tcp://127.0.0.1:1\"\nkinds = [\"readings\"]":        `did you mean "reading"`,

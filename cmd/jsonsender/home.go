@@ -82,7 +82,7 @@ func (k *homeKeys) labels() (list []string) {
 	return list
 }
 
-// wantsStream says whether a stream is sent.
+// wantsStream reports whether a stream is sent.
 func (c *Config) wantsStream(source, stream string) bool {
 	return len(c.Streams) == 0 || slices.Contains(c.Streams, stream) || slices.Contains(c.Streams, source+"."+stream)
 }

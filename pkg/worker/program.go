@@ -36,6 +36,10 @@ type Program[C any] struct {
 // Configs may say more of themselves by these methods:
 //
 //	Validate() error               on *C: what the types cannot check
+//	ValidateIn(*topology.Topology, *topology.Entry) error
+//	                               on *C: what the settings expect of the other entries; called after
+//	                               Validate, where nothing else is wrong
+//	Reads() []msg.Kind             the kinds it reads, as it is set; by default Program.Reads
 //	Rings() []Ring                 the shared memory that its streams take
 //	Pins() int                     how many frames of its source it holds at once
 //	Cached() Cached                what it does with files in RAM
@@ -177,6 +181,13 @@ func (p Program[C]) configure(f flags) (*topology.Topology, *topology.Entry, C, 
 	if own == nil {
 		own = entry.BindOwn(&cfg)
 	}
+	if c, ok := any(&cfg).(interface {
+		ValidateIn(*topology.Topology, *topology.Entry) error
+	}); ok && err == nil && own == nil {
+		if ps := entry.Table.Problems(c.ValidateIn(top, entry)); len(ps) > 0 {
+			own = ps
+		}
+	}
 	if err == nil || own == nil {
 		return top, entry, cfg, errors.Join(err, own)
 	}
@@ -281,6 +292,9 @@ func (p Program[C]) reportJSON(entry *topology.Entry, cfg C, warnings topology.P
 		r.Name = entry.Name
 	}
 	if err == nil {
+		if c, ok := any(&cfg).(interface{ Reads() []msg.Kind }); ok {
+			r.Reads = c.Reads()
+		}
 		if c, ok := any(&cfg).(interface{ Rings() []Ring }); ok {
 			r.Rings = c.Rings()
 		}

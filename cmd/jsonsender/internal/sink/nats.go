@@ -46,11 +46,11 @@ const natsPing = 20 * time.Second
 // It fails for an address or a prefix that is none.
 func NewNATS(o Options) (Sink, error) {
 	servers, local, err := natsServers(o.To)
-	if err == nil {
-		err = CheckNATSPrefix(o.Prefix)
-	}
 	if err != nil {
 		return nil, err
+	}
+	if err := CheckNATSPrefix(o.Prefix); err != nil {
+		return nil, fmt.Errorf("topic_prefix %q: %w", o.Prefix, err)
 	}
 	return &natsSink{o: o, servers: servers, local: local, known: map[string]ids{}, marks: map[string]*natsMark{}}, nil
 }
