@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/perch-edge/perch/cmd/jsonsender/internal/choose"
@@ -119,6 +120,7 @@ func (c *Config) choice() (*choose.Choice, error) {
 }
 
 func (c *Config) checkFiles() (errs []error) {
+	errs = c.checkCurve()
 	if c.TokenFile != "" {
 		if _, err := c.token(); err != nil && !errors.Is(err, credential.ErrElsewhere) {
 			errs = append(errs, topology.Bad("token_file", "%w", err))
@@ -138,5 +140,15 @@ func (c *Config) checkFiles() (errs []error) {
 	return errs
 }
 
-// token reads the secret that goes along.
-func (c *Config) token() (string, error) { return credential.Token(c.TokenFile) }
+// token reads the secret that goes along: the credentials of NATS as they are, a password, or a
+// bearer token.
+func (c *Config) token() (string, error) {
+	switch scheme := c.To.scheme(); {
+	case scheme == "nats":
+		text, err := credential.File(c.TokenFile)
+		return strings.TrimSpace(string(text)), err
+	case c.User != "" || strings.HasPrefix(scheme, "mqtt"):
+		return credential.Password(c.TokenFile)
+	}
+	return credential.Token(c.TokenFile)
+}

@@ -58,6 +58,9 @@ func (c *Config) newSink(w *worker.Worker, f format.Format) (sink.Sink, error) {
 	if c.TokenFile != "" {
 		o.Token = c.token
 	}
+	if c.CurveKeyFile != "" {
+		o.Curve = c.curveKeys
+	}
 	return sink.New(o)
 }
 

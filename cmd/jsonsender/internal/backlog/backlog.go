@@ -228,8 +228,8 @@ func (l *Log) Oldest() time.Time {
 	return l.oldest()
 }
 
-// Written is how many bytes the log has written since it was opened, in whole pages,
-// without the file system's journal.
+// Written is how many bytes the log has written since it was opened, in whole pages.
+// The file system adds its journal, and writes the state once a second at most.
 func (l *Log) Written() int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -10,7 +10,7 @@ import (
 // Segments are read and written in pages, the unit that a disk tears.
 const (
 	pageBytes   = 4096
-	headerBytes = 44
+	headerBytes = 40
 	blockMagic  = 0xb10c
 	deflated    = 1 // flag: the body is compressed
 
@@ -23,15 +23,14 @@ var errDamaged = errors.New("damaged block")
 
 // block is the header of a block, little endian in the file:
 //
-//	0  u32 CRC-32C of the block's offset (u64) and of bytes 4 to 43
+//	0  u32 CRC-32C of the block's offset (u64) and of bytes 4 to 39
 //	4  u16 magic, u8 flags, u8 level of thinning
 //	8  u32 number of the segment; another one is what the file held before
 //	12 u32 bytes of the body as it is stored
 //	16 u64 position before the block; u32 positions that it covers, thinned ones too
 //	28 u16 records, u16 of them events
 //	32 u32 bytes of the body without compression
-//	36 u32 time of the first record, in Unix seconds
-//	40 u32 CRC-32C of the stored body
+//	36 u32 CRC-32C of the stored body
 //
 // The header has a checksum of its own, so that a damaged body costs a count that is
 // known.
@@ -42,7 +41,6 @@ type block struct {
 	stored, raw   int
 	prev, last    Position // it covers the positions behind prev up to last
 	count, events int
-	at            uint32
 	sum           uint32
 }
 
@@ -73,8 +71,7 @@ func (b *block) put(h []byte) {
 	le.PutUint16(h[28:], uint16(b.count))
 	le.PutUint16(h[30:], uint16(b.events))
 	le.PutUint32(h[32:], uint32(b.raw))
-	le.PutUint32(h[36:], b.at)
-	le.PutUint32(h[40:], b.sum)
+	le.PutUint32(h[36:], b.sum)
 	le.PutUint32(h, headerSum(h, b.off))
 }
 
@@ -90,7 +87,7 @@ func parseHeader(data []byte, off int64) (b block, ok bool) {
 		seq: le.Uint32(h[8:]), off: off, flags: h[6], level: h[7],
 		stored: int(le.Uint32(h[12:])), raw: int(le.Uint32(h[32:])),
 		prev: Position(le.Uint64(h[16:])), count: int(le.Uint16(h[28:])), events: int(le.Uint16(h[30:])),
-		at: le.Uint32(h[36:]), sum: le.Uint32(h[40:]),
+		sum: le.Uint32(h[36:]),
 	}
 	b.last = b.prev + Position(le.Uint32(h[24:]))
 	whole := int64(len(h)) >= b.size() && b.raw <= maxSegment && b.prev < maxPosition && b.last > b.prev && b.events <= b.count

@@ -35,7 +35,7 @@ func newCoder() *coder { return &coder{inflate: flate.NewReaderDict(nil, []byte(
 func (c *coder) compress(body []byte) (err error) {
 	c.out.Reset()
 	if c.deflate == nil {
-		if c.deflate, err = flate.NewWriterDict(&c.out, flate.DefaultCompression, []byte(dictionary)); err != nil {
+		if c.deflate, err = flate.NewWriterDict(&c.out, flate.BestCompression, []byte(dictionary)); err != nil {
 			return err
 		}
 	} else {
@@ -51,7 +51,8 @@ func (c *coder) compress(body []byte) (err error) {
 // is valid until the next call. It is
 //
 //	keys: number, then length and text of each
-//	records: position, class and key, number in the stream, time, length; each as the difference to the one before
+//	positions, classes and keys, numbers in the streams, times, lengths: each as the difference to what is
+//	  expected after the one before; a time is expected after the same step again
 //	payloads, one behind the other
 //
 // with numbers as in encoding/binary's varints.
@@ -64,9 +65,6 @@ func (c *coder) encode(list []record, prev, last Position) (block, []byte, error
 	c.putKeys(list)
 	for _, r := range list {
 		b.events += int(r.Class)
-	}
-	if len(list) > 0 {
-		b.at = uint32(max(0, min(seconds(list[0].Time), 1<<32-1)))
 	}
 	for _, r := range list {
 		c.raw.Write(r.Payload)
@@ -88,21 +86,41 @@ func (c *coder) putKeys(list []record) {
 		c.uvarint(uint64(len(k)))
 		c.raw.WriteString(k)
 	}
-	var before record
-	expect := map[string]uint64{}
-	for i, r := range list {
-		if i == 0 {
-			before.Position = r.Position - 1
-			c.uvarint(uint64(r.Position))
-		} else {
-			c.uvarint(uint64(r.Position - before.Position))
-		}
-		c.uvarint(index[r.Key]<<1 | uint64(r.Class))
-		c.varint(int64(r.ordinal - expect[r.Key]))
-		c.varint(millis(r.Time) - millis(before.Time))
-		c.varint(int64(len(r.Payload) - len(before.Payload)))
-		before, expect[r.Key] = r, r.ordinal+1
+	c.putColumns(list, index)
+}
+
+func (c *coder) putColumns(list []record, index map[string]uint64) {
+	var before Position
+	for _, r := range list {
+		c.uvarint(uint64(r.Position - before))
+		before = r.Position
 	}
+	for _, r := range list {
+		c.uvarint(index[r.Key]<<1 | uint64(r.Class))
+	}
+	expect := map[string]uint64{}
+	for _, r := range list {
+		c.varint(int64(r.ordinal - expect[r.Key]))
+		expect[r.Key] = r.ordinal + 1
+	}
+	var ms, step int64
+	for _, r := range list {
+		ms, step = c.putTime(millis(r.Time), ms, step)
+	}
+	length := 0
+	for _, r := range list {
+		c.varint(int64(len(r.Payload) - length))
+		length = len(r.Payload)
+	}
+}
+
+// putTime writes by how much the step from the time before is another than the last step.
+func (c *coder) putTime(ms, before, step int64) (now, next int64) {
+	c.varint(ms - before - step)
+	if before == 0 { // the first step is none
+		return ms, 0
+	}
+	return ms, ms - before
 }
 
 // pack compresses the body where that makes it smaller.
@@ -121,8 +139,6 @@ func (c *coder) pack(b block) (block, []byte, error) {
 
 func (c *coder) uvarint(n uint64) { c.raw.Write(binary.AppendUvarint(c.raw.AvailableBuffer(), n)) }
 func (c *coder) varint(n int64)   { c.raw.Write(binary.AppendVarint(c.raw.AvailableBuffer(), n)) }
-
-func seconds(t time.Time) int64 { return millis(t) / 1000 }
 
 // millis is a time in Unix milliseconds, which is what the log keeps; 0 is none.
 func millis(t time.Time) int64 {
@@ -197,6 +213,14 @@ func (in *input) bytes(n int) []byte {
 	return text
 }
 
+func (in *input) time(before, step int64) (ms, next int64) {
+	ms = before + step + in.varint()
+	if before == 0 {
+		return ms, 0
+	}
+	return ms, ms - before
+}
+
 func (in *input) keys() (keys []string) {
 	n := in.uvarint()
 	for i := uint64(0); i < n && !in.bad; i++ {
@@ -207,33 +231,49 @@ func (in *input) keys() (keys []string) {
 
 func (in *input) records(b block) []record {
 	keys := in.keys()
-	list := make([]record, 0, b.count)
-	lengths := make([]int, 0, b.count)
-	expect := map[string]uint64{}
-	var position Position
-	var ms int64
-	length := 0
-	for range b.count {
-		position += Position(in.uvarint())
+	list := make([]record, b.count)
+	in.positions(list, b)
+	for i := range list {
 		which := in.uvarint()
-		if which>>1 >= uint64(len(keys)) || position <= b.prev && len(list) == 0 || position > b.last || in.bad {
+		if in.bad || which>>1 >= uint64(len(keys)) {
 			in.bad = true
 			return nil
 		}
-		r := record{Entry: Entry{Position: position, Class: Class(which & 1), Key: keys[which>>1]}}
-		r.ordinal = expect[r.Key] + uint64(in.varint())
-		expect[r.Key] = r.ordinal + 1
-		ms += in.varint()
-		r.Time = fromMillis(ms)
+		list[i].Key, list[i].Class = keys[which>>1], Class(which&1)
+	}
+	expect := map[string]uint64{}
+	for i := range list {
+		list[i].ordinal = expect[list[i].Key] + uint64(in.varint())
+		expect[list[i].Key] = list[i].ordinal + 1
+	}
+	var ms, step int64
+	for i := range list {
+		ms, step = in.time(ms, step)
+		list[i].Time = fromMillis(ms)
+	}
+	in.payloads(list)
+	return list
+}
+
+// positions reads positions that ascend within the block's.
+func (in *input) positions(list []record, b block) {
+	at, before := Position(0), b.prev
+	for i := range list {
+		at += Position(in.uvarint())
+		in.bad = in.bad || at <= before || at > b.last
+		list[i].Position, before = at, at
+	}
+}
+
+func (in *input) payloads(list []record) {
+	lengths := make([]int, len(list))
+	length := 0
+	for i := range list {
 		length += int(in.varint())
-		if len(list) > 0 && list[len(list)-1].Position >= position {
-			in.bad = true
-		}
-		list, lengths = append(list, r), append(lengths, length)
+		lengths[i] = length
 	}
 	for i := range list {
 		list[i].Payload = in.bytes(lengths[i])
 	}
 	in.bad = in.bad || len(in.raw) > 0
-	return list
 }

@@ -205,7 +205,7 @@ func TestFlippedState(t *testing.T) {
 			}
 		}
 	}
-	for what, bad := range map[string][]byte{"empty": nil, "short": text[:40], "zeros": make([]byte, 2*slotBytes), "foreign": bytes.Repeat([]byte("foreign "), slotBytes)} {
+	for what, bad := range map[string][]byte{"empty": nil, "short": text[:30], "zeros": make([]byte, 2*slotBytes), "foreign": bytes.Repeat([]byte("foreign "), slotBytes)} {
 		im.put(t, stateName, bad)
 		if got, lost, rewound := opened(t, im, want, what); got != len(want) || lost != 0 || rewound != 1 {
 			t.Errorf("with a state that is %s: %d records, %d lost, rewound %d times; want %d, 0, 1", what, got, lost, rewound, len(want))

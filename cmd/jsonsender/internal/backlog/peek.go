@@ -85,7 +85,7 @@ func (l *Log) gone(p Position) bool { return p <= l.state.Floor || l.state.Acked
 // revisit finds a segment's blocks again. What has become unreadable since Open is
 // counted.
 func (l *Log) revisit(s *segment) error {
-	_, c, err := l.load(s)
+	c, err := l.load(s)
 	if err != nil {
 		return err
 	}

@@ -12,11 +12,11 @@ import (
 // found is what recovery reads: the blocks that count, by position, and what is damaged.
 type found struct {
 	segments []*segment
-	broken   []block  // of them, with a header that is intact
-	stale    []uint32 // segments of which no block counts
-	suspect  map[uint32]bool
-	ends     map[uint32]int64
-	high     Position // no intact header has a higher one
+	broken   []block         // of them, with a header that is intact
+	stale    []uint32        // segments of which no block counts
+	damaged  map[uint32]bool // segments that end in damage
+	high     Position        // no intact header has a higher one
+	stored   state           // as the state file has it
 }
 
 // readSegments reads all segments. The number of a segment decides which of two blocks
@@ -26,7 +26,7 @@ func readSegments(dir *folder) (*found, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &found{suspect: map[uint32]bool{}, ends: map[uint32]int64{}}
+	f := &found{damaged: map[uint32]bool{}}
 	var covered spans
 	for _, seq := range slices.Backward(slices.Sorted(maps.Keys(sizes))) {
 		data, unread, err := dir.read(fileName(seq, segmentExt))
@@ -37,7 +37,7 @@ func readSegments(dir *folder) (*found, error) {
 			return nil, err
 		}
 		c := scan(data, seq)
-		f.suspect[seq], f.ends[seq] = c.suspect || unread > 0, c.end
+		f.damaged[seq] = c.suspect || unread > 0
 		s := &segment{seq: seq, size: sizes[seq]}
 		for _, b := range c.blocks {
 			f.high = max(f.high, b.last)
@@ -87,6 +87,8 @@ func (l *Log) recover() (f *found, number uint64, slot int64, known bool, err er
 	if l.state, number, slot, known, err = readState(l.dir); err != nil {
 		return nil, 0, 0, false, err
 	}
+	f.stored = l.state
+	f.stored.Losses = slices.Clone(l.state.Losses)
 	l.segments = f.segments
 	if l.seq, err = l.dir.highest(); err != nil {
 		return nil, 0, 0, false, err
@@ -135,7 +137,7 @@ func (l *Log) missing(f *found) {
 	l.damaged(at, end, uint64(end-min(at, end)))
 	l.state.Next = end + 1
 	l.settleImport()
-	if f.suspect[l.lastNumber()] && !l.gone(end+1) {
+	if f.damaged[l.lastNumber()] && !l.gone(end+1) {
 		l.skipPositions(unknown)
 	}
 }
@@ -205,6 +207,9 @@ func (l *Log) start() error {
 		err = l.syncState()
 	}
 	if err == nil {
+		err = l.retire()
+	}
+	if err == nil {
 		err = l.reserve()
 	}
 	if err != nil {
@@ -235,7 +240,7 @@ func (l *Log) resume(f *found) error {
 	if err := fdatasync(out); err != nil {
 		return errors.Join(err, out.Close())
 	}
-	if f.suspect[s.seq] || s.size != int64(l.cfg.SegmentBytes) || s.end != f.ends[s.seq] || f.lastBroken(s.seq) {
+	if f.damaged[s.seq] || s.size != int64(l.cfg.SegmentBytes) || slices.ContainsFunc(f.broken, func(b block) bool { return b.seq == s.seq }) {
 		return out.Close()
 	}
 	l.out = out

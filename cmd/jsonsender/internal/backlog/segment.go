@@ -32,20 +32,17 @@ func (s *segment) add(b block) {
 	s.end = max(s.end, b.end())
 }
 
-// load reads a segment's bytes. Blocks that have become unreadable since Open are among
-// the broken ones.
-func (l *Log) load(s *segment) (data []byte, c contents, err error) {
-	data, _, err = l.dir.read(s.name())
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, contents{}, nil // its records are missing, and will be counted
+// load finds the blocks of a segment that count. What has become unreadable since Open is
+// among the broken ones, or missing.
+func (l *Log) load(s *segment) (contents, error) {
+	data, _, err := l.dir.read(s.name())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // a missing file is a segment without blocks
+		return contents{}, err
 	}
-	if err != nil {
-		return nil, contents{}, err
-	}
-	c = scan(data, s.seq)
-	outside := func(b block) bool { return b.prev < s.prev || b.last > s.last } // another segment's count
+	c := scan(data, s.seq)
+	outside := func(b block) bool { return b.prev < s.prev || b.last > s.last }
 	c.blocks, c.broken = slices.DeleteFunc(c.blocks, outside), slices.DeleteFunc(c.broken, outside)
-	return data, c, nil
+	return c, nil
 }
 
 // size is what all files of the log take.

@@ -12,6 +12,8 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nkeys"
+
+	"github.com/perch-edge/perch/internal/uplink"
 )
 
 // natsSink publishes each record to a JetStream stream, under its id.
@@ -53,9 +55,10 @@ func NewNATS(o Options) (Sink, error) {
 	return &natsSink{o: o, servers: servers, local: local, known: map[string]ids{}, marks: map[string]*natsMark{}}, nil
 }
 
-// Limits are those of the configuration: each record is a message of its own.
+// Limits are those of the configuration: each record is a message of its own. Records may come in any
+// order, since what has arrived is known by ids and not concluded from the last one.
 func (n *natsSink) Limits() Limits {
-	return Limits{Records: n.o.Records, Bytes: n.o.Bytes, Ordered: true}
+	return Limits{Records: n.o.Records, Bytes: n.o.Bytes}
 }
 
 // Deliver publishes the items.
@@ -245,6 +248,7 @@ func natsIdentity(user, secret string) (nats.Option, error) {
 
 // natsConnectProblem marks what only a person can put right.
 func natsConnectProblem(err error) error {
+	err = uplink.Explain(err)
 	for _, ours := range []error{nats.ErrAuthorization, nats.ErrAuthExpired, nats.ErrAuthRevoked, nats.ErrAccountAuthExpired, nats.ErrSecureConnWanted, nats.ErrNkeysNotSupported} {
 		if errors.Is(err, ours) {
 			return &Problem{Err: fmt.Errorf("connect to NATS: %w", err), Ours: true}
@@ -306,7 +310,11 @@ func (l *natsLink) hangUp() {
 	socket := l.socket
 	l.mu.Unlock()
 	if socket != nil {
-		if tcp, ok := socket.(interface{ SetLinger(sec int) error }); ok {
+		inner := socket
+		if c, ok := socket.(*uplink.Conn); ok {
+			inner = c.Conn
+		}
+		if tcp, ok := inner.(*net.TCPConn); ok {
 			_ = tcp.SetLinger(0)
 		}
 		_ = socket.Close()

@@ -19,6 +19,7 @@ import (
 	"github.com/perch-edge/perch/cmd/jsonsender/internal/format"
 	"github.com/perch-edge/perch/cmd/jsonsender/internal/record"
 	"github.com/perch-edge/perch/internal/uplink"
+	"github.com/perch-edge/perch/pkg/msg"
 )
 
 // Item is a record as it goes out.
@@ -108,7 +109,9 @@ type Options struct {
 	TLS   func() (*tls.Config, error)
 	// Dial opens connections: with time-outs, and through a proxy where the environment names one. Its
 	// network may be tcp or unix. nil is that of package uplink. A *uplink.Conn tells what has arrived.
-	Dial  func(ctx context.Context, network, address string) (net.Conn, error)
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Curve are the keys of zmq+tcp, read for each link; nil where there are none.
+	Curve func() (*msg.CurveKeys, error)
 	Stall time.Duration // time without progress after which a delivery has failed
 
 	Records int // a batch's most
@@ -140,6 +143,8 @@ func New(o Options) (Sink, error) {
 		return NewMQTT(o)
 	case "nats":
 		return NewNATS(o)
+	case "zmq+tcp":
+		return NewZMQ(o)
 	}
 	return nil, ErrScheme
 }
