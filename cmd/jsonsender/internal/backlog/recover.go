@@ -12,10 +12,10 @@ import (
 // found is what recovery reads: the blocks that count, by position, and what is damaged.
 type found struct {
 	segments []*segment
-	broken   []block  // of them, with a header that is intact
-	stale    []uint32 // segments of which no block counts
+	broken   []block         // of them, with a header that is intact
+	stale    []uint32        // segments of which no block counts
 	damaged  map[uint32]bool // segments that end in damage
-	high     Position // no intact header has a higher one
+	high     Position        // no intact header has a higher one
 }
 
 // readSegments reads all segments. The number of a segment decides which of two blocks
