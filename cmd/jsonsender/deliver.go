@@ -106,13 +106,13 @@ func (s *sender) fill(fates []fate, index []int, batch []*entry, results []sink.
 	for k, r := range results {
 		e := batch[index[k]]
 		id := e.record.ID()
+		if out && s.tried[id] {
+			s.w.Counter("sent_again").Add(1)
+		}
 		switch r.State {
 		case sink.Acknowledged:
 			fates[index[k]] = arrived
 			s.w.Counter("acknowledged").Add(1)
-			if s.tried[id] {
-				s.w.Counter("sent_again").Add(1)
-			}
 		case sink.Refused:
 			fates[index[k]] = refused
 			s.w.Counter("refusals").Add(1)

@@ -98,7 +98,9 @@ func open(w *worker.Worker, cfg Config) (*job, error) {
 	if err != nil {
 		return nil, errors.Join(err, j.close())
 	}
-	j.out.limits.keyed = to.Limits().Keyed
+	most := to.Limits()
+	j.out.limits.keyed = most.Keyed
+	j.out.limits.records, j.out.limits.bytes = min(j.out.limits.records, most.Records), min(j.out.limits.bytes, most.Bytes)
 	j.sender = &sender{w: w, out: j.out, format: f, sink: to, saved: j.noted,
 		pause: backoff.Backoff{First: time.Second, Most: cfg.RetryMost.D(), Full: true},
 		aside: &aside{disk: &j.out.disk, lost: func() { w.Counter("lost_set_aside_files").Add(1) }}}
