@@ -44,6 +44,9 @@ func TestSettings(t *testing.T) {
 		"to = \"tcp://127.0.0.1:1\"\nspool_most = \"1MB\"":          "at least",
 		"to = \"tcp://127.0.0.1:1\"\ntoken_file = \"/nonexistent\"": "no such file",
 		"to = \"tcp://127.0.0.1:1\"\nclient_key = \"/nonexistent\"": "go together",
+		"to = \"tcp://127.0.0.1:1\"\ngzip = true":                   "it is for http and https",
+		"to = \"mqtt://127.0.0.1:1\"\nack = true":                   "it is for tcp, tls",
+		"to = \"tcp://127.0.0.1:1\"\npicture = \"p\"":               "it is for format homeassistant",
 		"to = \"tcp://127.0.0.1:1\"\nattempts = 0":                  "want 1 to 100",
 		"to = \"tcp://127.0.0.1:1\"\nevery = \"10ms\"":              `want "1s"`,
 	} {
