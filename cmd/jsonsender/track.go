@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"slices"
 
+	"github.com/perch-edge/perch/cmd/jsonsender/internal/backlog"
 	"github.com/perch-edge/perch/internal/spool"
 	"github.com/perch-edge/perch/pkg/msg"
 )
@@ -102,6 +103,16 @@ func (ts tracks) isBehind(topic msg.Topic, epoch msg.Epoch, seq msg.Seq) bool {
 	return epoch < a.Epoch || epoch == a.Epoch && seq < a.Seq
 }
 
+// spooled notes a record of the last run that is in the backlog: it went there just before the kill.
+func (ts tracks) spooled(topic msg.Topic, epoch msg.Epoch, seq msg.Seq) {
+	t := ts[topic]
+	if t == nil {
+		t = &track{}
+		ts[topic] = t
+	}
+	t.Beyond = append(t.Beyond, span{Epoch: epoch, First: seq, Last: seq})
+}
+
 // isSettled reports whether a message was settled before this run.
 func (t *track) isSettled(epoch msg.Epoch, seq msg.Seq) bool {
 	return slices.ContainsFunc(t.Beyond, func(s span) bool { return s.Epoch == epoch && s.First <= seq && seq <= s.Last })
@@ -120,19 +131,22 @@ func (ts tracks) resume(topic msg.Topic) (msg.Cursor, bool) {
 func (ts tracks) settled() tracks {
 	list := tracks{}
 	for topic, t := range ts {
-		if !t.known {
-			continue
-		}
 		if len(t.open) > 0 {
 			t.merge()
 		}
+		behind := func(s span) bool {
+			return s.Epoch < t.Settled.Epoch || s.Epoch == t.Settled.Epoch && s.Last <= t.Settled.Seq
+		}
+		t.Beyond = slices.DeleteFunc(t.Beyond, behind)
 		kept := &track{Settled: t.Settled, Acked: t.Acked, Beyond: slices.Clone(t.Beyond)}
 		for _, s := range t.open {
 			if s.done {
 				kept.Beyond = append(kept.Beyond, *s)
 			}
 		}
-		list[topic] = kept
+		if t.known || len(kept.Beyond) > 0 {
+			list[topic] = kept
+		}
 	}
 	return list
 }
@@ -145,6 +159,7 @@ type progress struct {
 	Version int               `json:"v"`
 	BootID  string            `json:"boot_id"`
 	Streams tracks            `json:"streams"`
+	Spooled backlog.Position  `json:"spooled,omitempty"` // all up to here in the backlog is settled in Streams
 	Sending []stretch         `json:"sending,omitempty"` // the batch that was under way
 	Lost    map[string]uint64 `json:"lost,omitempty"`    // by the backlog, by reason, that is counted in the state
 }
@@ -181,7 +196,7 @@ func loadProgress(cache *spool.Spool, name, bootID string) (*progress, error) {
 			delete(p.Streams, topic)
 			continue
 		}
-		t.known = true
+		t.known = t.Settled.Epoch != 0
 	}
 	return &p, nil
 }

@@ -52,6 +52,7 @@ const (
 type Sink interface {
 	// Deliver sends the items, in their order, and returns a result for each. The error says why
 	// items are unknown: the link is down, or the receiver refuses all of them. It may be a *Problem.
+	// Before the next Deliver the caller has kept the results where a kill does not reach them.
 	// It returns when all items are decided, when nothing moves for Options.Stall, or when ctx is done.
 	Deliver(ctx context.Context, items []Item) ([]Result, error)
 	// Limits are what one Deliver takes at most.
