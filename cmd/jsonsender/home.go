@@ -1,12 +1,14 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
 	"slices"
 	"time"
 
+	"github.com/perch-edge/perch/cmd/jsonsender/internal/choose"
 	"github.com/perch-edge/perch/cmd/jsonsender/internal/format"
 	"github.com/perch-edge/perch/internal/nearest"
 	"github.com/perch-edge/perch/internal/version"
@@ -66,6 +68,42 @@ func (c *Config) newHome(top *topology.Topology, entry *topology.Entry, log *slo
 	}
 	home.Picture = picture
 	return format.NewHome(home)
+}
+
+// ValidateIn checks what refers to other entries of the topology.
+func (c *Config) ValidateIn(top *topology.Topology, entry *topology.Entry) error {
+	var sources []msg.Source
+	for _, ref := range entry.Sources {
+		if ref.Endpoint == "" {
+			sources = append(sources, msg.Source(ref.Name))
+		}
+	}
+	if len(sources) < len(entry.Sources) {
+		sources = nil // not all are known by name
+	}
+	_, err := choose.New(c.Kinds, c.Streams, c.Columns, sources)
+	if c.Format != "homeassistant" {
+		return err
+	}
+	if _, failed := c.newHome(top, entry, slog.New(slog.DiscardHandler)); failed != nil {
+		err = errors.Join(err, failed)
+	}
+	return errors.Join(err, c.checkAlone(top, entry))
+}
+
+// checkAlone refuses a second worker that announces the box to the same broker: each would take out
+// what the other has announced.
+func (c *Config) checkAlone(top *topology.Topology, entry *topology.Entry) error {
+	for _, other := range top.Entries {
+		if other == entry || filepath.Base(other.Program) != filepath.Base(entry.Program) {
+			continue
+		}
+		theirs := DefaultConfig()
+		if other.BindOwn(&theirs) == nil && theirs.Format == c.Format && theirs.To.String() == c.To.String() && theirs.Discovery == c.Discovery {
+			return topology.Bad("format", "%q announces this box to the same broker: want one homeassistant worker with all sources, or another discovery_prefix", other.Name)
+		}
+	}
+	return nil
 }
 
 // labels are those that a detector's settings name.
