@@ -158,7 +158,7 @@ var errNoDisk = errors.New("the disk is not there")
 // One append takes so many records and bytes at most.
 const (
 	appendRecords = 1000
-	appendBytes   = 256 << 10
+	appendBytes   = 128 << 10
 )
 
 // write appends the records that are not in the backlog, and makes all durable. Those that it
