@@ -24,7 +24,7 @@ func (a *aside) add(text []byte) (err error) {
 	a.disk.Lock()
 	defer a.disk.Unlock()
 	if a.disk.log == nil {
-		return errors.New("the disk is not there")
+		return errNoDisk
 	}
 	root, name := a.disk.root, fileOf(a.disk.name)
 	if err := a.rotate(root, name); err != nil {

@@ -71,10 +71,20 @@ func undecided(batch []*entry, fates []fate, keyed bool) (list []*entry) {
 	return list
 }
 
+// inRAM are the entries that are in RAM alone.
+func inRAM(list []*entry) (left []*entry) {
+	for _, e := range list {
+		if !e.isElsewhere() {
+			left = append(left, e)
+		}
+	}
+	return left
+}
+
 // repeat is the batch under way once more, or how long to wait for its records. The caller holds
 // both locks.
 func (o *outbox) repeat(now time.Time) (batch []*entry, again time.Duration, err error) {
-	from := o.waiting
+	from := inRAM(o.waiting)
 	if o.disk.len() > 0 {
 		onDisk, err := o.disk.peek(o.limits.records+len(o.parked), 2*o.limits.bytes)
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/perch-edge/perch/cmd/jsonsender/internal/format"
@@ -21,10 +22,10 @@ type sender struct {
 	sink   sink.Sink
 	pause  backoff.Backoff
 	aside  *aside
-	saved  func() error // keeps what a restarted sender goes on from
+	saved  func() // keeps what a restarted sender goes on from
 
-	batched time.Time
-	tried   map[string]bool // ids of the last batch that are unknown: sent again, they may arrive twice
+	failing atomic.Bool     // the last attempt has failed
+	tried   map[string]bool // ids that went out and are unknown: sent again, they may arrive twice
 }
 
 // deliver sends until ctx is done. It returns nil then: what was not acknowledged is in the outbox.
@@ -50,14 +51,19 @@ func (s *sender) send(ctx context.Context, batch []*entry) error {
 	var failed error
 	if len(items) > 0 {
 		if s.out.limits.keyed {
-			failed = s.saved()
+			s.saved()
 		}
+		sent := s.w.Counter("sent_bytes")
+		before := sent.Value()
 		results, err := s.sink.Deliver(ctx, items)
-		failed = errors.Join(failed, err, s.fill(fates, index, batch, results))
+		failed = err
+		if refusal := s.fill(fates, index, batch, results, sent.Value() > before); failed == nil {
+			failed = refusal
+		}
 	}
-	aside, err := s.out.settle(batch, fates)
-	err = errors.Join(err, s.setAside(aside))
-	return errors.Join(failed, err, s.saved())
+	s.w.TroubleWith("set aside", s.setAside(s.out.settle(batch, fates)))
+	s.saved()
+	return failed
 }
 
 // items are what is sent of a batch, and their places in it. What is not sent has its fate.
@@ -75,7 +81,7 @@ func (s *sender) items(batch []*entry, fates []fate) (items []sink.Item, index [
 				continue
 			}
 		}
-		items = append(items, sink.Item{Record: &e.record, Body: e.body, Behind: e.behind})
+		items = append(items, sink.Item{Record: &e.record, Body: e.body})
 		index = append(index, i)
 	}
 	return items, index
@@ -96,33 +102,37 @@ func (s *sender) encode(r *record.Record) ([]byte, fate) {
 	return body, waits
 }
 
-// fill turns results into fates. Its error tells of the last refusal.
-func (s *sender) fill(fates []fate, index []int, batch []*entry, results []sink.Result) (refusal error) {
+// fill turns results into fates; out says whether anything went out at all. Its error is the last
+// refusal.
+func (s *sender) fill(fates []fate, index []int, batch []*entry, results []sink.Result, out bool) (refusal error) {
 	again := map[string]bool{}
 	for k, r := range results {
 		e := batch[index[k]]
 		id := e.record.ID()
+		if out && s.tried[id] {
+			s.w.Counter("sent_again").Add(1)
+		}
 		switch r.State {
 		case sink.Acknowledged:
 			fates[index[k]] = arrived
 			s.w.Counter("acknowledged").Add(1)
-			if s.tried[id] {
-				s.w.Counter("sent_again").Add(1)
-			}
 		case sink.Refused:
 			fates[index[k]] = refused
 			s.w.Counter("refusals").Add(1)
 			s.w.Log.Warn("record refused", "id", id, "answer", r.Reason)
 			refusal = &refusedError{id, r.Reason}
 		default:
-			again[id] = true
+			again[id] = out || s.tried[id]
 		}
 	}
-	s.tried = again
+	if len(results) > 0 {
+		s.tried = again
+	}
 	return refusal
 }
 
-// refusedError is trouble for as long as a refused record waits.
+// refusedError is trouble for as long as a refused record waits. The link works: there is no pause
+// but the record's own.
 type refusedError struct{ id, reason string }
 
 func (e *refusedError) Error() string {
@@ -132,15 +142,15 @@ func (e *refusedError) Error() string {
 // judge shows what is wrong with the link, and pauses after a failure. It fails when ctx is done.
 func (s *sender) judge(ctx context.Context, err error) error {
 	var refusal *refusedError
-	var problem *sink.Problem
 	switch {
 	case err == nil:
 		s.pause.Succeeded()
+		s.failing.Store(false)
 		if s.out.refusals() == 0 {
 			s.w.TroubleWith("send", nil)
 		}
 		return nil
-	case errors.As(err, &refusal) && !errors.As(err, &problem):
+	case errors.As(err, &refusal):
 		s.w.TroubleWith("send", err)
 		return nil // each record has its own pause
 	}
@@ -148,8 +158,9 @@ func (s *sender) judge(ctx context.Context, err error) error {
 		return ctx.Err()
 	}
 	s.w.TroubleWith("send", err)
+	s.failing.Store(true)
 	pause := s.pause.Failed(0)
-	if errors.As(err, &problem) {
+	if problem := (*sink.Problem)(nil); errors.As(err, &problem) {
 		pause = max(pause, min(problem.RetryAfter, maxRetryAfter))
 		if problem.Ours {
 			pause = max(pause, oursPause)
@@ -181,11 +192,13 @@ func (s *sender) setAside(list []*entry) error {
 	if len(list) == 0 {
 		return nil
 	}
-	for _, e := range list {
+	for i, e := range list {
 		if err := s.aside.add(e.record.Raw()); err != nil {
+			s.out.drop(list[:i])
 			return fmt.Errorf("set a refused record aside: %w", err)
 		}
 		s.w.Counter("set_aside").Add(1)
 	}
-	return s.out.drop(list)
+	s.out.drop(list)
+	return nil
 }

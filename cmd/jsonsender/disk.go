@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -27,40 +28,40 @@ type disk struct {
 	store *spool.Store
 	name  string
 	most  int64
+	spool *spool.Spool // that the log is in
 	root  *os.Root
 	log   *backlog.Log // nil while there is none
-	retry time.Time
 
-	written   int64  // by logs before this one
-	unsynced  bool   // something was appended since the last sync that succeeded
-	malformed uint64 // records that could not be parsed
+	owed     map[backlog.Position]string // ids that were acknowledged, and that the log could not take out
+	written  int64                       // by logs before this one
+	unsynced bool                        // something was written since the last sync that succeeded
 }
 
 func (d *disk) init(n topology.Node, name string, most int64) {
-	d.store, d.name, d.most = spool.NewStore(n.StoreDir, n.StoreMount), name, most
+	d.store, d.name, d.most, d.owed = spool.NewStore(n.StoreDir, n.StoreMount), name, most, map[backlog.Position]string{}
 }
 
-// open opens the backlog where it is not open, and closes it when the disk is gone.
-func (d *disk) open(now time.Time) error {
+// open opens the backlog where it is not open, and closes it when its disk is gone, or is another one.
+func (d *disk) open() (opened bool, err error) {
 	sp, err := d.store.Spool()
 	if err != nil {
-		return errors.Join(err, d.close())
+		return false, errors.Join(err, d.close())
 	}
-	if d.log != nil {
-		return nil
+	if d.log != nil && sp == d.spool {
+		return false, nil
 	}
-	if now.Before(d.retry) {
-		return errors.New("the disk is tried again within a second")
+	if err := d.close(); err != nil {
+		return false, err
 	}
-	d.retry = now.Add(reopenEvery)
 	if d.root, err = sp.Folder(folder); err != nil {
-		return err
+		return false, err
 	}
 	if d.log, err = backlog.Open(d.root, d.name, backlog.Config{MaxBytes: d.most}); err != nil {
 		d.log = nil
-		return errors.Join(err, d.root.Close())
+		return false, errors.Join(err, d.root.Close())
 	}
-	return nil
+	d.spool = sp
+	return true, nil
 }
 
 // close gives the backlog up.
@@ -91,63 +92,98 @@ func (d *disk) len() uint64 {
 
 // peek is the oldest records. One that cannot be parsed is taken out and counted.
 func (d *disk) peek(records, bytes int) (list []*entry, err error) {
-	stored, err := d.log.Peek(0, records, bytes)
-	if err != nil {
-		return nil, fmt.Errorf("read backlog: %w", err)
-	}
-	var broken []backlog.Position
-	for _, s := range stored {
-		r, err := record.Parse(msg.Topic(s.Key), s.Payload)
+	for {
+		stored, err := d.log.Peek(0, records, bytes)
 		if err != nil {
-			broken = append(broken, s.Position)
-			continue
+			return nil, fmt.Errorf("read backlog: %w", err)
 		}
-		list = append(list, &entry{record: r, disk: s.Position})
+		list, broken, owed := d.sort(stored)
+		if err = errors.Join(d.log.Skip(broken...), d.log.Ack(owed...)); err == nil {
+			for _, p := range owed {
+				delete(d.owed, p)
+			}
+		}
+		if err != nil || len(list) > 0 || len(stored) == 0 {
+			return list, err
+		}
 	}
-	if len(broken) > 0 {
-		d.malformed += uint64(len(broken))
-		err = d.log.Skip(broken...)
-	}
-	return list, err
 }
 
-// ack takes records out of the backlog.
-func (d *disk) ack(positions []backlog.Position) error {
-	if d.log == nil || len(positions) == 0 {
+// sort tells what is to be sent from what cannot be parsed, and from what has been acknowledged.
+func (d *disk) sort(stored []backlog.Entry) (list []*entry, broken, owed []backlog.Position) {
+	for _, s := range stored {
+		r, err := record.Parse(msg.Topic(s.Key), s.Payload)
+		id, isOwed := d.owed[s.Position]
+		switch {
+		case err != nil:
+			broken = append(broken, s.Position)
+		case isOwed && id == r.ID():
+			owed = append(owed, s.Position)
+		default:
+			list = append(list, &entry{record: r, disk: s.Position, stored: true})
+		}
+	}
+	return list, broken, owed
+}
+
+// maxOwed bounds what is remembered of acknowledgements that the disk did not take: some batches.
+const maxOwed = 20_000
+
+// ack takes records out of the backlog. What the disk does not take is taken out before it would
+// be sent again.
+func (d *disk) ack(list []*entry) (err error) {
+	if len(list) == 0 {
 		return nil
 	}
-	if err := d.log.Ack(positions...); err != nil {
-		return fmt.Errorf("note in the backlog what was acknowledged: %w", err)
+	positions := make([]backlog.Position, len(list))
+	for i, e := range list {
+		positions[i] = e.disk
 	}
-	return nil
+	if err = errNoDisk; d.log != nil {
+		err = d.log.Ack(positions...)
+	}
+	if err == nil {
+		return nil
+	}
+	for _, e := range list {
+		if len(d.owed) < maxOwed {
+			d.owed[e.disk] = e.record.ID()
+		}
+	}
+	return fmt.Errorf("note in the backlog what was acknowledged: %w", err)
 }
+
+var errNoDisk = errors.New("the disk is not there")
 
 // One append takes so many records and bytes at most.
 const (
 	appendRecords = 1000
-	appendBytes   = 256 << 10
+	appendBytes   = 128 << 10
 )
 
-// write appends records and makes them durable. It returns how many are in the backlog, also with an
-// error, and notes their positions.
-func (d *disk) write(list []*entry, now time.Time) (n int, err error) {
-	if err := d.open(now); err != nil {
-		return 0, err
-	}
-	for n < len(list) && err == nil {
-		part := firstPart(list[n:])
-		if err = d.append(part); err == nil {
-			n += len(part)
+// write appends the records that are not in the backlog, and makes all durable. Those that it
+// could append have a position, and are safe when all are durable.
+func (d *disk) write(list []*entry) (durable bool, err error) {
+	var fresh []*entry
+	for _, e := range list {
+		if e.disk == 0 {
+			fresh = append(fresh, e)
 		}
 	}
-	d.unsynced = d.unsynced || n > 0
+	for len(fresh) > 0 && err == nil {
+		part := firstPart(fresh)
+		if err = d.append(part); err == nil {
+			d.unsynced = true
+			fresh = fresh[len(part):]
+		}
+	}
 	if d.unsynced {
 		err = errors.Join(err, d.sync())
 	}
 	if err != nil {
-		return n, fmt.Errorf("write backlog: %w", err)
+		err = fmt.Errorf("write backlog: %w", err)
 	}
-	return n, nil
+	return !d.unsynced, err
 }
 
 // firstPart is what one append takes.
@@ -191,26 +227,27 @@ func classOf(k msg.Kind) backlog.Class {
 	return backlog.Event
 }
 
-// spoolLoop writes to disk what has waited too long, until ctx is done. trouble is told of each
-// change between working and not.
+// spoolLoop writes to disk what has waited too long, until done is closed. trouble is told how each
+// attempt went.
 func (o *outbox) spoolLoop(done <-chan struct{}, trouble func(error)) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	var last time.Time
 	for {
 		wait, work := o.spoolDue(time.Now(), last)
+		due := o.due
 		if work {
 			err := o.spool()
 			trouble(err)
 			if last = time.Now(); err == nil {
 				continue
 			}
-			wait = reopenEvery
+			wait, due = reopenEvery, nil // a disk that fails is not asked for each record
 		}
 		timer.Reset(wait)
 		select {
 		case <-timer.C:
-		case <-o.due:
+		case <-due:
 		case <-done:
 			return
 		}
@@ -220,8 +257,12 @@ func (o *outbox) spoolLoop(done <-chan struct{}, trouble func(error)) {
 // spoolDue is when records are to be written to disk next.
 func (o *outbox) spoolDue(now, last time.Time) (wait time.Duration, work bool) {
 	o.disk.Lock()
-	behind, unsynced := o.disk.len() > 0, o.disk.unsynced
+	behind, unsynced, absent := o.disk.len() > 0, o.disk.unsynced, o.disk.log == nil
 	o.disk.Unlock()
+	if absent {
+		again := last.Add(reopenEvery)
+		return again.Sub(now), !again.After(now)
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if len(o.waiting) == 0 {
@@ -237,33 +278,76 @@ func (o *outbox) spoolDue(now, last time.Time) (wait time.Duration, work bool) {
 	return at.Sub(now), !at.After(now)
 }
 
-// spool writes all that waits to disk.
+// spool writes all that waits to disk. Where the disk was absent it looks for it.
 func (o *outbox) spool() error {
 	o.disk.Lock()
 	defer o.disk.Unlock()
-	o.mu.Lock()
-	list := make([]*entry, 0, len(o.waiting))
-	for _, e := range o.waiting {
-		if !e.done {
-			list = append(list, e)
-		}
+	if err := o.openDisk(); err != nil {
+		return err
 	}
+	o.mu.Lock()
+	list := slices.DeleteFunc(slices.Clone(o.waiting), func(e *entry) bool { return e.done })
 	o.mu.Unlock()
 	if len(list) == 0 && !o.disk.unsynced {
 		return nil
 	}
-	n, failed := o.disk.write(list, time.Now())
-	var arrived []backlog.Position
+	durable, err := o.disk.write(list)
+	if durable {
+		o.safe(list)
+	}
+	signal(o.more)
+	return err
+}
+
+// safe settles the records that are in the backlog.
+func (o *outbox) safe(list []*entry) {
 	o.mu.Lock()
-	for _, e := range list[:n] {
-		if e.done { // acknowledged meanwhile
-			arrived = append(arrived, e.disk)
-			continue
+	defer o.mu.Unlock()
+	for _, e := range list {
+		if e.disk != 0 {
+			o.tracks.settle(e.record.Topic(), e.span)
+			o.spooled = e.disk
 		}
-		o.tracks.settle(e.record.Topic(), e.span)
 	}
 	o.compact()
-	o.mu.Unlock()
-	signal(o.more)
-	return errors.Join(failed, o.disk.ack(arrived))
+}
+
+// openDisk opens the backlog where it is not open. The caller holds the disk's lock.
+func (o *outbox) openDisk() error {
+	opened, err := o.disk.open()
+	if opened {
+		err = o.compare()
+		signal(o.more)
+	}
+	return err
+}
+
+// compare finds out which records went to the backlog that are not known to be there: the sender was
+// killed, or the disk removed, before that was noted. The caller holds the disk's lock.
+func (o *outbox) compare() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	after, waiting := o.spooled, map[string]*entry{}
+	for _, e := range o.waiting {
+		if e.disk != 0 && after == 0 {
+			after = e.disk - 1
+		}
+		e.disk = 0
+		waiting[e.record.ID()] = e
+	}
+	if after == 0 { // this boot has written nothing yet
+		return nil
+	}
+	return o.disk.log.Since(after, func(s backlog.Entry) {
+		r, err := record.Parse(msg.Topic(s.Key), s.Payload)
+		if err != nil {
+			return
+		}
+		if e := waiting[r.ID()]; e != nil {
+			e.disk = s.Position
+			o.disk.unsynced = true
+			return
+		}
+		o.tracks.spooled(r.Topic(), r.Epoch, r.Seq)
+	})
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -66,6 +67,30 @@ func (c *Config) newHome(top *topology.Topology, entry *topology.Entry, log *slo
 	}
 	home.Picture = picture
 	return format.NewHome(home)
+}
+
+// checkHome finds what Home Assistant could not be told about the box.
+func (c *Config) checkHome(top *topology.Topology, entry *topology.Entry) error {
+	if c.Format != "homeassistant" {
+		return nil
+	}
+	_, err := c.newHome(top, entry, slog.New(slog.DiscardHandler))
+	return errors.Join(err, c.checkAlone(top, entry))
+}
+
+// checkAlone refuses a second worker that announces the box to the same broker: each would take out
+// what the other has announced.
+func (c *Config) checkAlone(top *topology.Topology, entry *topology.Entry) error {
+	for _, other := range top.Entries {
+		if other == entry || filepath.Base(other.Program) != filepath.Base(entry.Program) {
+			continue
+		}
+		theirs := DefaultConfig()
+		if other.BindOwn(&theirs) == nil && theirs.Format == c.Format && theirs.To.String() == c.To.String() && theirs.Discovery == c.Discovery {
+			return topology.Bad("format", "%q announces this box to the same broker: want one homeassistant worker with all sources, or another discovery_prefix", other.Name)
+		}
+	}
+	return nil
 }
 
 // labels are those that a detector's settings name.

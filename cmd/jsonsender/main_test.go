@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -30,19 +31,26 @@ source = "air"
 
 // sensor is the source "air", in the test's own process.
 type sensor struct {
-	t   *testing.T
-	bus *msg.Bus
-	pub *msg.Publisher
-	out *msg.ReadingStream
-	n   atomic.Uint64 // readings so far
+	t       *testing.T
+	bus     *msg.Bus
+	pub     *msg.Publisher
+	out     *msg.ReadingStream
+	columns int
+	n       atomic.Uint64 // readings so far
 }
 
 func newSensor(t *testing.T, b *boxtest.Box) *sensor {
 	t.Helper()
-	s := &sensor{t: t, bus: b.Bus("air")}
+	return newSensorOf(t, b, []string{"n"}, 2048)
+}
+
+// newSensorOf has these columns, and a history of that many messages.
+func newSensorOf(t *testing.T, b *boxtest.Box, columns []string, history int) *sensor {
+	t.Helper()
+	s := &sensor{t: t, bus: b.Bus("air"), columns: len(columns)}
 	var err error
 	if s.pub, err = s.bus.Publisher(); err == nil {
-		s.out, err = s.pub.Readings("count", []string{"n"}, msg.Retention{Messages: 2048, Expect: []string{"home"}})
+		s.out, err = s.pub.Readings("count", columns, msg.Retention{Messages: history, Expect: []string{"home"}})
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -51,7 +59,8 @@ func newSensor(t *testing.T, b *boxtest.Box) *sensor {
 }
 
 func (s *sensor) publish() {
-	if _, err := s.out.Publish(s.bus.Clock().Now(), []float64{float64(s.n.Load())}, nil); err != nil {
+	values := slices.Repeat([]float64{float64(s.n.Load())}, s.columns)
+	if _, err := s.out.Publish(s.bus.Clock().Now(), values, nil); err != nil {
 		s.t.Error(err)
 	}
 	s.n.Add(1)

@@ -37,13 +37,16 @@ type entry struct {
 	at     time.Time
 	span   *span            // until it is settled
 	disk   backlog.Position // 0: only in RAM
+	stored bool             // it came from the disk
 	done   bool
-	behind bool // a later record of its stream was acknowledged
 }
 
 func (e *entry) isState() bool { return e.record.Kind == msg.KindState }
 
 func (e *entry) size() int { return len(e.record.Raw()) }
+
+// isElsewhere reports whether an entry needs not be sent from RAM: it is done, or is in the backlog.
+func (e *entry) isElsewhere() bool { return e.done || e.disk != 0 && !e.stored }
 
 // refusal is what is known of a record that the receiver has refused.
 type refusal struct {
@@ -70,14 +73,14 @@ type outbox struct {
 	taken    time.Time         // when the last batch was taken
 	lost     map[string]uint64 // by the backlog, by reason, as far as it is counted in the state; nil: not yet
 	attempt  attempt           // the batch that is under way, where the receiver knows batches by a key
-	hold     bool              // nothing in RAM may be taken: it must follow what is on an absent disk
+	spooled  backlog.Position  // all up to here in the backlog is settled in tracks
 }
 
 // progress is what a restarted sender goes on from.
 func (o *outbox) progress(bootID string) *progress {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return &progress{Version: progressVersion, BootID: bootID, Streams: o.tracks.settled(), Sending: o.attempt.parts, Lost: o.lost}
+	return &progress{Version: progressVersion, BootID: bootID, Streams: o.tracks.settled(), Spooled: o.spooled, Sending: o.attempt.parts, Lost: o.lost}
 }
 
 // limits are those of the settings and of the sink.
@@ -89,7 +92,7 @@ type limits struct {
 
 func newOutbox(l limits, kept *progress) *outbox {
 	return &outbox{limits: l, more: make(chan struct{}, 1), due: make(chan struct{}, 1), states: map[msg.Topic]*entry{},
-		tracks: kept.Streams, lost: kept.Lost, attempt: attempt{kept.Sending, time.Now().Add(attemptFor)}, parked: map[string]*refusal{}}
+		tracks: kept.Streams, spooled: kept.Spooled, lost: kept.Lost, attempt: attempt{kept.Sending, time.Now().Add(attemptFor)}, parked: map[string]*refusal{}}
 }
 
 // signal wakes whoever waits on a channel of one place.
@@ -196,19 +199,20 @@ func (o *outbox) oldest(room *room, now time.Time) (batch []*entry, err error) {
 	switch {
 	case o.disk.len() > 0:
 		if from, err = o.disk.peek(o.limits.records+len(o.parked), o.limits.bytes); err != nil {
+			o.disk.unsynced = true // so that it is looked whether the disk is still there
+			signal(o.due)
 			return nil, err
 		}
-	case o.limits.after > 0 && !o.hold:
+	case o.limits.after > 0:
 		from = o.waiting
 	}
 	for _, e := range from {
-		if e.done || !o.mayGo(e, now) {
+		if e.isElsewhere() || !o.mayGo(e, now) {
 			continue
 		}
 		if !room.has(e) {
 			break
 		}
-		e.behind = e.behind || o.tracks.isBehind(e.record.Topic(), e.record.Epoch, e.record.Seq)
 		batch = append(batch, e)
 	}
 	return batch, nil
@@ -259,16 +263,15 @@ const (
 )
 
 // settle notes what became of a batch, and returns the refused records that are to be set aside.
-func (o *outbox) settle(batch []*entry, fates []fate) (aside []*entry, err error) {
+func (o *outbox) settle(batch []*entry, fates []fate) (aside []*entry) {
 	o.disk.Lock()
 	defer o.disk.Unlock()
-	var off []backlog.Position
+	var off []*entry
 	o.mu.Lock()
 	for i, e := range batch {
 		switch fates[i] {
 		case arrived:
 			o.accepted++
-			o.tracks.acknowledge(e.record.Topic(), e.record.Epoch, e.record.Seq)
 			off = o.remove(e, off)
 		case given:
 			off = o.remove(e, off)
@@ -282,48 +285,57 @@ func (o *outbox) settle(batch []*entry, fates []fate) (aside []*entry, err error
 	o.compact()
 	o.attempt.set(undecided(batch, fates, o.limits.keyed), len(o.parked) > 0)
 	o.mu.Unlock()
-	return aside, o.disk.ack(off)
+	o.acknowledge(off)
+	return aside
+}
+
+// acknowledge takes records out of the backlog. Where the disk fails that is tried again with the next
+// sync, and the state shows it. The caller holds the disk's lock.
+func (o *outbox) acknowledge(list []*entry) {
+	if err := o.disk.ack(list); err != nil {
+		o.disk.unsynced = true
+		signal(o.due)
+	}
 }
 
 // drop removes records that were set aside.
-func (o *outbox) drop(list []*entry) error {
+func (o *outbox) drop(list []*entry) {
 	o.disk.Lock()
 	defer o.disk.Unlock()
-	var off []backlog.Position
+	var off []*entry
 	o.mu.Lock()
 	for _, e := range list {
 		off = o.remove(e, off)
 	}
 	o.compact()
 	o.mu.Unlock()
-	return o.disk.ack(off)
+	o.acknowledge(off)
 }
 
-// remove ends an entry. Positions on disk are collected in off.
-func (o *outbox) remove(e *entry, off []backlog.Position) []backlog.Position {
+// remove ends an entry. Those on disk are collected in off.
+func (o *outbox) remove(e *entry, off []*entry) []*entry {
 	e.done = true
 	if len(o.parked) > 0 {
 		delete(o.parked, e.record.ID())
 	}
-	switch {
-	case e.isState():
-		if o.states[e.record.Topic()] == e {
-			delete(o.states, e.record.Topic())
-		}
-	case e.disk != 0:
-		return append(off, e.disk)
-	case e.span != nil:
+	if e.isState() && o.states[e.record.Topic()] == e {
+		delete(o.states, e.record.Topic())
+	}
+	if e.span != nil {
 		o.tracks.settle(e.record.Topic(), e.span)
+	}
+	if e.disk != 0 {
+		off = append(off, e)
 	}
 	return off
 }
 
-// compact removes from waiting what is done, or on disk.
+// compact removes from waiting what is done, or safe on disk.
 func (o *outbox) compact() {
 	left := o.waiting[:0]
 	o.bytes = 0
 	for _, e := range o.waiting {
-		if !e.done && e.disk == 0 {
+		if !e.done && !e.span.done {
 			left = append(left, e)
 			o.bytes += e.size()
 		}

@@ -54,6 +54,7 @@ type job struct {
 	wear   wear.Count
 	looked time.Time
 	boxed  time.Time // when the state of the box was last sent
+	saving sync.Mutex
 }
 
 // supervisor is who publishes the state of the whole box.
@@ -88,9 +89,7 @@ func open(w *worker.Worker, cfg Config) (*job, error) {
 	}
 	j.out = newOutbox(cfg.limits(), kept)
 	j.out.disk.init(w.Node(), w.Name(), int64(cfg.SpoolMost))
-	if err := j.openDisk(); err != nil {
-		return nil, errors.Join(err, j.close())
-	}
+	j.openDisk()
 	f, err := cfg.formatOf(w)
 	if err != nil {
 		return nil, errors.Join(err, j.close())
@@ -99,9 +98,10 @@ func open(w *worker.Worker, cfg Config) (*job, error) {
 	if err != nil {
 		return nil, errors.Join(err, j.close())
 	}
-	j.out.limits.keyed = to.Limits().Keyed
-	j.out.hold = j.out.disk.log == nil && to.Limits().Ordered
-	j.sender = &sender{w: w, out: j.out, format: f, sink: to, saved: j.save,
+	most := to.Limits()
+	j.out.limits.keyed = most.Keyed
+	j.out.limits.records, j.out.limits.bytes = min(j.out.limits.records, most.Records), min(j.out.limits.bytes, most.Bytes)
+	j.sender = &sender{w: w, out: j.out, format: f, sink: to, saved: j.noted,
 		pause: backoff.Backoff{First: time.Second, Most: cfg.RetryMost.D(), Full: true},
 		aside: &aside{disk: &j.out.disk, lost: func() { w.Counter("lost_set_aside_files").Add(1) }}}
 	return j, nil
@@ -109,15 +109,17 @@ func open(w *worker.Worker, cfg Config) (*job, error) {
 
 // openDisk opens the backlog. A disk that is absent, or fails, does not keep the sender from
 // sending what it can hold in RAM.
-func (j *job) openDisk() error {
-	err := j.out.disk.open(time.Now())
-	j.w.TroubleWith("spool", err)
-	return nil
+func (j *job) openDisk() {
+	j.out.disk.Lock()
+	defer j.out.disk.Unlock()
+	j.w.TroubleWith("spool", j.out.openDisk())
 }
 
 func (j *job) progressFile() string { return "work/" + j.w.Name() + ".sent" }
 
 func (j *job) save() error {
+	j.saving.Lock() // so that the newer one stays
+	defer j.saving.Unlock()
 	if err := j.out.progress(j.w.BootID()).save(j.cache, j.progressFile()); err != nil {
 		return fmt.Errorf("note what was acknowledged: %w", err)
 	}
@@ -134,7 +136,7 @@ func (j *job) start() (stop func() error) {
 	spooling.Go(func() {
 		j.out.spoolLoop(done, func(err error) {
 			j.w.TroubleWith("spool", err)
-			j.tellSave(j.save())
+			j.noted()
 		})
 	})
 	return func() error {
@@ -151,12 +153,12 @@ func (j *job) start() (stop func() error) {
 	}
 }
 
-// tellSave shows that what was acknowledged could not be noted: a kill would send it again.
-func (j *job) tellSave(err error) { j.w.TroubleWith("progress", err) }
+// noted keeps what was acknowledged. The state shows when that fails: a kill would send it again.
+func (j *job) noted() { j.w.TroubleWith("progress", j.save()) }
 
 // awaitEmpty gives the receiver a moment to take the rest, as long as it takes anything.
 func (j *job) awaitEmpty(most time.Duration) {
-	for until := time.Now().Add(most); time.Now().Before(until) && j.out.left() > 0 && j.sender.pause.Failures() == 0; {
+	for until := time.Now().Add(most); time.Now().Before(until) && j.out.left() > 0 && !j.sender.failing.Load(); {
 		j.w.Progress()
 		time.Sleep(roomEvery)
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"slices"
 
 	"github.com/perch-edge/perch/cmd/jsonsender/internal/choose"
@@ -21,27 +22,26 @@ func (c *Config) Reads() []msg.Kind {
 // choice is what is sent of the sources of an entry; nil is an entry that is not known yet.
 func (c *Config) choice(entry *topology.Entry) (*choose.Choice, error) {
 	var sources []msg.Source
-	if entry != nil {
+	if entry != nil && !slices.ContainsFunc(entry.Sources, func(ref topology.Ref) bool { return ref.Endpoint != "" }) {
 		for _, ref := range entry.Sources {
-			if ref.Endpoint != "" { // whose publishers are not known before they publish
-				sources = nil
-				break
-			}
 			sources = append(sources, msg.Source(ref.Name))
 		}
 	}
 	return choose.New(c.Kinds, c.Streams, c.Columns, sources)
 }
 
-// ValidateIn finds names in the settings that no other entry of the topology has: a stream or
-// column that is never measured would leave the receiver without data, and without an error.
+// ValidateIn checks what refers to other entries of the topology. A stream or a column that none of
+// them has would leave the receiver without data, and nobody with an error.
 func (c *Config) ValidateIn(top *topology.Topology, entry *topology.Entry) error {
-	if _, err := c.choice(entry); err != nil {
-		return err
+	_, err := c.choice(entry)
+	if err == nil {
+		err = c.checkMeasured(top, entry)
 	}
-	if _, err := c.homePicture(top); err != nil {
-		return topology.Bad("picture", "%w", err)
-	}
+	return errors.Join(err, c.checkHome(top, entry))
+}
+
+// checkMeasured finds streams and columns that no source measures.
+func (c *Config) checkMeasured(top *topology.Topology, entry *topology.Entry) error {
 	m, ok := measuredBy(top, entry)
 	if !ok {
 		return nil
@@ -49,17 +49,18 @@ func (c *Config) ValidateIn(top *topology.Topology, entry *topology.Entry) error
 	if slices.Contains(c.Kinds, msg.KindState) {
 		m.streams = append(m.streams, "state")
 	}
-	for _, text := range c.Streams {
-		if !slices.Contains(m.streams, text) {
-			return topology.Bad("streams", "no source has the stream %q%s", text, nearest.Hint(text, m.streams))
+	var errs []error
+	for _, stream := range c.Streams {
+		if !slices.Contains(m.streams, stream) {
+			errs = append(errs, topology.Bad("streams", "no source has the stream %q%s", stream, nearest.Hint(stream, m.streams)))
 		}
 	}
 	for _, column := range c.Columns {
 		if len(m.columns) > 0 && !slices.Contains(m.columns, column) {
-			return topology.Bad("columns", "no source has the column %q%s", column, nearest.Hint(column, m.columns))
+			errs = append(errs, topology.Bad("columns", "no source has the column %q%s", column, nearest.Hint(column, m.columns)))
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // measured are the streams and columns of sensors. Columns are empty where a sensor has its usual

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"slices"
 
+	"github.com/perch-edge/perch/cmd/jsonsender/internal/backlog"
 	"github.com/perch-edge/perch/internal/spool"
 	"github.com/perch-edge/perch/pkg/msg"
 )
@@ -27,8 +28,6 @@ type track struct {
 	Settled msg.Cursor `json:"settled"`
 	// Beyond lists those behind it that are settled as well.
 	Beyond []span `json:"beyond,omitempty"`
-	// Acked is the last one that the receiver has acknowledged.
-	Acked msg.Cursor `json:"acked"`
 
 	known bool
 	open  []*span // behind Settled, in order
@@ -88,18 +87,14 @@ func (t *track) merge() {
 	t.open = left
 }
 
-// acknowledge notes the last record that the receiver has.
-func (ts tracks) acknowledge(topic msg.Topic, epoch msg.Epoch, seq msg.Seq) {
-	t := ts.of(topic)
-	if t.Acked.Epoch < epoch || t.Acked.Epoch == epoch && t.Acked.Seq < seq {
-		t.Acked = msg.Cursor{Epoch: epoch, Seq: seq}
+// spooled notes a record of the last run that is in the backlog: it went there just before the kill.
+func (ts tracks) spooled(topic msg.Topic, epoch msg.Epoch, seq msg.Seq) {
+	t := ts[topic]
+	if t == nil {
+		t = &track{}
+		ts[topic] = t
 	}
-}
-
-// isBehind reports whether a later record of the stream has been acknowledged.
-func (ts tracks) isBehind(topic msg.Topic, epoch msg.Epoch, seq msg.Seq) bool {
-	a := ts.of(topic).Acked
-	return epoch < a.Epoch || epoch == a.Epoch && seq < a.Seq
+	t.Beyond = append(t.Beyond, span{Epoch: epoch, First: seq, Last: seq})
 }
 
 // isSettled reports whether a message was settled before this run.
@@ -120,19 +115,22 @@ func (ts tracks) resume(topic msg.Topic) (msg.Cursor, bool) {
 func (ts tracks) settled() tracks {
 	list := tracks{}
 	for topic, t := range ts {
-		if !t.known {
-			continue
-		}
 		if len(t.open) > 0 {
 			t.merge()
 		}
-		kept := &track{Settled: t.Settled, Acked: t.Acked, Beyond: slices.Clone(t.Beyond)}
+		behind := func(s span) bool {
+			return s.Epoch < t.Settled.Epoch || s.Epoch == t.Settled.Epoch && s.Last <= t.Settled.Seq
+		}
+		t.Beyond = slices.DeleteFunc(t.Beyond, behind)
+		kept := &track{Settled: t.Settled, Beyond: slices.Clone(t.Beyond)}
 		for _, s := range t.open {
 			if s.done {
 				kept.Beyond = append(kept.Beyond, *s)
 			}
 		}
-		list[topic] = kept
+		if t.known || len(kept.Beyond) > 0 {
+			list[topic] = kept
+		}
 	}
 	return list
 }
@@ -145,6 +143,7 @@ type progress struct {
 	Version int               `json:"v"`
 	BootID  string            `json:"boot_id"`
 	Streams tracks            `json:"streams"`
+	Spooled backlog.Position  `json:"spooled,omitempty"` // all up to here in the backlog is settled in Streams
 	Sending []stretch         `json:"sending,omitempty"` // the batch that was under way
 	Lost    map[string]uint64 `json:"lost,omitempty"`    // by the backlog, by reason, that is counted in the state
 }
@@ -181,7 +180,7 @@ func loadProgress(cache *spool.Spool, name, bootID string) (*progress, error) {
 			delete(p.Streams, topic)
 			continue
 		}
-		t.known = true
+		t.known = t.Settled.Epoch != 0
 	}
 	return &p, nil
 }

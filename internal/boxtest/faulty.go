@@ -119,7 +119,7 @@ func (b *Box) States(place string, id sidecar.ID) (list []string) {
 func (b *Box) Litter() (list []string) {
 	b.t.Helper()
 	for _, p := range b.glob("/*/work/*") {
-		if filepath.Ext(p) != ".wear" {
+		if ext := filepath.Ext(p); ext != ".wear" && ext != ".sent" {
 			list = append(list, p)
 		}
 	}

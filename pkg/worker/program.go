@@ -37,8 +37,7 @@ type Program[C any] struct {
 //
 //	Validate() error               on *C: what the types cannot check
 //	ValidateIn(*topology.Topology, *topology.Entry) error
-//	                               on *C: what the settings expect of the other entries; called after
-//	                               Validate, where nothing else is wrong
+//	                               on *C, once it is valid by itself: what refers to other entries
 //	Reads() []msg.Kind             the kinds it reads, as it is set; by default Program.Reads
 //	Rings() []Ring                 the shared memory that its streams take
 //	Pins() int                     how many frames of its source it holds at once
@@ -183,7 +182,7 @@ func (p Program[C]) configure(f flags) (*topology.Topology, *topology.Entry, C, 
 	}
 	if c, ok := any(&cfg).(interface {
 		ValidateIn(*topology.Topology, *topology.Entry) error
-	}); ok && err == nil && own == nil {
+	}); ok && own == nil {
 		if ps := entry.Table.Problems(c.ValidateIn(top, entry)); len(ps) > 0 {
 			own = ps
 		}

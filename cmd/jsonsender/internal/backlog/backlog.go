@@ -184,6 +184,17 @@ func (l *Log) Peek(after Position, n, maxBytes int) ([]Entry, error) {
 	return list, nil
 }
 
+// Since visits the records behind a position in their order, also those that are acknowledged as long
+// as their segment is there.
+func (l *Log) Since(after Position, visit func(Entry)) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.since(after, visit); err != nil {
+		return fmt.Errorf("read backlog: %w", err)
+	}
+	return nil
+}
+
 // Ack takes records out of the log, in any order; what is no longer there is no error.
 // It is written at once and durable within a second of acknowledging, at the next Sync, and
 // in any case before the records' bytes are overwritten. It refuses what leaves too

@@ -70,6 +70,34 @@ func (l *Log) readOn() (more bool, err error) {
 	return false, nil
 }
 
+func (l *Log) since(after Position, visit func(Entry)) error {
+	for _, s := range slices.Clone(l.segments) {
+		if s.last <= after {
+			continue
+		}
+		if s.blocks == nil {
+			if err := l.revisit(s); err != nil {
+				return err
+			}
+		}
+		for _, b := range s.blocks {
+			if b.last <= after {
+				continue
+			}
+			list, err := l.readBlock(s, b)
+			if err != nil {
+				return err
+			}
+			for _, r := range list {
+				if r.Position > after {
+					visit(r.Entry)
+				}
+			}
+		}
+	}
+	return nil
+}
+
 // take adds the records that wait to the window.
 func (l *Log) take(list []record) {
 	for _, r := range list {

@@ -22,6 +22,7 @@ import (
 
 	"github.com/perch-edge/perch/cmd/jsonsender/internal/format"
 	"github.com/perch-edge/perch/internal/boxtest"
+	"github.com/perch-edge/perch/internal/uplink"
 )
 
 const statusTopic = "perch/shed %232/status"
@@ -602,4 +603,31 @@ func FuzzMQTTPackets(f *testing.F) {
 			_, _ = w.welcome(packet)
 		}
 	})
+}
+
+// A line that is slow is not one that has stalled.
+func TestMQTTProgress(t *testing.T) {
+	t.Parallel()
+	broker := startFake(t)
+	conn, err := uplink.New(uplink.Settings{Stall: time.Minute}).Dial(context.Background(), "tcp", broker.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	peer := <-broker.conns
+	l := &link{conn: conn}
+	var seen int64
+	if l.moved(&seen) {
+		t.Error("moved() before anything was written = true; want false")
+	}
+	if _, err := conn.Write(make([]byte, 2*leastProgress)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(peer.c, make([]byte, 2*leastProgress)); err != nil {
+		t.Fatal(err)
+	}
+	boxtest.Poll(t, "the bytes to arrive", func() bool { return l.moved(&seen) })
+	if l.moved(&seen) {
+		t.Error("moved() with nothing more = true; want false")
+	}
 }

@@ -32,6 +32,7 @@ type natsSink struct {
 	link   *natsLink            // nil: not connected
 	known  map[string]ids       // what has arrived and was not asked for yet, by subject
 	marks  map[string]*natsMark // by subject
+	fresh  []natsAcked          // by the last delivery, and no marks yet
 	warned bool                 // that what has arrived cannot be read
 
 	mu     sync.Mutex
@@ -58,12 +59,13 @@ func NewNATS(o Options) (Sink, error) {
 // Limits are those of the configuration: each record is a message of its own. Records may come in any
 // order, since what has arrived is known by ids and not concluded from the last one.
 func (n *natsSink) Limits() Limits {
-	return Limits{Records: n.o.Records, Bytes: n.o.Bytes}
+	return Limits{Records: min(n.o.Records, natsList/2), Bytes: n.o.Bytes} // which can be listed after a kill
 }
 
 // Deliver publishes the items.
 func (n *natsSink) Deliver(ctx context.Context, items []Item) ([]Result, error) {
 	results := make([]Result, len(items))
+	n.noted()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	n.mu.Lock()

@@ -63,6 +63,21 @@ func (m *natsMark) acknowledged(seq uint64) {
 	}
 }
 
+// natsAcked is a message that a delivery found acknowledged.
+type natsAcked struct {
+	subject string
+	seq     uint64
+}
+
+// noted moves the marks past what the last delivery found acknowledged. The caller has kept that by
+// now: killed before, it would send it again, and the marks must not lie behind it.
+func (n *natsSink) noted() {
+	for _, a := range n.fresh {
+		n.mark(a.subject).acknowledged(a.seq)
+	}
+	n.fresh = n.fresh[:0]
+}
+
 func (m *natsMark) write(h nats.Header) {
 	if m.known {
 		h.Set(natsMarkHeader, strconv.FormatUint(m.prev, 10))
@@ -72,8 +87,8 @@ func (m *natsMark) write(h nats.Header) {
 // begin takes what a stream told about the subject: its last message, the mark before it, and the
 // sequence numbers between.
 func (m *natsMark) begin(prev, last uint64, listed []uint64) {
-	if len(listed) > natsMarkEvery {
-		prev = listed[len(listed)-natsMarkEvery-1]
+	if len(listed) > natsList/2 {
+		prev = listed[len(listed)-natsList/2-1]
 	}
 	*m = natsMark{known: true, low: last, cur: last, prev: prev}
 }
@@ -163,7 +178,8 @@ func (n *natsSink) list(ctx context.Context, stream jetstream.Stream, subject st
 	cfg := jetstream.ConsumerConfig{Name: name, FilterSubject: subject, DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: from,
 		AckPolicy: jetstream.AckNonePolicy, HeadersOnly: true, MemoryStorage: true, Replicas: 1, InactiveThreshold: 6 * natsAsk}
 	consumer, err := stream.CreateConsumer(ctx, cfg)
-	if errors.Is(err, jetstream.ErrConsumerExists) { // of a run that was killed
+	isUsed := err == nil && consumer.CachedInfo().Delivered.Consumer > 0 // of a run that was killed, and began at the same place
+	if isUsed || errors.Is(err, jetstream.ErrConsumerExists) {
 		if err = stream.DeleteConsumer(ctx, name); err == nil {
 			consumer, err = stream.CreateConsumer(ctx, cfg)
 		}

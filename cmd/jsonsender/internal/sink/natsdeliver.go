@@ -152,6 +152,7 @@ func (d *natsDelivery) fill(ctx context.Context) error {
 		d.next++
 		if id := natsID(item.Record.ID()); arrived[id] {
 			delete(arrived, id)
+			f.seq = d.n.mark(f.subject).low // it is not behind that
 			d.decide(i, Result{State: Acknowledged})
 			continue
 		}
@@ -215,15 +216,15 @@ func (d *natsDelivery) decide(i int, r Result) {
 	d.settle(i)
 }
 
-// settle moves the window. What is acknowledged before all that is open is a mark: after an
-// outage nobody has to look further back.
+// settle moves the window. What is acknowledged before all that is open becomes a mark with the next
+// delivery: after an outage nobody has to look further back.
 func (d *natsDelivery) settle(i int) {
 	d.release(i)
 	d.flights[i].settled = true
 	d.moved = time.Now()
 	for ; d.first < d.next && d.flights[d.first].settled; d.first++ {
 		if f := &d.flights[d.first]; f.seq > 0 {
-			d.n.mark(f.subject).acknowledged(f.seq)
+			d.n.fresh = append(d.n.fresh, natsAcked{f.subject, f.seq})
 		}
 	}
 }

@@ -232,11 +232,15 @@ func (f *fleet) stream() (stream jetstream.Stream) {
 // leader is the server that leads the stream.
 func (f *fleet) leader(stream jetstream.Stream) int {
 	f.t.Helper()
-	info, err := stream.Info(f.t.Context())
-	if err != nil || info.Cluster == nil || info.Cluster.Leader == "" {
-		f.t.Fatalf("Info() = %v, %v; want a leader", info, err)
-	}
-	return int(info.Cluster.Leader[len("nats")] - '1')
+	led := ""
+	until(f.t, "a leader of the stream", func() bool {
+		info, err := stream.Info(f.t.Context())
+		if err == nil && info.Cluster != nil {
+			led = info.Cluster.Leader
+		}
+		return led != ""
+	})
+	return int(led[len("nats")] - '1')
 }
 
 // fakeBox has a sensor, a queue instead of a disk, and the real sink.
@@ -364,6 +368,8 @@ func TestNATSFleet(t *testing.T) {
 	}
 	f := startFleet(t, list, admin)
 	stream := f.stream()
+	ctx, cancel := context.WithTimeout(t.Context(), run+2*time.Minute)
+	defer cancel()
 	all := make([]*fakeBox, boxes)
 	end := make(chan struct{})
 	var work sync.WaitGroup
@@ -372,7 +378,7 @@ func TestNATSFleet(t *testing.T) {
 		b := f.box(i, ids[i], 10*time.Second)
 		all[i] = b
 		work.Go(func() { b.measure(t, every, end) })
-		work.Go(func() { b.send(t.Context(), end) })
+		work.Go(func() { b.send(ctx, end) })
 	}
 	time.Sleep(run / 6)
 	for i := 0; i < boxes; i += 4 { // a quarter of the lines break, for half the run

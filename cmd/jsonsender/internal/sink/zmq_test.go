@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -55,7 +56,7 @@ func startZMQ(t *testing.T, port, secret string) *zmqPeer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &zmqPeer{Scanner: bufio.NewScanner(out), kill: func() { _, _ = cmd.Process.Kill(), cmd.Wait() }}
+	p := &zmqPeer{Scanner: bufio.NewScanner(out), kill: sync.OnceFunc(func() { _, _ = cmd.Process.Kill(), cmd.Wait() })}
 	t.Cleanup(p.kill)
 	if !p.Scan() {
 		t.Fatalf("the PULL socket does not bind: %s", &stderr)
