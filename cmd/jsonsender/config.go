@@ -55,7 +55,7 @@ type Config struct {
 	RetryMost  topology.Duration `toml:"retry_most" doc:"longest pause between attempts, 1s to 24h; the pauses grow from a second, at random"`
 }
 
-// DefaultConfig has no receiver: where data go is for the user to say.
+// DefaultConfig has no receiver: only the user can choose where data go.
 func DefaultConfig() Config {
 	return Config{
 		Format: "plain", Reduce: "mean", TopicPrefix: "perch", Discovery: "homeassistant",
@@ -142,7 +142,7 @@ func (c *Config) checkUnused() (errs []error) {
 		{"sensors", len(c.Sensors) > 0, c.Format == "opensensemap" || c.Format == "sensor.community", "formats opensensemap and sensor.community"},
 	} {
 		if scheme != "" && k.set && !k.used {
-			errs = append(errs, topology.Bad(k.key, "it is for %s: leave it out with to = %q and format = %q", k.where, c.To, c.Format))
+			errs = append(errs, topology.Bad(k.key, "only for %s: leave it out with to = %q and format = %q", k.where, c.To, c.Format))
 		}
 	}
 	return errs
@@ -166,18 +166,7 @@ func (c *Config) checkFiles() (errs []error) {
 			errs = append(errs, topology.Bad("token_file", "%w", err))
 		}
 	}
-	if _, err := credential.Roots(c.CAFile); err != nil {
-		errs = append(errs, topology.Bad("ca_file", "%w", err))
-	}
-	switch {
-	case (c.ClientCert == "") != (c.ClientKey == ""):
-		errs = append(errs, topology.Bad("client_cert", "client_cert and client_key go together"))
-	case c.ClientCert != "":
-		if _, err := credential.ClientCert(c.ClientCert, c.ClientKey); err != nil {
-			errs = append(errs, topology.Bad("client_cert", "%w", err))
-		}
-	}
-	return errs
+	return append(errs, credential.Check(c.CAFile, c.ClientCert, c.ClientKey)...)
 }
 
 // token reads the secret that goes along: the credentials of NATS as they are, a password, or a

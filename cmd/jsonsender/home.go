@@ -15,7 +15,7 @@ import (
 	"github.com/perch-edge/perch/pkg/topology"
 )
 
-// homeKeys are keys of other entries that Home Assistant is told about. What an entry has besides is
+// homeKeys are keys of other entries that Home Assistant is to know of. What an entry has besides is
 // its program's business.
 type homeKeys struct {
 	Streams map[string]struct {
@@ -69,7 +69,7 @@ func (c *Config) newHome(top *topology.Topology, entry *topology.Entry, log *slo
 	return format.NewHome(home)
 }
 
-// checkHome finds what Home Assistant could not be told about the box.
+// checkHome finds what Home Assistant could not be sent about the box.
 func (c *Config) checkHome(top *topology.Topology, entry *topology.Entry) error {
 	if c.Format != "homeassistant" {
 		return nil
