@@ -11,6 +11,7 @@ import (
 	"github.com/perch-edge/perch/cmd/jsonsender/internal/record"
 	"github.com/perch-edge/perch/cmd/jsonsender/internal/sink"
 	"github.com/perch-edge/perch/internal/backoff"
+	"github.com/perch-edge/perch/internal/uplink"
 	"github.com/perch-edge/perch/pkg/worker"
 )
 
@@ -161,7 +162,7 @@ func (s *sender) judge(ctx context.Context, err error) error {
 	s.failing.Store(true)
 	pause := s.pause.Failed(0)
 	if problem := (*sink.Problem)(nil); errors.As(err, &problem) {
-		pause = max(pause, min(problem.RetryAfter, maxRetryAfter))
+		pause = max(pause, min(problem.RetryAfter, uplink.LongestAfter))
 		if problem.Ours {
 			pause = max(pause, oursPause)
 		}
@@ -169,12 +170,8 @@ func (s *sender) judge(ctx context.Context, err error) error {
 	return sleep(ctx, pause)
 }
 
-const (
-	// maxRetryAfter bounds what a receiver may ask for.
-	maxRetryAfter = time.Hour
-	// oursPause is the least pause when a person has to act.
-	oursPause = 30 * time.Second
-)
+// oursPause is the least pause when a person has to act.
+const oursPause = 30 * time.Second
 
 func sleep(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
