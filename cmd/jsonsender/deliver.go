@@ -29,18 +29,18 @@ type sender struct {
 	tried   map[string]bool // ids that went out and are unknown: sent again, they may arrive twice
 }
 
-// deliver sends until ctx is done. It returns nil then: what was not acknowledged is in the outbox.
-func (s *sender) deliver(ctx context.Context) error {
+// deliver sends until ctx is done. What was not acknowledged by then is in the outbox.
+func (s *sender) deliver(ctx context.Context) {
 	for {
 		batch, err := s.out.take(ctx)
 		if ctx.Err() != nil {
-			return nil
+			return
 		}
 		if err == nil {
 			err = s.send(ctx, batch)
 		}
 		if err = s.judge(ctx, err); err != nil {
-			return nil // ctx is done
+			return // ctx is done
 		}
 	}
 }
