@@ -86,6 +86,7 @@ func (l *Log) recover() (f *found, number uint64, slot int64, known bool, err er
 	if l.state, number, slot, known, err = readState(l.dir); err != nil {
 		return nil, 0, 0, false, err
 	}
+	l.before = slices.Clone(l.state.Losses)
 	l.segments = f.segments
 	if l.seq, err = l.dir.highest(); err != nil {
 		return nil, 0, 0, false, err
