@@ -86,12 +86,15 @@ func (s *sensor) rows(n int) {
 }
 
 // run publishes at 500 Hz until stop is called.
-func (s *sensor) run() (stop func()) {
+func (s *sensor) run() (stop func()) { return s.runAt(2 * time.Millisecond) }
+
+// runAt publishes each time that is over, until stop is called.
+func (s *sensor) runAt(every time.Duration) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		tick := time.NewTicker(2 * time.Millisecond)
+		tick := time.NewTicker(every)
 		defer tick.Stop()
 		for ctx.Err() == nil {
 			<-tick.C
