@@ -324,7 +324,7 @@ func TestOneSyncASecond(t *testing.T) {
 	s := newSensor(t, b, "n")
 	p := b.Start("csvwriter", "air-csv")
 	begun := time.Now()
-	stop := s.run()
+	stop := s.run(time.Millisecond)
 	s.more(1500)
 	stop()
 	waitRows(t, backing, int(s.n.Load()))

@@ -6,9 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -28,7 +26,7 @@ func TestKilledWhileASensorRuns(t *testing.T) {
 			b := boxtest.New(t, fleet(flush))
 			store := b.Dir + "/store"
 			s := newSensor(t, b, "n")
-			stop := s.run()
+			stop := s.run(time.Millisecond)
 			for range 20 {
 				p := b.Start("csvwriter", "air-csv")
 				s.more(5 + rand.IntN(150)) // a millisecond each: in its start, or while it writes
@@ -50,7 +48,7 @@ func TestCleanRestart(t *testing.T) {
 	b := boxtest.New(t, fleet("1hz"))
 	store := b.Dir + "/store"
 	s := newSensor(t, b, "n")
-	stop := s.run()
+	stop := s.run(time.Millisecond)
 	for range 3 {
 		p := b.Start("csvwriter", "air-csv")
 		s.more(100)
@@ -204,15 +202,11 @@ func killedAt(t *testing.T, n int) bool {
 
 // victim is a csvwriter that is killed in place of its n-th call.
 func victim(b *boxtest.Box, faults *faultfs.FS, n int) *boxtest.Process {
-	var p atomic.Pointer[boxtest.Process]
-	faults.Break(n, func() {
-		for p.Load() == nil {
-			runtime.Gosched()
-		}
-		_ = syscall.Kill(p.Load().PID(), syscall.SIGKILL) // it dies when this call has failed
-	})
-	p.Store(b.Start("csvwriter", "air-csv"))
-	return p.Load()
+	started := make(chan int, 1)
+	faults.Break(n, func() { _ = syscall.Kill(<-started, syscall.SIGKILL) }) // it dies when this call has failed
+	p := b.Start("csvwriter", "air-csv")
+	started <- p.PID()
+	return p
 }
 
 // struck says whether the journal is done with the file that has ended.

@@ -90,13 +90,13 @@ func (s *sensor) rows(n int) {
 	}
 }
 
-// run publishes at 1 kHz until stop is called.
-func (s *sensor) run() (stop func()) {
+// run publishes at that interval until stop is called.
+func (s *sensor) run(each time.Duration) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		tick := time.NewTicker(time.Millisecond)
+		tick := time.NewTicker(each)
 		defer tick.Stop()
 		for ctx.Err() == nil {
 			<-tick.C

@@ -196,13 +196,13 @@ func TestDiskThatComesAndGoes(t *testing.T) {
 				disk := u.disk("disk")
 				feed := b.Follow(b.Bus("watch"), []msg.Kind{msg.KindState}, "air-csv")
 				s := newSensor(t, b, "n")
-				stop := s.run()
+				stop := s.run(5 * time.Millisecond)
 				p := u.start()
 				for range 2 {
-					s.more(rand.IntN(300))
+					s.more(rand.IntN(60))
 					u.plug(disk)
 					feed.State("no trouble", well)
-					s.more(rand.IntN(1500)) // with 1hz there is a sync, or there is none
+					s.more(rand.IntN(300)) // with 1hz there is a sync, or there is none
 					u.pull()
 					feed.State("absent in its trouble", absent)
 					if killed {
@@ -230,11 +230,11 @@ func TestAnotherDisk(t *testing.T) {
 	disks := []string{u.disk("one"), u.disk("two")}
 	feed := b.Follow(b.Bus("watch"), []msg.Kind{msg.KindState}, "air-csv")
 	s := newSensor(t, b, "n")
-	stop := s.run()
+	stop := s.run(5 * time.Millisecond)
 	p := u.start()
 	for n := range 6 {
 		u.plug(disks[n%2])
-		s.more(100 + rand.IntN(200))
+		s.more(20 + rand.IntN(40))
 		feed.State("no trouble", well)
 		u.pull()
 	}

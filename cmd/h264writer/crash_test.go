@@ -11,9 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"runtime"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -562,17 +560,12 @@ func TestKilledAtAnyCall(t *testing.T) {
 			t.Parallel()
 			b := boxtest.New(t, fleet("segment = \"1s\"\nfragment = \"100ms\""))
 			faults, _ := b.Faulty("cache")
-			var victim atomic.Pointer[boxtest.Process]
-			faults.Break(n, func() {
-				for victim.Load() == nil {
-					runtime.Gosched()
-				}
-				_ = syscall.Kill(victim.Load().PID(), syscall.SIGKILL) // it dies when this call has failed
-			})
+			started := make(chan int, 1)
+			faults.Break(n, func() { _ = syscall.Kill(<-started, syscall.SIGKILL) }) // it dies when this call has failed
 			c := newCamera(t, b, pixel.YUV420, small(), killHz)
 			stop := c.shoot()
 			p := b.Start("h264writer", "clips")
-			victim.Store(p)
+			started <- p.PID()
 			boxtest.Poll(t, "the call", faults.Broken)
 			killWhole(t, p)
 			faults.Break(0, nil)

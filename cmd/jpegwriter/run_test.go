@@ -9,10 +9,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -435,15 +433,10 @@ func killedAt(t *testing.T, n int) bool {
 	c := openCamera(t, b.Bus("porch"), pixel.YUV420)
 	c.frames(t, 1)
 	events := b.Follow(b.Bus("events"), []msg.Kind{msg.KindFile}, "pictures")
-	var victim atomic.Pointer[boxtest.Process]
-	faults.Break(n, func() {
-		for victim.Load() == nil {
-			runtime.Gosched()
-		}
-		_ = syscall.Kill(victim.Load().PID(), syscall.SIGKILL) // it dies when this call has failed
-	})
+	started := make(chan int, 1)
+	faults.Break(n, func() { _ = syscall.Kill(<-started, syscall.SIGKILL) }) // it dies when this call has failed
 	p := b.Start("jpegwriter", "pictures")
-	victim.Store(p)
+	started <- p.PID()
 	announced := func() bool { return strings.Contains(p.Log(), `"msg":"ready"`) && latest(backing) }
 	boxtest.Poll(t, "the picture or the kill", func() bool { return faults.Broken() || announced() })
 	came := faults.Broken()

@@ -2,6 +2,8 @@ package main
 
 import (
 	"errors"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/perch-edge/perch/cmd/jsonsender/internal/choose"
@@ -73,6 +75,7 @@ func (c *Config) Validate() error {
 	} else if err := c.To.check(c); err != nil {
 		bad("to", "%w", err)
 	}
+	errs = append(errs, c.checkUnused()...)
 	if err := c.checkFormat(); err != nil {
 		bad("format", "%w", err)
 	}
@@ -113,12 +116,39 @@ func (c *Config) Validate() error {
 	return errors.Join(append(errs, c.checkFiles()...)...)
 }
 
+// checkUnused finds keys that the receiver's scheme, or the format, does not use: who sets one
+// expects something of it.
+func (c *Config) checkUnused() (errs []error) {
+	scheme := c.To.scheme()
+	lines := slices.Contains([]string{"tcp", "tls", "unix"}, scheme)
+	sockets := lines || strings.HasPrefix(scheme, "ws")
+	for _, k := range []struct {
+		key       string
+		set, used bool
+		where     string
+	}{
+		{"ack", c.Ack, sockets, "tcp, tls, unix, ws and wss"},
+		{"gzip", c.Gzip, strings.HasPrefix(scheme, "http"), "http and https"},
+		{"stream", c.Stream != "", scheme == "nats", "nats"},
+		{"token_file", c.TokenFile != "", !lines && scheme != "zmq+tcp", "all but tcp, tls, unix and zmq+tcp; there client_cert, or CURVE, shows who the box is"},
+		{"curve_key_file", c.CurveKeyFile != "", scheme == "zmq+tcp", "zmq+tcp"},
+		{"picture", c.Picture != "", c.Format == "homeassistant", "format homeassistant"},
+		{"sensors", len(c.Sensors) > 0, c.Format == "opensensemap" || c.Format == "sensor.community", "formats opensensemap and sensor.community"},
+	} {
+		if scheme != "" && k.set && !k.used {
+			errs = append(errs, topology.Bad(k.key, "it is for %s: leave it out with to = %q and format = %q", k.where, c.To, c.Format))
+		}
+	}
+	return errs
+}
+
 // choice is what is sent of the sources.
 func (c *Config) choice() (*choose.Choice, error) {
 	return choose.New(c.Kinds, c.Streams, c.Columns, nil)
 }
 
 func (c *Config) checkFiles() (errs []error) {
+	errs = c.checkCurve()
 	if c.TokenFile != "" {
 		if _, err := c.token(); err != nil && !errors.Is(err, credential.ErrElsewhere) {
 			errs = append(errs, topology.Bad("token_file", "%w", err))
@@ -138,5 +168,15 @@ func (c *Config) checkFiles() (errs []error) {
 	return errs
 }
 
-// token reads the secret that goes along.
-func (c *Config) token() (string, error) { return credential.Token(c.TokenFile) }
+// token reads the secret that goes along: the credentials of NATS as they are, a password, or a
+// bearer token.
+func (c *Config) token() (string, error) {
+	switch scheme := c.To.scheme(); {
+	case scheme == "nats":
+		text, err := credential.File(c.TokenFile)
+		return strings.TrimSpace(string(text)), err
+	case c.User != "" || strings.HasPrefix(scheme, "mqtt"):
+		return credential.Password(c.TokenFile)
+	}
+	return credential.Token(c.TokenFile)
+}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os"
 	"strings"
 	"testing"
 
@@ -44,11 +45,52 @@ func TestSettings(t *testing.T) {
 		"to = \"tcp://127.0.0.1:1\"\nspool_most = \"1MB\"":          "at least",
 		"to = \"tcp://127.0.0.1:1\"\ntoken_file = \"/nonexistent\"": "no such file",
 		"to = \"tcp://127.0.0.1:1\"\nclient_key = \"/nonexistent\"": "go together",
+		"to = \"tcp://127.0.0.1:1\"\ngzip = true":                   "it is for http and https",
+		"to = \"mqtt://127.0.0.1:1\"\nack = true":                   "it is for tcp, tls",
+		"to = \"tcp://127.0.0.1:1\"\npicture = \"p\"":               "it is for format homeassistant",
 		"to = \"tcp://127.0.0.1:1\"\nattempts = 0":                  "want 1 to 100",
 		"to = \"tcp://127.0.0.1:1\"\nevery = \"10ms\"":              `want "1s"`,
 	} {
 		if err := configOf(t, given); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s = %v; want an error with %q", given, err, want)
+		}
+	}
+}
+
+// What refers to other entries is checked against the topology.
+func TestSettingsInATopology(t *testing.T) {
+	const home = `program = "jsonsender"
+source = "air"
+to = "mqtt://127.0.0.1"
+format = "homeassistant"
+`
+	file := t.TempDir() + "/box.toml"
+	text := "[sensor.air]\nprogram = \"sensor-bme280\"\n[sensor.air.stream.environment]\n[worker.a]\n" + home +
+		"picture = \"aiir\"\n[worker.b]\n" + home + "streams = [\"ar.environment\"]\n[worker.c]\n" + home + "discovery_prefix = \"other\"\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	top, err := topology.Load(file, topology.Settings{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string][]string{
+		"a": {`format: "b" announces this box to the same broker`, `did you mean "air"`},
+		"b": {`"a" announces`, `"ar" is not among the sources`},
+		"c": nil,
+	} {
+		cfg := DefaultConfig()
+		if err := top.Entry(name).BindOwn(&cfg); err != nil {
+			t.Fatal(err)
+		}
+		err := cfg.ValidateIn(top, top.Entry(name))
+		for _, part := range want {
+			if err == nil || !strings.Contains(err.Error(), part) {
+				t.Errorf("worker %s = %v; want an error with %q", name, err, part)
+			}
+		}
+		if want == nil && err != nil {
+			t.Errorf("worker %s = %v; want it accepted", name, err)
 		}
 	}
 }

@@ -56,7 +56,10 @@ func (s *sender) send(ctx context.Context, batch []*entry) error {
 		sent := s.w.Counter("sent_bytes")
 		before := sent.Value()
 		results, err := s.sink.Deliver(ctx, items)
-		failed = errors.Join(err, s.fill(fates, index, batch, results, sent.Value() > before))
+		failed = err
+		if refusal := s.fill(fates, index, batch, results, sent.Value() > before); failed == nil {
+			failed = refusal
+		}
 	}
 	s.w.TroubleWith("set aside", s.setAside(s.out.settle(batch, fates)))
 	s.saved()
@@ -78,7 +81,7 @@ func (s *sender) items(batch []*entry, fates []fate) (items []sink.Item, index [
 				continue
 			}
 		}
-		items = append(items, sink.Item{Record: &e.record, Body: e.body, Behind: e.behind})
+		items = append(items, sink.Item{Record: &e.record, Body: e.body})
 		index = append(index, i)
 	}
 	return items, index
@@ -99,8 +102,8 @@ func (s *sender) encode(r *record.Record) ([]byte, fate) {
 	return body, waits
 }
 
-// fill turns results into fates; out says whether anything went out at all. Its error tells of the
-// last refusal.
+// fill turns results into fates; out says whether anything went out at all. Its error is the last
+// refusal.
 func (s *sender) fill(fates []fate, index []int, batch []*entry, results []sink.Result, out bool) (refusal error) {
 	again := map[string]bool{}
 	for k, r := range results {
@@ -128,7 +131,8 @@ func (s *sender) fill(fates []fate, index []int, batch []*entry, results []sink.
 	return refusal
 }
 
-// refusedError is trouble for as long as a refused record waits.
+// refusedError is trouble for as long as a refused record waits. The link works: there is no pause
+// but the record's own.
 type refusedError struct{ id, reason string }
 
 func (e *refusedError) Error() string {
@@ -138,7 +142,6 @@ func (e *refusedError) Error() string {
 // judge shows what is wrong with the link, and pauses after a failure. It fails when ctx is done.
 func (s *sender) judge(ctx context.Context, err error) error {
 	var refusal *refusedError
-	var problem *sink.Problem
 	switch {
 	case err == nil:
 		s.pause.Succeeded()
@@ -147,7 +150,7 @@ func (s *sender) judge(ctx context.Context, err error) error {
 			s.w.TroubleWith("send", nil)
 		}
 		return nil
-	case errors.As(err, &refusal) && !errors.As(err, &problem):
+	case errors.As(err, &refusal):
 		s.w.TroubleWith("send", err)
 		return nil // each record has its own pause
 	}
@@ -157,7 +160,7 @@ func (s *sender) judge(ctx context.Context, err error) error {
 	s.w.TroubleWith("send", err)
 	s.failing.Store(true)
 	pause := s.pause.Failed(0)
-	if errors.As(err, &problem) {
+	if problem := (*sink.Problem)(nil); errors.As(err, &problem) {
 		pause = max(pause, min(problem.RetryAfter, maxRetryAfter))
 		if problem.Ours {
 			pause = max(pause, oursPause)

@@ -39,7 +39,6 @@ type entry struct {
 	disk   backlog.Position // 0: only in RAM
 	stored bool             // it came from the disk
 	done   bool
-	behind bool // a later record of its stream was acknowledged
 }
 
 func (e *entry) isState() bool { return e.record.Kind == msg.KindState }
@@ -214,7 +213,6 @@ func (o *outbox) oldest(room *room, now time.Time) (batch []*entry, err error) {
 		if !room.has(e) {
 			break
 		}
-		e.behind = e.behind || o.tracks.isBehind(e.record.Topic(), e.record.Epoch, e.record.Seq)
 		batch = append(batch, e)
 	}
 	return batch, nil
@@ -274,7 +272,6 @@ func (o *outbox) settle(batch []*entry, fates []fate) (aside []*entry) {
 		switch fates[i] {
 		case arrived:
 			o.accepted++
-			o.tracks.acknowledge(e.record.Topic(), e.record.Epoch, e.record.Seq)
 			off = o.remove(e, off)
 		case given:
 			off = o.remove(e, off)

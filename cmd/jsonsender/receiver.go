@@ -34,6 +34,18 @@ func (c *Config) newFormat(n topology.Node) (format.Format, error) {
 	return format.New(c.Format, o)
 }
 
+// formatOf is the worker's format. What Home Assistant is told about the box is in the topology.
+func (c *Config) formatOf(w *worker.Worker) (format.Format, error) {
+	if c.Format != "homeassistant" {
+		return c.newFormat(w.Node())
+	}
+	home, err := c.newHome(w.Topology(), w.Entry(), w.Log)
+	if err != nil {
+		return nil, worker.BadConfig(err)
+	}
+	return home, nil
+}
+
 // newSink is the way to the receiver.
 func (c *Config) newSink(w *worker.Worker, f format.Format) (sink.Sink, error) {
 	sent := w.Counter("sent_bytes")
@@ -42,8 +54,12 @@ func (c *Config) newSink(w *worker.Worker, f format.Format) (sink.Sink, error) {
 		Prefix: c.TopicPrefix, Stream: c.Stream, User: c.User, Dial: link.Dial, Stall: c.StallAfter.D(), Records: c.BatchRecords, Bytes: int(c.BatchBytes), Log: w.Log,
 		TLS:   func() (*tls.Config, error) { return credential.TLS(c.CAFile, c.ClientCert, c.ClientKey) },
 		Count: func(counter string, n uint64) { w.Counter(counter).Add(int(n)) }}
+	o.Companion, _ = f.(format.Companion)
 	if c.TokenFile != "" {
 		o.Token = c.token
+	}
+	if c.CurveKeyFile != "" {
+		o.Curve = c.curveKeys
 	}
 	return sink.New(o)
 }

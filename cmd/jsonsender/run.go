@@ -90,7 +90,7 @@ func open(w *worker.Worker, cfg Config) (*job, error) {
 	j.out = newOutbox(cfg.limits(), kept)
 	j.out.disk.init(w.Node(), w.Name(), int64(cfg.SpoolMost))
 	j.openDisk()
-	f, err := cfg.newFormat(w.Node())
+	f, err := cfg.formatOf(w)
 	if err != nil {
 		return nil, errors.Join(err, j.close())
 	}

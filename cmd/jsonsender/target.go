@@ -66,6 +66,13 @@ func (t Target) check(c *Config) error {
 	return nil
 }
 
+func (t Target) scheme() string {
+	if t.url == nil {
+		return ""
+	}
+	return t.url.Scheme
+}
+
 func (t Target) String() string { return t.text }
 
 // MarshalText writes the address as it was given.

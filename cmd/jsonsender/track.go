@@ -28,8 +28,6 @@ type track struct {
 	Settled msg.Cursor `json:"settled"`
 	// Beyond lists those behind it that are settled as well.
 	Beyond []span `json:"beyond,omitempty"`
-	// Acked is the last one that the receiver has acknowledged.
-	Acked msg.Cursor `json:"acked"`
 
 	known bool
 	open  []*span // behind Settled, in order
@@ -89,20 +87,6 @@ func (t *track) merge() {
 	t.open = left
 }
 
-// acknowledge notes the last record that the receiver has.
-func (ts tracks) acknowledge(topic msg.Topic, epoch msg.Epoch, seq msg.Seq) {
-	t := ts.of(topic)
-	if t.Acked.Epoch < epoch || t.Acked.Epoch == epoch && t.Acked.Seq < seq {
-		t.Acked = msg.Cursor{Epoch: epoch, Seq: seq}
-	}
-}
-
-// isBehind reports whether a later record of the stream has been acknowledged.
-func (ts tracks) isBehind(topic msg.Topic, epoch msg.Epoch, seq msg.Seq) bool {
-	a := ts.of(topic).Acked
-	return epoch < a.Epoch || epoch == a.Epoch && seq < a.Seq
-}
-
 // spooled notes a record of the last run that is in the backlog: it went there just before the kill.
 func (ts tracks) spooled(topic msg.Topic, epoch msg.Epoch, seq msg.Seq) {
 	t := ts[topic]
@@ -138,7 +122,7 @@ func (ts tracks) settled() tracks {
 			return s.Epoch < t.Settled.Epoch || s.Epoch == t.Settled.Epoch && s.Last <= t.Settled.Seq
 		}
 		t.Beyond = slices.DeleteFunc(t.Beyond, behind)
-		kept := &track{Settled: t.Settled, Acked: t.Acked, Beyond: slices.Clone(t.Beyond)}
+		kept := &track{Settled: t.Settled, Beyond: slices.Clone(t.Beyond)}
 		for _, s := range t.open {
 			if s.done {
 				kept.Beyond = append(kept.Beyond, *s)

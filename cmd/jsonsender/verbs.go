@@ -21,6 +21,7 @@ func verbs() []worker.Verb[Config] {
 		{Name: "status", Summary: "Show what waits on disk for the receiver, and what was lost.", Run: status},
 		{Name: "adopt", Summary: "Take over what waits under another worker's name: adopt OLD-NAME.", Arg: true, Run: adopt},
 		{Name: "skip", Summary: "Give up what waits on disk for the receiver.", Run: skip},
+		{Name: "curve-key", Summary: "Print this box's CURVE public key, for the receiver; make the key where there is none.", Run: curveKey},
 	}
 }
 

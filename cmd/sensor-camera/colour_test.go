@@ -159,6 +159,7 @@ func TestFramesShowTheSceneOfAFile(t *testing.T) {
 		{"tv2020.mkv", small, limited(pixel.BT2020), append(tags("tv", "bt2020nc"), "-c:v", "ffv1"), pixel.Colour{}, limited(pixel.BT2020)},
 		{"pc601.mkv", small, full(pixel.BT601), append(tags("pc", "bt470bg"), "-c:v", "ffv1"), pixel.Colour{}, full(pixel.BT601)},
 		{"pc709.webm", small, full(pixel.BT709), append(tags("pc", "bt709"), "-c:v", "libvpx-vp9", "-lossless", "1"), pixel.Colour{}, full(pixel.BT709)},
+		{"pc601.webm", small, full(pixel.BT601), append(tags("pc", "bt470bg"), "-c:v", "libaom-av1", "-crf", "0", "-aom-params", "lossless=1", "-cpu-used", "8"), pixel.Colour{}, full(pixel.BT601)},
 		{"j709.mp4", small, full(pixel.BT709), append(tags("pc", "bt709"), "-c:v", "libx264", "-qp", "0"), pixel.Colour{}, full(pixel.BT709)},
 		{"j.mkv", small, full(pixel.BT601), []string{"-c:v", "libx264", "-qp", "0"}, pixel.Colour{}, full(pixel.BT601)},
 		{"unsaid.avi", small, limited(pixel.BT601), []string{"-c:v", "rawvideo"}, pixel.Colour{}, limited(pixel.BT601)},

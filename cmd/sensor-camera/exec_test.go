@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -327,13 +326,8 @@ func TestKilledCameraLeavesNoCommand(t *testing.T) {
 	}
 	p.signal(syscall.SIGKILL)
 	p.exit()
-	for until := time.Now().Add(limit); ; runtime.Gosched() {
+	boxtest.Poll(t, "process "+children[0]+" to end", func() bool {
 		stat, err := os.ReadFile("/proc/" + children[0] + "/stat")
-		if err != nil || strings.Contains(string(stat), ") Z ") {
-			return
-		}
-		if time.Now().After(until) {
-			t.Fatalf("process %s still runs", children[0])
-		}
-	}
+		return err != nil || strings.Contains(string(stat), ") Z ")
+	})
 }

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"os"
 	"path"
-	"runtime"
 	"sync/atomic"
 	"testing"
 
@@ -92,13 +91,7 @@ func TestKilledWhileTheReceiverWorks(t *testing.T) {
 			b := boxtest.New(t, fleet(server.keys("")))
 			s := newShop(t, b.Dir+"/store")
 			side := s.put(".mp4", noise(2<<20))
-			var victim atomic.Pointer[boxtest.Process]
-			kill := func() {
-				for victim.Load() == nil {
-					runtime.Gosched()
-				}
-				victim.Load().Kill()
-			}
+			victim := make(chan *boxtest.Process, 1)
 			var killed atomic.Bool
 			server.be(func(w http.ResponseWriter, r *http.Request) bool {
 				name := path.Base(r.URL.Path)
@@ -119,11 +112,11 @@ func TestKilledWhileTheReceiverWorks(t *testing.T) {
 					}
 					server.keep(name, text, true)
 				}
-				kill()
+				(<-victim).Kill()
 				panic(http.ErrAbortHandler)
 			})
 			p := b.Start("uploader", "send")
-			victim.Store(p)
+			victim <- p
 			p.Wait()
 			if got := s.in(spool.Ready); len(got) != 1 {
 				t.Errorf("%v in ready/ after the kill; want the file", got)

@@ -47,7 +47,8 @@
 // What is in rejected/ is counted in the status. Once the receiver is mended,
 // "uploader retry" lets it be sent again.
 //
-// Certificates are always verified. Secrets are read for each use from files
+// Connections go by the proxy of HTTPS_PROXY, but for those to NO_PROXY and to this
+// machine. Certificates are always verified. Secrets are read for each use from files
 // that nobody else may read; they are in no address, log, message or sidecar,
 // also where a receiver repeats them. docs/RECEIVERS.md says what a receiver is
 // sent, and how to set one up.

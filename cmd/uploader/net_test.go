@@ -227,3 +227,30 @@ func TestCertificates(t *testing.T) {
 		})
 	}
 }
+
+// An upload by the proxy of the environment arrives, and a stall on that way is noticed as on any other.
+func TestProxy(t *testing.T) {
+	t.Parallel()
+	for name, serve := range map[string]func(*boxtest.Proxy, net.Conn){"http": boxtest.ServeConnect, "socks5": boxtest.ServeSOCKS} {
+		server := newShelf(t)
+		line, _ := badLine(t, server.URL)
+		poison(t, line, `{"name": "t", "type": "timeout", "stream": "upstream", "attributes": {"timeout": 0}}`)
+		proxy := boxtest.NewProxy(t, line.Listen, serve)
+		// The certificate of the test's server is for example.com.
+		b := boxtest.New(t, fleet(fmt.Sprintf("to = \"https://example.com/box\"\nca_file = %q\nstall_after = \"1s\"\nretry_most = \"1s\"", server.ca)))
+		s := newShop(t, b.Dir+"/store")
+		side := s.put(".mp4", noise(1<<20))
+		states := b.Follow(b.Bus("watch"), []msg.Kind{msg.KindState}, "send")
+		p := b.StartEnv([]string{"HTTPS_PROXY=" + name + "://" + proxy.Addr().String()}, "uploader", "--topology", b.Topology, "--name", "send")
+		states.State("a stall noticed", func(st msg.State) bool { return strings.Contains(st.Trouble, "nothing has moved for 1s") })
+		if err := line.Toxics.RemoveToxic(t.Context(), "t"); err != nil {
+			t.Fatal(err)
+		}
+		s.wait(spool.Sent, 1)
+		p.Stop()
+		server.wantOnce(t, side)
+		if asked := proxy.Asked(); len(asked) == 0 || asked[0] != "example.com:443" {
+			t.Errorf("%s proxy asked for %q; want example.com:443", name, asked)
+		}
+	}
+}

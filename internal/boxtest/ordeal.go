@@ -2,7 +2,6 @@ package boxtest
 
 import (
 	"fmt"
-	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -130,15 +129,10 @@ func (f fault) atCalls(t *testing.T, begin func(t *testing.T) *Trial, first, apa
 // run says whether it came to the n-th call at all.
 func (tr *Trial) run(t *testing.T, f fault, n int) (came bool) {
 	states := tr.Follow(tr.Bus("watch"), []msg.Kind{msg.KindState}, msg.Source(tr.Name))
-	var victim atomic.Pointer[Process]
-	f.set(tr.Faults, n, func() {
-		for victim.Load() == nil {
-			runtime.Gosched()
-		}
-		_ = syscall.Kill(victim.Load().PID(), syscall.SIGKILL) // it dies when this call has failed
-	})
+	started := make(chan int, 1)
+	f.set(tr.Faults, n, func() { _ = syscall.Kill(<-started, syscall.SIGKILL) }) // it dies when this call has failed
 	p := tr.Start(tr.Program, tr.Name)
-	victim.Store(p)
+	started <- p.PID()
 	pollEach(t, pause, "the work to be done, or a word on the fault", func() bool {
 		return p.ended() || tr.Done() || f.lasts && tr.Faults.Broken() && strings.Contains(states.Trouble(), f.says.Error())
 	})

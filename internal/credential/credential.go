@@ -83,6 +83,19 @@ func Token(name string) (string, error) {
 	return token, nil
 }
 
+// Password reads one line, which may have spaces in it.
+func Password(name string) (string, error) {
+	text, err := File(name)
+	if err != nil {
+		return "", err
+	}
+	line := strings.TrimRight(string(text), "\r\n")
+	if line == "" || strings.ContainsAny(line, "\r\n\x00") {
+		return "", fmt.Errorf("%s holds no password: want one line", name)
+	}
+	return line, nil
+}
+
 // Roots reads the certificates that a receiver's is verified with; "" is
 // the system's.
 func Roots(name string) (*x509.CertPool, error) {

@@ -88,7 +88,9 @@ func start(t *testing.T, c Command) *Process {
 // gone waits until a process is no more, or a zombie.
 func gone(t *testing.T, pid int) {
 	t.Helper()
-	for limit := time.Now().Add(2 * time.Minute); alive(pid); runtime.Gosched() {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for limit := time.Now().Add(2 * time.Minute); alive(pid); <-tick.C {
 		if time.Now().After(limit) {
 			t.Fatalf("process %d still runs", pid)
 		}
@@ -253,7 +255,9 @@ func TestChildOutlivesTheThreadOfItsCaller(t *testing.T) {
 		t.FailNow()
 	}
 	defer p.Stop()
-	for limit := time.Now().Add(2 * time.Minute); ; runtime.Gosched() {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for limit := time.Now().Add(2 * time.Minute); ; <-tick.C {
 		if _, err := os.Stat(fmt.Sprintf("/proc/self/task/%d", tid)); errors.Is(err, os.ErrNotExist) {
 			break
 		}

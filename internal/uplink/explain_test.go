@@ -129,7 +129,7 @@ func TestConnectionsInWords(t *testing.T) {
 // serveOnce answers each connection's first bytes with a text, and closes it.
 func serveOnce(t testing.TB, text string) string {
 	t.Helper()
-	f := newForwarder(t, "", func(_ *forwarder, c net.Conn) {
+	f := boxtest.NewProxy(t, "", func(_ *boxtest.Proxy, c net.Conn) {
 		_, _ = c.Read(make([]byte, 1<<10))
 		_, _ = io.WriteString(c, text)
 		_ = c.(*net.TCPConn).CloseWrite()

@@ -5,6 +5,8 @@
 //	Publisher: stamp, number --> history ring --> XPUB ~~ipc~~> SUB --> gaps repaired from the ring --> Subscriber.Next
 //	FrameStream: pixels --> slot of a ring --> descriptor ~~ipc~~> doorbell --> Frames.Next, Newest: the slot, in place
 //
+// Push is no part of the bus: it sends messages to a program outside the box, by TCP and CURVE.
+//
 // Bus.Close waits half a second at most for messages to leave. What a peer
 // sends wrong is refused with ErrMalformed or ErrVersion and counted; what a
 // program does wrong is refused when it publishes. Nothing panics on what comes

@@ -121,8 +121,8 @@ func Endpoint(runDir string, source Source, frames Stream) (string, error) {
 }
 
 // ParseEndpoint tells what an endpoint's path says: the folder, the source,
-// and for a frame endpoint the stream. Only ipc:// is served; tcp:// would need
-// CURVE keys, which no topology key sets.
+// and for a frame endpoint the stream. Only ipc:// is served: for a subscriber
+// tcp:// would need CURVE keys, which no topology key sets.
 func ParseEndpoint(endpoint string) (runDir string, source Source, frames Stream, err error) {
 	fail := func(why string) (string, Source, Stream, error) {
 		return "", "", "", fmt.Errorf("endpoint %q: %s; want ipc:///run/perch/NAME.ipc, or NAME.STREAM.ipc for frames", endpoint, why)

@@ -36,6 +36,8 @@ type Program[C any] struct {
 // Configs may say more of themselves by these methods:
 //
 //	Validate() error               on *C: what the types cannot check
+//	ValidateIn(*topology.Topology, *topology.Entry) error
+//	                               on *C, once it is valid by itself: what refers to other entries
 //	Rings() []Ring                 the shared memory that its streams take
 //	Pins() int                     how many frames of its source it holds at once
 //	Cached() Cached                what it does with files in RAM
@@ -176,6 +178,13 @@ func (p Program[C]) configure(f flags) (*topology.Topology, *topology.Entry, C, 
 	}
 	if own == nil {
 		own = entry.BindOwn(&cfg)
+	}
+	if c, ok := any(&cfg).(interface {
+		ValidateIn(*topology.Topology, *topology.Entry) error
+	}); ok && own == nil {
+		if ps := entry.Table.Problems(c.ValidateIn(top, entry)); len(ps) > 0 {
+			own = ps
+		}
 	}
 	if err == nil || own == nil {
 		return top, entry, cfg, errors.Join(err, own)

@@ -218,7 +218,7 @@ func TestRefusals(t *testing.T) {
 
 // A log does what a slice does, whatever the order of calls, and across restarts.
 func TestAgainstModel(t *testing.T) {
-	seeds := uint64(4)
+	seeds := uint64(2)
 	if faultfs.Soak() > 0 {
 		seeds = 200
 	}
@@ -229,7 +229,7 @@ func TestAgainstModel(t *testing.T) {
 		l := open(t, root, cfg)
 		var want []Entry
 		next, n := Position(1), 0
-		for step := range 300 {
+		for step := range 200 {
 			switch r.IntN(10) {
 			default:
 				var list []Entry

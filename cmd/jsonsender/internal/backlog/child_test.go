@@ -182,7 +182,10 @@ func trial(dir string, next, tries int, tell func(what string)) error {
 			return errors.Join(err, s.log.Close())
 		}
 	}
-	return s.log.Close()
+	if err := s.log.Close(); tries == 1 { // it is not tried again; all was synced before
+		return err
+	}
+	return nil
 }
 
 func readLedger(g *ledger, text string) {

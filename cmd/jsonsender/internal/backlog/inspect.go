@@ -6,6 +6,8 @@ import (
 	"os"
 	"slices"
 	"time"
+
+	"github.com/perch-edge/perch/internal/lockfile"
 )
 
 // Status is what a log holds and what it has lost.
@@ -36,7 +38,8 @@ func (l *Log) status() Status {
 const looks = 5
 
 // Inspect reads the status of a log that another process may have open. It changes
-// nothing. It fails with fs.ErrNotExist where there is none.
+// nothing. Of a log in use the losses are those that its process has written, and the
+// records are about as many as that. It fails with fs.ErrNotExist where there is none.
 func Inspect(root *os.Root, dir string) (Status, error) {
 	d, err := openFolder(root, dir, false)
 	if err != nil {
@@ -63,10 +66,14 @@ func look(d *folder) (st Status, same bool, err error) {
 		return Status{}, false, err
 	}
 	l := newLog(d, Config{})
-	if _, _, _, _, err = l.recover(); err != nil {
+	f, _, _, _, err := l.recover()
+	if err != nil {
 		return Status{}, false, err
 	}
 	st = l.status()
+	if lockfile.Held(d.root, lockName) { // blocks that are being written look damaged
+		st.Losses, st.Lost, st.Rewound = f.stored.Losses, lost(f.stored.Losses), f.stored.Rewound
+	}
 	l.closeIn()
 	after, err := d.names(segmentExt)
 	return st, maps.Equal(before, after), err

@@ -1,6 +1,7 @@
 package backlog
 
 import (
+	"bytes"
 	"errors"
 	"math/rand/v2"
 	"os"
@@ -38,10 +39,17 @@ func told(t *testing.T, path string) *ledger {
 	return g
 }
 
+func lines(t *testing.T, path string) int {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	must(t, err)
+	return bytes.Count(text, []byte("\n"))
+}
+
 // waitLines waits until the sender has gone a random way further.
 func waitLines(t *testing.T, cmd *exec.Cmd, path string, more int) {
 	t.Helper()
-	for until := told(t, path).lines + more; told(t, path).lines < until; {
+	for until := lines(t, path) + more; lines(t, path) < until; {
 		time.Sleep(time.Duration(rand.IntN(2000)) * time.Microsecond) // where it stands then is left to chance
 		if _, err := faultfs.Frozen(cmd.Process.Pid); err != nil {
 			t.Fatal(err)

@@ -16,6 +16,7 @@ type found struct {
 	stale    []uint32        // segments of which no block counts
 	damaged  map[uint32]bool // segments that end in damage
 	high     Position        // no intact header has a higher one
+	stored   state           // as the state file has it
 }
 
 // readSegments reads all segments. The number of a segment decides which of two blocks
@@ -87,6 +88,8 @@ func (l *Log) recover() (f *found, number uint64, slot int64, known bool, err er
 		return nil, 0, 0, false, err
 	}
 	l.before = slices.Clone(l.state.Losses)
+	f.stored = l.state
+	f.stored.Losses = slices.Clone(l.state.Losses)
 	l.segments = f.segments
 	if l.seq, err = l.dir.highest(); err != nil {
 		return nil, 0, 0, false, err

@@ -7,7 +7,10 @@
 package format
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
+	"fmt"
 
 	"github.com/perch-edge/perch/cmd/jsonsender/internal/record"
 )
@@ -69,8 +72,17 @@ func (b Batch) Join(records [][]byte) []byte {
 // plain writes the bus header as it is.
 type plain struct{}
 
-// Encode returns the record's own JSON.
-func (plain) Encode(r *record.Record) ([]byte, error) { return r.Raw(), nil }
+// Encode returns the record's own JSON, in one line however its publisher spaced it.
+func (plain) Encode(r *record.Record) ([]byte, error) {
+	if !bytes.ContainsAny(r.Raw(), "\r\n") {
+		return r.Raw(), nil
+	}
+	var line bytes.Buffer
+	if err := json.Compact(&line, r.Raw()); err != nil {
+		return nil, fmt.Errorf("encode record %s: %w", r.ID(), err)
+	}
+	return line.Bytes(), nil
+}
 
 // Batch is a JSON array.
 func (plain) Batch() Batch {

@@ -18,6 +18,7 @@ type Options struct {
 	User     string            // sensor.community: the name that the box is registered under
 	Sensors  map[string]string // opensensemap: column to sensor id; sensor.community: stream to pin
 	Position *Position         // where the box stands; nil where it is not known
+	Home     HomeConfig        // homeassistant: what it is told about the box
 }
 
 // Position is a place on earth, as WGS 84 has it.
@@ -42,6 +43,8 @@ func New(name string, o Options) (Format, error) {
 		return newSenML(o), nil
 	case "line":
 		return newLine(o)
+	case "homeassistant":
+		return NewHome(o.Home)
 	case "opensensemap":
 		return newSenseMap(o)
 	case "sensor.community":

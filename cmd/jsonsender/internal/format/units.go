@@ -1,6 +1,9 @@
 package format
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // Unit is what the end of a column's name means: temperature_c is in degrees Celsius.
 type Unit struct {
@@ -22,6 +25,7 @@ type Unit struct {
 type Class struct {
 	Device, State string
 	Words         []string // parts of a column's name before the suffix
+	Names         []string // all of it
 	SenML         string   // where it has a unit of its own there, on the scale of the column
 }
 
@@ -57,7 +61,8 @@ func climate() []Unit {
 		{Device: "battery", State: measurement, Words: []string{"battery", "soc"}, SenML: "%EL"},
 		now("moisture", "moisture", "soil"), now("power_factor", "power_factor"),
 	}
-	barometer := []Class{now("atmospheric_pressure", "air", "atmospheric", "barometric", "pressure")}
+	barometer := []Class{{Device: "atmospheric_pressure", State: measurement,
+		Words: []string{"atmospheric", "barometric", "barometer"}, Names: []string{"pressure", "air_pressure"}}}
 	return []Unit{
 		{"c", "degrees Celsius", "Cel", 1, 0, "°C", now("temperature"), nil},
 		{"k", "kelvins", "K", 1, 0, "K", now("temperature"), nil},
@@ -166,7 +171,7 @@ func QuantityOf(column string) Quantity {
 		}
 	}
 	for _, c := range q.Unit.Named {
-		if hasWord(q.Name, c.Words) {
+		if hasWord(q.Name, c.Words) || slices.Contains(c.Names, q.Name) {
 			q.Class = c
 			break
 		}

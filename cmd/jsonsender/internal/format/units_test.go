@@ -13,6 +13,8 @@ func TestQuantityOf(t *testing.T) {
 		{"temperature_c", "temperature", "°C", "temperature", "measurement", "Cel"},
 		{"t_c", "t", "°C", "temperature", "measurement", "Cel"},
 		{"pressure_pa", "pressure", "Pa", "atmospheric_pressure", "measurement", "Pa"},
+		{"water_pressure_kpa", "water_pressure", "kPa", "pressure", "measurement", "Pa"},
+		{"air_pressure_hpa", "air_pressure", "hPa", "atmospheric_pressure", "measurement", "Pa"},
 		{"pump_kpa", "pump", "kPa", "pressure", "measurement", "Pa"},
 		{"humidity_pct", "humidity", "%", "humidity", "measurement", "%RH"},
 		{"battery_pct", "battery", "%", "battery", "measurement", "%EL"},

@@ -1,12 +1,12 @@
 package sink
 
 import (
+	"bufio"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"slices"
@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+
+	"github.com/perch-edge/perch/internal/boxtest"
 )
 
 // kinds are receivers of each kind, that acknowledge, behind a line that can be made bad.
@@ -241,25 +243,19 @@ func TestSocat(t *testing.T) {
 	}
 }
 
-// A header that never ends does not hold a delivery for ever.
+// An answer that never ends, in its header or in its text, does not hold a delivery for ever.
 func TestAnswerThatDribbles(t *testing.T) {
 	t.Parallel()
-	over := make(chan struct{})
-	c := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_, _ = io.Copy(io.Discard, r.Body)
-		w.WriteHeader(http.StatusOK)
-		for {
-			_, _ = io.WriteString(w, " ")
-			_ = http.NewResponseController(w).Flush()
-			select {
-			case <-over:
+	for _, begin := range []string{"HTTP/1.1 200 OK\r\nX: ", "HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n"} {
+		proxy := boxtest.NewProxy(t, "", func(_ *boxtest.Proxy, c net.Conn) {
+			if _, err := http.ReadRequest(bufio.NewReader(c)); err != nil {
 				return
-			case <-r.Context().Done():
-				return
-			case <-time.After(20 * time.Millisecond):
 			}
-		}
-	}))
-	t.Cleanup(func() { close(over); c.Close() })
-	wantUnknown(t, open(t, options(t, c.URL, 300*time.Millisecond)), items(t, 1), "read answer")
+			_, err := io.WriteString(c, begin)
+			for ; err == nil; time.Sleep(20 * time.Millisecond) {
+				_, err = io.WriteString(c, "x")
+			}
+		})
+		wantUnknown(t, open(t, options(t, "http://"+proxy.Addr().String(), 300*time.Millisecond)), items(t, 1), "the receiver's answer is not complete after 300ms")
+	}
 }

@@ -287,16 +287,30 @@ func (s *httpSink) try(ctx context.Context, body []byte, key string, packed bool
 	return a, nil
 }
 
-// answer reads what the receiver answers, at most maxAnswer bytes, in no more time than Stall.
+// answer reads what the receiver answers, at most maxAnswer bytes. From its first byte on it may take Stall:
+// a receiver that dribbles would otherwise hold the records for ever.
 func (s *httpSink) answer(req *http.Request) (*httpAnswer, error) {
+	ctx, cancel := context.WithCancelCause(req.Context())
+	defer cancel(nil)
+	late := time.AfterFunc(time.Hour, func() { cancel(os.ErrDeadlineExceeded) })
+	defer late.Stop()
+	late.Stop()
+	a, err := s.read(req.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotFirstResponseByte: func() { late.Reset(s.o.Stall) },
+		Got100Continue:       func() { late.Stop() }, // the body goes out now
+	})))
+	if err != nil && errors.Is(context.Cause(ctx), os.ErrDeadlineExceeded) {
+		return nil, fmt.Errorf("the receiver's answer is not complete after %s: %w", s.o.Stall, context.Cause(ctx))
+	}
+	return a, err
+}
+
+func (s *httpSink) read(req *http.Request) (*httpAnswer, error) {
 	res, err := s.client.Do(req)
 	if err != nil {
 		return nil, err
 	}
-	shut := func() { _ = res.Body.Close() } // it is only read
-	defer shut()
-	late := time.AfterFunc(s.o.Stall, shut) // it may dribble for ever
-	defer late.Stop()
+	defer func() { _ = res.Body.Close() }() // it is only read
 	text, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
 	if err != nil {
 		return nil, fmt.Errorf("read answer: %w", err)

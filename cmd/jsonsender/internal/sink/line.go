@@ -52,14 +52,15 @@ func openLine(o Options) (Sink, error) {
 // Limits are those of the configuration.
 func (l *line) Limits() Limits { return Limits{Records: l.o.Records, Bytes: l.o.Bytes} }
 
-// Deliver writes the items. A record that holds a line end is refused.
+// Deliver writes the items. A record that holds a line end is refused, unless the format itself is one
+// of lines.
 func (l *line) Deliver(ctx context.Context, items []Item) ([]Result, error) {
 	if len(items) == 0 {
 		return nil, ctx.Err()
 	}
 	a := newAcks(items, nil)
 	for i := range items {
-		if bytes.ContainsAny(items[i].Body, "\r\n") {
+		if l.o.Batch.Separator != "\n" && bytes.ContainsAny(items[i].Body, "\r\n") {
 			a.settle(&items[i], Result{Refused, "the record holds a line end, and a line is one record"})
 		}
 	}

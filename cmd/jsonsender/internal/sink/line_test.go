@@ -322,6 +322,11 @@ func TestLineEndsInARecord(t *testing.T) {
 		t.Errorf("Deliver() = %v, %v; want the second refused", results, err)
 	}
 	r.wait(t, 2)
+	o := options(t, "tcp://"+r.Addr().String(), forever)
+	o.Batch.Separator = "\n"
+	list[1].Body = []byte("{}\n{}") // two lines of line protocol, say
+	wantAcknowledged(t, open(t, o), list)
+	r.wait(t, 6)
 }
 
 func TestLineAddresses(t *testing.T) {

@@ -290,7 +290,7 @@ func (m *MQTT) newLink(conn net.Conn, in *bufio.Reader, w welcome) *link {
 	now := time.Now()
 	l := &link{
 		wire: m.speak, welcome: w, conn: conn, in: in, stall: m.o.Stall, log: m.o.Log,
-		slots: make(chan struct{}, w.receiveMaximum), waiting: map[uint16]waiter{},
+		slots: make(chan struct{}, w.receiveMaximum), waiting: map[uint16]waiter{}, warned: map[string]bool{},
 		broken: make(chan struct{}), lastSent: now, lastRead: now, since: now,
 	}
 	l.out = bufio.NewWriterSize(l, writeChunk)

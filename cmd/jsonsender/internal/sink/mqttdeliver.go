@@ -17,12 +17,14 @@ type delivery struct {
 	next     int          // what to send next
 	underWay map[int]bool // what was sent and not acknowledged
 	alone    bool         // what is under way is a suspect
+	seen     int64        // bytes that had arrived when the broker was last waited for
 	trouble  error        // why items are unknown that the broker answered
 }
 
 func (d *delivery) run(ctx context.Context) error {
 	stall := time.NewTimer(d.o.Stall)
 	defer stall.Stop()
+	d.link.moved(&d.seen)
 	for d.next < len(d.items) || len(d.underWay) > 0 {
 		select {
 		case <-d.link.broken:
@@ -42,7 +44,11 @@ func (d *delivery) run(ctx context.Context) error {
 			d.settle(a)
 			stall.Reset(d.o.Stall)
 		case <-stall.C:
-			d.link.fail(errStalled)
+			if d.link.moved(&d.seen) { // on a slow line what is sent may take longer
+				stall.Reset(d.o.Stall)
+			} else {
+				d.link.fail(errStalled)
+			}
 		case <-ctx.Done():
 			return ctx.Err()
 		}

@@ -22,12 +22,13 @@ import (
 
 	"github.com/perch-edge/perch/cmd/jsonsender/internal/format"
 	"github.com/perch-edge/perch/internal/boxtest"
+	"github.com/perch-edge/perch/internal/uplink"
 )
 
 const statusTopic = "perch/shed %232/status"
 
-// wantOurs wants an error that says that a person has to act.
-func wantMQTTOurs(t *testing.T, err error, words string) {
+// wantOursWith wants an error that says that a person has to act.
+func wantOursWith(t *testing.T, err error, words string) {
 	t.Helper()
 	var p *Problem
 	if !errors.As(err, &p) || !p.Ours || !strings.Contains(err.Error(), words) {
@@ -111,7 +112,7 @@ func TestClientIDIsTakenOver(t *testing.T) {
 	deliverMQTT(t, m, mqttItems(t, 1))
 	<-m.link.broken
 	_, err := m.Deliver(context.Background(), mqttItems(t, 1))
-	wantMQTTOurs(t, err, "another client took over the client id")
+	wantOursWith(t, err, "another client took over the client id")
 	deliverMQTT(t, m, mqttItems(t, 1)) // and it tries again
 }
 
@@ -154,7 +155,7 @@ func TestWrongPassword(t *testing.T) {
 		m := newMQTT(t, o)
 		m.speak = version
 		_, err := m.Deliver(context.Background(), mqttItems(t, 1))
-		wantMQTTOurs(t, err, "see user and token_file")
+		wantOursWith(t, err, "see user and token_file")
 		if strings.Contains(err.Error(), secret) {
 			t.Errorf("Deliver() = %v; want no secret in it", err)
 		}
@@ -506,7 +507,7 @@ func TestBrokerOfQoS0(t *testing.T) {
 	zero := byte(0)
 	broker.serve(t, func(c *fakeConn) { c.welcome(0, &v5.Properties{MaximumQOS: &zero}) })
 	_, err := newMQTT(t, mqttOptions(t, "mqtt://"+broker.address)).Deliver(context.Background(), mqttItems(t, 1))
-	wantMQTTOurs(t, err, "QoS 0 only")
+	wantOursWith(t, err, "QoS 0 only")
 }
 
 func TestPing(t *testing.T) {
@@ -602,4 +603,31 @@ func FuzzMQTTPackets(f *testing.F) {
 			_, _ = w.welcome(packet)
 		}
 	})
+}
+
+// A line that is slow is not one that has stalled.
+func TestMQTTProgress(t *testing.T) {
+	t.Parallel()
+	broker := startFake(t)
+	conn, err := uplink.New(uplink.Settings{Stall: time.Minute}).Dial(context.Background(), "tcp", broker.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	peer := <-broker.conns
+	l := &link{conn: conn}
+	var seen int64
+	if l.moved(&seen) {
+		t.Error("moved() before anything was written = true; want false")
+	}
+	if _, err := conn.Write(make([]byte, 2*leastProgress)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(peer.c, make([]byte, 2*leastProgress)); err != nil {
+		t.Fatal(err)
+	}
+	boxtest.Poll(t, "the bytes to arrive", func() bool { return l.moved(&seen) })
+	if l.moved(&seen) {
+		t.Error("moved() with nothing more = true; want false")
+	}
 }

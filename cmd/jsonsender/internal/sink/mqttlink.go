@@ -12,6 +12,7 @@ import (
 	v5 "github.com/eclipse/paho.golang/packets"
 
 	"github.com/perch-edge/perch/cmd/jsonsender/internal/format"
+	"github.com/perch-edge/perch/internal/uplink"
 )
 
 const (
@@ -57,6 +58,7 @@ type link struct {
 	// a message is sent, and is taken out by its acknowledgement.
 	slots   chan struct{}
 	arrived func(topic string, body []byte)
+	warned  map[string]bool // topics of announcements that could not be sent; of the one who announces
 
 	writing sync.Mutex // guards out; fail ends a write that blocks
 	out     *bufio.Writer
@@ -67,6 +69,7 @@ type link struct {
 	lastSent time.Time
 	lastRead time.Time
 	pinged   time.Time // when a ping was sent that was not answered yet
+	seen     int64     // bytes that had arrived when the ping was last looked after
 	leaving  bool      // nothing is announced any more
 	cause    error     // set once, before broken is closed
 
@@ -168,7 +171,9 @@ func (l *link) announce(p *format.Publication) {
 	case <-l.broken:
 		return
 	}
-	if err := l.publish(p, "", waiter{}, true); err != nil && !errors.Is(err, errClosed) {
+	err := l.publish(p, "", waiter{}, true)
+	if err != nil && !errors.Is(err, errClosed) && !l.warned[p.Topic] { // pictures come every few seconds
+		l.warned[p.Topic] = true
 		l.log.Warn("announcement was not sent", "topic", p.Topic, "err", err)
 	}
 }
@@ -223,6 +228,9 @@ func (l *link) take(m *message) {
 func (l *link) ping(now time.Time, after time.Duration) {
 	l.mu.Lock()
 	silent := !l.pinged.IsZero() && now.Sub(l.pinged) >= l.stall
+	if silent && l.moved(&l.seen) { // the ping is behind what a slow line still has to send
+		l.pinged, silent = now, false
+	}
 	idle := l.pinged.IsZero() && (now.Sub(l.lastSent) >= after || now.Sub(l.lastRead) >= after)
 	if idle {
 		l.pinged = now
@@ -234,6 +242,20 @@ func (l *link) ping(now time.Time, after time.Duration) {
 	if idle && after > 0 {
 		l.send([]byte{v5.PINGREQ << 4, 0}, true) // the same in both versions
 	}
+}
+
+// moved says whether much more of what was written has arrived than at the last look.
+func (l *link) moved(seen *int64) bool {
+	own := uplink.Of(l.conn)
+	if own == nil {
+		return false
+	}
+	arrived, err := own.Arrived()
+	if err != nil || arrived < *seen+leastProgress {
+		return false
+	}
+	*seen = arrived
+	return true
 }
 
 // close says goodbye and ends the link: the broker then does not publish the will. The last message

@@ -33,7 +33,8 @@ const (
 	natsMarkEvery = 64
 	// natsList bounds what is listed.
 	natsList = 1024
-	// natsAsk bounds one request.
+	// natsAsk bounds one request, beside a tenth of Stall. A server that has just lost its leader
+	// answers no sooner for waiting longer.
 	natsAsk = 5 * time.Second
 )
 
@@ -191,7 +192,7 @@ func (n *natsSink) list(ctx context.Context, stream jetstream.Stream, subject st
 	if want == 0 || want > natsList {
 		return nil, nil
 	}
-	batch, err := consumer.Fetch(int(want), jetstream.FetchMaxWait(natsAsk/2))
+	batch, err := consumer.Fetch(int(want), jetstream.FetchContext(ctx))
 	if err != nil {
 		return nil, err
 	}
@@ -247,7 +248,7 @@ func (n *natsSink) persist(ctx context.Context, do func(context.Context) error) 
 	ctx, cancel := context.WithTimeoutCause(ctx, n.o.Stall, fmt.Errorf("ask JetStream: no answer for %s", n.o.Stall))
 	defer cancel()
 	for {
-		err := n.link.request(ctx, min(natsAsk, n.o.Stall), do)
+		err := n.link.request(ctx, min(natsAsk, max(n.o.Stall/10, time.Second)), do)
 		var unreadable errUnreadable
 		var api jetstream.JetStreamError
 		switch {

@@ -19,6 +19,8 @@ const (
 	natsWindow = 256
 	// natsTick is how often a delivery looks for records to publish again.
 	natsTick = 250 * time.Millisecond
+	// natsLook bounds the question whether there is a stream: acknowledgements wait meanwhile.
+	natsLook = 500 * time.Millisecond
 	// headers of a message, beside the protocol's own.
 	natsBootID = "Perch-Boot-Id"
 )
@@ -52,9 +54,11 @@ type natsDelivery struct {
 	again   int // how many are to be published again
 	moved   time.Time
 	halt    error // why nothing more is published
-	looked  bool  // whether there is a stream at all
+	looked  bool  // whether there is a stream at all: it is known
 	blocked map[string]error
-	denied  map[string]bool // of the blocked subjects, those that we may not publish to
+
+	lookedAt time.Time
+	denied   map[string]bool // of the blocked subjects, those that we may not publish to
 }
 
 // natsFlight is an item under way.
@@ -260,15 +264,22 @@ func (d *natsDelivery) postpone(i int) {
 }
 
 // look finds out, once, why nobody took a record: a stream whose leader is being elected is there again
-// soon, and one that does not exist is not.
+// soon, and one that does not exist is not. While no server knows, it is asked again later.
 func (d *natsDelivery) look(ctx context.Context, subject string) {
-	if d.looked {
+	if d.looked || time.Since(d.lookedAt) < d.n.o.Stall/4 {
 		return
 	}
-	d.looked = true
+	ctx, cancel := context.WithTimeout(ctx, natsLook)
+	defer cancel()
+	before := d.link.streams[subject]
 	delete(d.link.streams, subject)
-	if _, err := d.n.streamOf(ctx, subject); isOurs(err) {
+	_, err := d.n.streamOf(ctx, subject)
+	d.lookedAt, d.looked = time.Now(), err == nil || isOurs(err)
+	switch {
+	case isOurs(err):
 		d.halt = err
+	case err != nil && before != nil:
+		d.link.streams[subject] = before
 	}
 }
 

@@ -26,9 +26,6 @@ import (
 type Item struct {
 	Record *record.Record
 	Body   []byte // as the format wrote it
-	// Behind says that the receiver has acknowledged a later record of this stream. A sink that
-	// leaves out what its receiver has by now must not conclude from the later one that it has this one.
-	Behind bool
 }
 
 // Result is what became of an item.
@@ -64,9 +61,6 @@ type Sink interface {
 type Limits struct {
 	Records int
 	Bytes   int // of all bodies together; one larger item goes alone
-	// Ordered says that the sink concludes from the last record that the receiver has of a stream
-	// which of the earlier ones it has: each stream must come in order.
-	Ordered bool
 	// Keyed says that the receiver knows a Deliver by a key, which follows from its items: what may
 	// have arrived must be delivered again with the same items.
 	Keyed bool

@@ -7,11 +7,15 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/perch-edge/perch/internal/boxtest"
 	"github.com/perch-edge/perch/pkg/msg"
 )
 
@@ -52,7 +56,7 @@ func startZMQ(t *testing.T, port, secret string) *zmqPeer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &zmqPeer{Scanner: bufio.NewScanner(out), kill: func() { _, _ = cmd.Process.Kill(), cmd.Wait() }}
+	p := &zmqPeer{Scanner: bufio.NewScanner(out), kill: sync.OnceFunc(func() { _, _ = cmd.Process.Kill(), cmd.Wait() })}
 	t.Cleanup(p.kill)
 	if !p.Scan() {
 		t.Fatalf("the PULL socket does not bind: %s", &stderr)
@@ -186,5 +190,44 @@ func TestZMQCloseEndsDeliver(t *testing.T) {
 	}
 	if err := <-done; err == nil {
 		t.Error("Deliver() = _, nil after Close; want an error")
+	}
+}
+
+// The receiver of docs/FLEET.md lets the boxes in that it knows.
+func TestZMQDocumentedReceiver(t *testing.T) {
+	startZMQ(t, "0", "").kill() // skips where there is no pyzmq
+	dir := t.TempDir()
+	secret, public := zmqKeys(t)
+	own, box := zmqKeys(t)
+	stranger, _ := zmqKeys(t)
+	for name, text := range map[string]string{"receiver.py": boxtest.Documented(t, "FLEET.md", "python")[0], "secret": secret + "\n", "boxes": box + "\n"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := exec.Command("/usr/bin/python3", "receiver.py", "tcp://127.0.0.1:*", "secret", "boxes")
+	cmd.Dir = dir
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _, _ = cmd.Process.Kill(), cmd.Wait() })
+	lines := bufio.NewScanner(out)
+	if !lines.Scan() {
+		t.Fatalf("the receiver ended: %s", &stderr)
+	}
+	port := lines.Text()[strings.LastIndexByte(lines.Text(), ':')+1:]
+	problemOf(t, zmqSinkTo(t, port, &msg.CurveKeys{Secret: stranger, Peer: public}), readings(t, "a", 0, 0), true, "CURVE")
+	items := readings(t, "a", 1, 3)
+	deliver(t, zmqSinkTo(t, port, &msg.CurveKeys{Secret: own, Peer: public}), items)
+	for _, item := range items {
+		if want := "reading/air/a " + string(item.Body); !lines.Scan() || lines.Text() != want {
+			t.Fatalf("the receiver printed %q; want %q", lines.Text(), want)
+		}
 	}
 }
