@@ -145,7 +145,7 @@ type progress struct {
 	Streams tracks            `json:"streams"`
 	Spooled backlog.Position  `json:"spooled,omitempty"` // all up to here in the backlog is settled in Streams
 	Sending []stretch         `json:"sending,omitempty"` // the batch that was under way
-	Lost    map[string]uint64 `json:"lost,omitempty"`    // by the backlog, by reason, that is counted in the state
+	Lost    map[string]uint64 `json:"lost"`              // by the backlog, by reason, that is counted in the state
 }
 
 // save writes the file anew.

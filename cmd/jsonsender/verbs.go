@@ -48,6 +48,7 @@ func status(_ context.Context, of worker.Asked, _ Config) error {
 		return err
 	}
 	if of.JSON {
+		a.Losses = append([]backlog.Loss{}, a.Losses...) // a list, also where there are none
 		return json.NewEncoder(of.Out).Encode(a)
 	}
 	if a.Records == 0 {
@@ -81,7 +82,7 @@ func adopt(_ context.Context, of worker.Asked, cfg Config) error {
 		return err
 	}
 	if err := backlog.Adopt(root, old, name, backlog.Config{MaxBytes: int64(cfg.SpoolMost)}); err != nil {
-		return err
+		return fmt.Errorf("%w (neither %s nor %s may be running)", err, old, name)
 	}
 	_, err = fmt.Fprintf(of.Out, "%s has taken over %d records of %s\n", name, before.Records, old)
 	return err
@@ -114,7 +115,7 @@ func skip(_ context.Context, of worker.Asked, cfg Config) (err error) {
 	defer root.Close()
 	log, err := backlog.Open(root, of.Entry.Name, backlog.Config{MaxBytes: int64(cfg.SpoolMost)})
 	if err != nil {
-		return err
+		return fmt.Errorf("%w (%s may not be running)", err, of.Entry.Name)
 	}
 	defer func() { err = errors.Join(err, log.Close()) }()
 	skipped := 0
