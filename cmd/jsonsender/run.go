@@ -74,7 +74,7 @@ func open(w *worker.Worker, cfg Config) (*job, error) {
 		return nil, err
 	}
 	j := &job{w: w, cfg: cfg, cache: cache}
-	if j.choice, err = cfg.choice(); err == nil && cfg.Every > 0 {
+	if j.choice, err = cfg.choice(w.Entry()); err == nil && cfg.Every > 0 {
 		j.reduce, err = reduce.New(cfg.Reduce, cfg.Every.D())
 	}
 	if err != nil {

@@ -67,7 +67,7 @@ func (c *Conn) Arrived() (arrived int64, err error) {
 	return max(written-int64(queued), 0), err
 }
 
-// moved says whether more has arrived than at the last look. A step that is just being written counts
+// moved reports whether more has arrived than at the last look. A step that is just being written counts
 // on neither side, so it takes more than one.
 func (c *Conn) moved(seen *int64) bool {
 	arrived, err := c.Arrived()
@@ -198,7 +198,7 @@ func (c *Conn) earlier(wanted time.Time) time.Time {
 	return own
 }
 
-// passed says whether a deadline of the caller's is over.
+// passed reports whether a deadline of the caller's is over.
 func (c *Conn) passed(deadline *time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

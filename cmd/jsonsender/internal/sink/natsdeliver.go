@@ -105,7 +105,7 @@ func (d *natsDelivery) run(ctx context.Context) error {
 		case <-ctx.Done():
 			d.sweep(ctx)
 			return ctx.Err()
-		case <-d.link.gone:
+		case <-d.link.down:
 			d.sweep(ctx)
 			return d.link.lost()
 		case m := <-d.link.answers:
@@ -372,7 +372,7 @@ func (d *natsDelivery) late(ctx context.Context) error {
 	}
 	for i := d.first; i < d.next; i++ {
 		f := &d.flights[i]
-		if f.again || f.pending && idle > d.n.o.Stall/4 && time.Since(f.tried) > d.n.o.Stall/4 && d.dropsTwins(f) {
+		if f.again || f.pending && idle > d.n.o.Stall/4 && time.Since(f.tried) > d.n.o.Stall/4 && d.dropsRepeats(f) {
 			if err := d.publish(i); err != nil {
 				return err
 			}
@@ -381,8 +381,8 @@ func (d *natsDelivery) late(ctx context.Context) error {
 	return nil
 }
 
-// dropsTwins says whether the stream still drops a second message of that id.
-func (d *natsDelivery) dropsTwins(f *natsFlight) bool {
+// dropsRepeats reports whether the stream still drops a second message of that id.
+func (d *natsDelivery) dropsRepeats(f *natsFlight) bool {
 	stream := d.link.streams[f.subject]
 	return stream != nil && time.Since(f.sent)+d.n.o.Stall < stream.CachedInfo().Config.Duplicates
 }
