@@ -98,26 +98,27 @@ func (s *sender) encode(r *record.Record) ([]byte, fate) {
 
 // fill turns results into fates. Its error tells of the last refusal.
 func (s *sender) fill(fates []fate, index []int, batch []*entry, results []sink.Result) (refusal error) {
-	again := map[string]bool{}
+	again, acknowledged := map[string]bool{}, 0
 	for k, r := range results {
 		e := batch[index[k]]
-		id := e.record.ID()
 		switch r.State {
 		case sink.Acknowledged:
 			fates[index[k]] = arrived
-			s.w.Counter("acknowledged").Add(1)
-			if s.tried[id] {
+			acknowledged++
+			if len(s.tried) > 0 && s.tried[e.record.ID()] {
 				s.w.Counter("sent_again").Add(1)
 			}
 		case sink.Refused:
+			id := e.record.ID()
 			fates[index[k]] = refused
 			s.w.Counter("refusals").Add(1)
 			s.w.Log.Warn("record refused", "id", id, "answer", r.Reason)
 			refusal = &refusedError{id, r.Reason}
 		default:
-			again[id] = true
+			again[e.record.ID()] = true
 		}
 	}
+	s.w.Counter("acknowledged").Add(acknowledged)
 	s.tried = again
 	return refusal
 }

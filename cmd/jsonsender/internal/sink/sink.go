@@ -29,6 +29,16 @@ type Item struct {
 	// Behind says that the receiver has acknowledged a later record of this stream. A sink that
 	// leaves out what its receiver has by now must not conclude from the later one that it has this one.
 	Behind bool
+
+	id string // of the record, once a sink has asked for it
+}
+
+// ID is the record's, which is put together once.
+func (i *Item) ID() string {
+	if i.id == "" {
+		i.id = i.Record.ID()
+	}
+	return i.id
 }
 
 // Result is what became of an item.
