@@ -106,26 +106,27 @@ func (s *sender) encode(r *record.Record) ([]byte, fate) {
 // fill turns results into fates; out says whether anything went out at all. Its error is the last
 // refusal.
 func (s *sender) fill(fates []fate, index []int, batch []*entry, results []sink.Result, out bool) (refusal error) {
-	again := map[string]bool{}
+	again, acknowledged := map[string]bool{}, 0
 	for k, r := range results {
 		e := batch[index[k]]
-		id := e.record.ID()
-		if out && s.tried[id] {
+		if out && len(s.tried) > 0 && s.tried[e.record.ID()] {
 			s.w.Counter("sent_again").Add(1)
 		}
 		switch r.State {
 		case sink.Acknowledged:
 			fates[index[k]] = arrived
-			s.w.Counter("acknowledged").Add(1)
+			acknowledged++
 		case sink.Refused:
+			id := e.record.ID()
 			fates[index[k]] = refused
 			s.w.Counter("refusals").Add(1)
 			s.w.Log.Warn("record refused", "id", id, "answer", r.Reason)
 			refusal = &refusedError{id, r.Reason}
 		default:
-			again[id] = out || s.tried[id]
+			again[e.record.ID()] = out || s.tried[e.record.ID()]
 		}
 	}
+	s.w.Counter("acknowledged").Add(acknowledged)
 	if len(results) > 0 {
 		s.tried = again
 	}

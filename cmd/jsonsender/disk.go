@@ -327,6 +327,9 @@ func (o *outbox) openDisk() error {
 func (o *outbox) compare() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if o.lost == nil {
+		o.lost = byReason(o.disk.log.LossesBefore())
+	}
 	after, waiting := o.spooled, map[string]*entry{}
 	for _, e := range o.waiting {
 		if e.disk != 0 && after == 0 {

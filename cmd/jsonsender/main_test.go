@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -13,7 +14,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	boxtest.Main(m, map[string]func(){"jsonsender": main})
+	boxtest.Main(m, map[string]func(){"jsonsender": main, "jsonsender-ram": ramMain})
 }
 
 // fleet is a topology of one sensor and one jsonsender with these settings.
@@ -36,6 +37,7 @@ type sensor struct {
 	pub     *msg.Publisher
 	out     *msg.ReadingStream
 	columns int
+	noisy   bool          // values do not compress
 	n       atomic.Uint64 // readings so far
 }
 
@@ -47,7 +49,12 @@ func newSensor(t *testing.T, b *boxtest.Box) *sensor {
 // newSensorOf has these columns, and a history of that many messages.
 func newSensorOf(t *testing.T, b *boxtest.Box, columns []string, history int) *sensor {
 	t.Helper()
-	s := &sensor{t: t, bus: b.Bus("air"), columns: len(columns)}
+	return newSensorOn(t, b.Bus("air"), columns, history)
+}
+
+func newSensorOn(t *testing.T, bus *msg.Bus, columns []string, history int) *sensor {
+	t.Helper()
+	s := &sensor{t: t, bus: bus, columns: len(columns)}
 	var err error
 	if s.pub, err = s.bus.Publisher(); err == nil {
 		s.out, err = s.pub.Readings("count", columns, msg.Retention{Messages: history, Expect: []string{"home"}})
@@ -60,6 +67,11 @@ func newSensorOf(t *testing.T, b *boxtest.Box, columns []string, history int) *s
 
 func (s *sensor) publish() {
 	values := slices.Repeat([]float64{float64(s.n.Load())}, s.columns)
+	for i := range values {
+		if s.noisy {
+			values[i] = rand.Float64()
+		}
+	}
 	if _, err := s.out.Publish(s.bus.Clock().Now(), values, nil); err != nil {
 		s.t.Error(err)
 	}
@@ -74,12 +86,15 @@ func (s *sensor) rows(n int) {
 }
 
 // run publishes at 500 Hz until stop is called.
-func (s *sensor) run() (stop func()) {
+func (s *sensor) run() (stop func()) { return s.runAt(2 * time.Millisecond) }
+
+// runAt publishes each time that is over, until stop is called.
+func (s *sensor) runAt(every time.Duration) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		tick := time.NewTicker(2 * time.Millisecond)
+		tick := time.NewTicker(every)
 		defer tick.Stop()
 		for ctx.Err() == nil {
 			<-tick.C

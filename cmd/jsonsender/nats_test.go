@@ -82,12 +82,12 @@ func TestHoursOfflineToJetStream(t *testing.T) {
 	b := boxtest.New(t, fleet(home("nats://"+line.Listen, "stream = \"PERCH\"")))
 	s := newSensorOf(t, b, []string{"temperature_c", "pressure_pa", "humidity_percent"}, threeHours+1)
 	toxic(t, line, `{"name": "t", "type": "reset_peer", "stream": "upstream", "attributes": {"timeout": 0}}`)
-	n, faults := kills(), breaks()
+	n, faults, program := kills(), breaks(), built(t)
 	for i := range n {
 		if i == n/2 {
 			cure(t, line)
 		}
-		p := b.Start("jsonsender", "home")
+		p := b.Start(program, "home")
 		for s.n.Load() < uint64(threeHours*(i+1)/n) {
 			s.rows(27)
 			time.Sleep(time.Millisecond) // published at random moments of the sender's work
@@ -101,7 +101,7 @@ func TestHoursOfflineToJetStream(t *testing.T) {
 			cure(t, line)
 		}
 	}
-	p := b.Start("jsonsender", "home")
+	p := b.Start(program, "home")
 	boxtest.Poll(t, "all records to arrive", func() bool { return stored(t, stream) >= int(s.n.Load()) })
 	wantSmall(t, p)
 	p.Stop()

@@ -411,13 +411,19 @@ func (o *outbox) status(now time.Time) (s holding) {
 	return s
 }
 
-// newlyLost is what the backlog has lost since the last call, by reason. A sender that begins anew
-// begins with what was lost by then.
-func (o *outbox) newlyLost(all []backlog.Loss) map[string]uint64 {
-	now := map[string]uint64{}
+// byReason are the records lost, by reason.
+func byReason(all []backlog.Loss) map[string]uint64 {
+	n := map[string]uint64{}
 	for _, l := range all {
-		now[string(l.Reason)] += l.Records
+		n[string(l.Reason)] += l.Records
 	}
+	return n
+}
+
+// newlyLost is what the backlog has lost since the last call, by reason. A sender that begins anew
+// begins with what was lost before it opened the backlog.
+func (o *outbox) newlyLost(all []backlog.Loss) map[string]uint64 {
+	now := byReason(all)
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	fresh := map[string]uint64{}

@@ -63,7 +63,8 @@ func (ts tracks) settle(topic msg.Topic, s *span) {
 		t.Settled, t.known = msg.Cursor{Epoch: t.open[n].Epoch, Seq: t.open[n].Last}, true
 		n++
 	}
-	t.open = slices.Delete(t.open, 0, n)
+	clear(t.open[:n])
+	t.open = t.open[n:] // nothing is moved: up to a thousand wait behind
 	if len(t.open) > maxOpen {
 		t.merge()
 	}
@@ -145,7 +146,7 @@ type progress struct {
 	Streams tracks            `json:"streams"`
 	Spooled backlog.Position  `json:"spooled,omitempty"` // all up to here in the backlog is settled in Streams
 	Sending []stretch         `json:"sending,omitempty"` // the batch that was under way
-	Lost    map[string]uint64 `json:"lost,omitempty"`    // by the backlog, by reason, that is counted in the state
+	Lost    map[string]uint64 `json:"lost"`              // by the backlog, by reason, that is counted in the state
 }
 
 // save writes the file anew.

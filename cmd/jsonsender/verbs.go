@@ -51,6 +51,7 @@ func status(_ context.Context, of worker.Asked, _ Config) error {
 		return err
 	}
 	if of.JSON {
+		a.Losses = append([]backlog.Loss{}, a.Losses...) // a list, also where there are none
 		return json.NewEncoder(of.Out).Encode(a)
 	}
 	if a.Records == 0 {

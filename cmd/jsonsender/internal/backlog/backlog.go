@@ -103,6 +103,7 @@ type Log struct {
 	code *coder
 
 	state    state
+	before   []Loss     // the state's losses when it was opened
 	segments []*segment // by position; the last one is appended to
 	spares   map[uint32]int64
 	seq      uint32 // the highest number of a segment or spare

@@ -75,6 +75,13 @@ func (l *Log) Losses() []Loss {
 	return slices.Clone(l.state.Losses)
 }
 
+// LossesBefore are the losses as they were when the log was opened, before what that found.
+func (l *Log) LossesBefore() []Loss {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.before)
+}
+
 // Lost is how many records were lost for any reason since the log was made.
 func (l *Log) Lost() uint64 {
 	l.mu.Lock()

@@ -87,6 +87,7 @@ func (l *Log) recover() (f *found, number uint64, slot int64, known bool, err er
 	if l.state, number, slot, known, err = readState(l.dir); err != nil {
 		return nil, 0, 0, false, err
 	}
+	l.before = slices.Clone(l.state.Losses)
 	f.stored = l.state
 	f.stored.Losses = slices.Clone(l.state.Losses)
 	l.segments = f.segments

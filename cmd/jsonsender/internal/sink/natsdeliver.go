@@ -150,7 +150,7 @@ func (d *natsDelivery) fill(ctx context.Context) error {
 			return err
 		}
 		d.next++
-		if id := natsID(item.Record.ID()); arrived[id] {
+		if id := natsID(item.ID()); arrived[id] {
 			delete(arrived, id)
 			f.seq = d.n.mark(f.subject).low // it is not behind that
 			d.decide(i, Result{State: Acknowledged})
@@ -171,7 +171,7 @@ func (d *natsDelivery) publish(i int) error {
 	f, item := &d.flights[i], d.items[i]
 	m := nats.NewMsg(f.subject)
 	m.Reply, m.Data = d.link.inbox+d.number+"-"+strconv.Itoa(i), item.Body
-	m.Header.Set(jetstream.MsgIDHeader, item.Record.ID())
+	m.Header.Set(jetstream.MsgIDHeader, item.ID())
 	m.Header.Set(natsBootID, item.Record.BootID)
 	if d.n.o.Stream != "" {
 		m.Header.Set(jetstream.ExpectedStreamHeader, d.n.o.Stream)

@@ -26,6 +26,16 @@ import (
 type Item struct {
 	Record *record.Record
 	Body   []byte // as the format wrote it
+
+	id string // of the record, once a sink has asked for it
+}
+
+// ID is the record's, which is put together once.
+func (i *Item) ID() string {
+	if i.id == "" {
+		i.id = i.Record.ID()
+	}
+	return i.id
 }
 
 // Result is what became of an item.

@@ -328,13 +328,12 @@ func (k *wsLink) await(ctx context.Context, o *Options, items []Item, a *acks) e
 	w := watch{stall: o.Stall, wake: a.wake, ended: k.ended, why: func() error { return k.because(k.err) },
 		bytes: k.arrived, steps: func() int { _, moved := a.open(); return moved }}
 	if o.Ack {
+		first := 0 // without an answer
 		return w.until(ctx, func() (bool, error) {
-			for i := range items {
-				if a.isWaiting(&items[i]) {
-					return false, nil
-				}
+			for first < len(items) && !a.isWaiting(&items[first]) {
+				first++
 			}
-			return true, nil
+			return first == len(items), nil
 		})
 	}
 	limited, cancel := context.WithCancel(ctx)
