@@ -57,7 +57,7 @@ func status(_ context.Context, of worker.Asked, _ Config) error {
 	if a.Records == 0 {
 		fmt.Fprintf(of.Out, "%s: nothing waits on disk\n", a.Worker)
 	} else {
-		fmt.Fprintf(of.Out, "%s: %d records wait in %s on disk, the oldest of %s\n", a.Worker, a.Records, topology.Bytes(a.Bytes), a.Oldest.UTC().Format(time.RFC3339))
+		fmt.Fprintf(of.Out, "%s: %d records wait on disk (%s), the oldest of %s\n", a.Worker, a.Records, topology.Bytes(a.Bytes), a.Oldest.UTC().Format(time.RFC3339))
 	}
 	for _, l := range a.Losses {
 		fmt.Fprintf(of.Out, "lost: %d records of %s from %s to %s: %s\n", l.Records, l.Key, l.From.UTC().Format(time.RFC3339), l.To.UTC().Format(time.RFC3339), l.Reason)
@@ -97,7 +97,7 @@ func adopt(_ context.Context, of worker.Asked, cfg Config) error {
 // stopFirst adds what to do about a worker that has its backlog open.
 func stopFirst(err error) error {
 	if held := (*lockfile.HeldError)(nil); errors.As(err, &held) {
-		return fmt.Errorf("%w: stop the worker first (supervisor stop NAME), and start it again after", err)
+		return fmt.Errorf("%w: stop the worker first (supervisor stop NAME)", err)
 	}
 	return err
 }

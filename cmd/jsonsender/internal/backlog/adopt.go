@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
@@ -30,7 +31,7 @@ func Adopt(root *os.Root, from, to string, cfg Config) error {
 
 func adoptWhole(root *os.Root, from, to string) error {
 	if lockfile.Held(root, from+"/"+lockName) {
-		return fmt.Errorf("adopt backlog %s: another process has it open", from)
+		return fmt.Errorf("adopt backlog %s: %w", from, &lockfile.HeldError{Path: filepath.Join(root.Name(), from, lockName)})
 	}
 	if err := makeFolder(root, parent(to)); err != nil {
 		return err
