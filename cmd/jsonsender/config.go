@@ -130,19 +130,19 @@ func (c *Config) checkUnused() (errs []error) {
 		set, used bool
 		where     string
 	}{
-		{"ack", c.Ack, sockets, "tcp, tls, unix, ws and wss"},
-		{"gzip", c.Gzip, strings.HasPrefix(scheme, "http"), "http and https"},
-		{"stream", c.Stream != "", scheme == "nats", "nats"},
-		{"user", c.User != "", !lines && scheme != "zmq+tcp", "all but tcp, tls, unix and zmq+tcp"},
-		{"token_file", c.TokenFile != "", !lines && scheme != "zmq+tcp", "all but tcp, tls, unix and zmq+tcp; there client_cert, or CURVE, shows who the box is"},
-		{"ca_file", c.CAFile != "", encrypted, "tls, wss, https, mqtts and nats"},
-		{"client_cert", c.ClientCert != "", encrypted, "tls, wss, https, mqtts and nats"},
-		{"curve_key_file", c.CurveKeyFile != "", scheme == "zmq+tcp", "zmq+tcp"},
-		{"picture", c.Picture != "", c.Format == "homeassistant", "format homeassistant"},
-		{"sensors", len(c.Sensors) > 0, c.Format == "opensensemap" || c.Format == "sensor.community", "formats opensensemap and sensor.community"},
+		{"ack", c.Ack, sockets, "only for tcp, tls, unix, ws and wss"},
+		{"gzip", c.Gzip, strings.HasPrefix(scheme, "http"), "only for http and https"},
+		{"stream", c.Stream != "", scheme == "nats", "only for nats"},
+		{"user", c.User != "", !lines && scheme != "zmq+tcp", "not for tcp, tls, unix and zmq+tcp"},
+		{"token_file", c.TokenFile != "", !lines && scheme != "zmq+tcp", "not for tcp, tls, unix and zmq+tcp, where client_cert or CURVE proves who the box is"},
+		{"ca_file", c.CAFile != "", encrypted, "only for tls, wss, https, mqtts and nats"},
+		{"client_cert", c.ClientCert != "", encrypted, "only for tls, wss, https, mqtts and nats"},
+		{"curve_key_file", c.CurveKeyFile != "", scheme == "zmq+tcp", "only for zmq+tcp"},
+		{"picture", c.Picture != "", c.Format == "homeassistant", "only for format homeassistant"},
+		{"sensors", len(c.Sensors) > 0, c.Format == "opensensemap" || c.Format == "sensor.community", "only for formats opensensemap and sensor.community"},
 	} {
 		if scheme != "" && k.set && !k.used {
-			errs = append(errs, topology.Bad(k.key, "only for %s: leave it out with to = %q and format = %q", k.where, c.To, c.Format))
+			errs = append(errs, topology.Bad(k.key, "%s: leave it out with to = %q and format = %q", k.where, c.To, c.Format))
 		}
 	}
 	return errs

@@ -42,7 +42,7 @@ func TestSettings(t *testing.T) {
 		`to = "https://example.org:99999/in"`:                       "want 1 to 65535",
 		"to = \"mqtt://127.0.0.1\"\ntopic_prefix = \"a/#\"":         `topic_prefix = "a/#": want a topic without`,
 		"to = \"nats://127.0.0.1\"\ntopic_prefix = \"a b\"":         "want words of",
-		"to = \"tcp://127.0.0.1:1\"\nuser = \"me\"":                 "only for all but tcp",
+		"to = \"tcp://127.0.0.1:1\"\nuser = \"me\"":                 "not for tcp, tls",
 		`to = "unix:relative.sock"`:                                 "want unix:/PATH",
 		`to = "zmq+tcp://example.org:1"`:                            "curve_key_file",
 		"to = \"tcp://127.0.0.1:1\"\nkinds = [\"readings\"]":        `did you mean "reading"`,

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/perch-edge/perch/cmd/jsonsender/internal/choose"
@@ -40,8 +41,8 @@ func sendFromRAM(ctx context.Context, w *worker.Worker, cfg Config, n int) (err 
 		}
 	}
 	delivery, stop := context.WithCancel(ctx)
-	done := make(chan error)
-	go func() { done <- j.sender.deliver(delivery) }()
+	var sending sync.WaitGroup
+	sending.Go(func() { j.sender.deliver(delivery) })
 	for i := range records {
 		for j.out.isFull() && ctx.Err() == nil {
 			time.Sleep(50 * time.Microsecond)
@@ -50,7 +51,9 @@ func sendFromRAM(ctx context.Context, w *worker.Worker, cfg Config, n int) (err 
 	}
 	<-ctx.Done()
 	stop()
-	return errors.Join(j.sender.sink.Close(), <-done)
+	err = j.sender.sink.Close()
+	sending.Wait()
+	return err
 }
 
 func ramReading(n int) []byte {

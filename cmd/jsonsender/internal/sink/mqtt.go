@@ -15,6 +15,7 @@ import (
 	v5 "github.com/eclipse/paho.golang/packets"
 
 	"github.com/perch-edge/perch/cmd/jsonsender/internal/format"
+	"github.com/perch-edge/perch/internal/uplink"
 	"github.com/perch-edge/perch/pkg/msg"
 )
 
@@ -210,16 +211,16 @@ func (m *MQTT) connect(ctx context.Context) (*link, error) {
 		case refused && r.code == v5.ConnackQoSNotSupported && m.hello.willQoS > 0:
 			m.hello.willQoS = 0
 		default:
-			return nil, problem(doing, err)
+			return nil, problem(doing, uplink.Explain(err))
 		}
 	}
 }
 
-// errHungUp says that a broker closed the connection in place of a CONNACK, which some that speak
-// MQTT 3.1.1 only do.
+// errHungUp is returned where a broker closed the connection in place of a CONNACK, as some of MQTT
+// 3.1.1 do.
 var errHungUp = errors.New("the broker closed the connection before it answered")
 
-// try connects and says hello.
+// try connects, once, and sends the CONNECT packet.
 func (m *MQTT) try(ctx context.Context) (*link, error) {
 	ctx, cancel := context.WithTimeout(ctx, m.o.Stall)
 	defer cancel()

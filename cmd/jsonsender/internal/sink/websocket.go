@@ -191,7 +191,7 @@ func (w *webSocket) drop(link *wsLink) {
 	link.closeNow()
 }
 
-// Close ends a Deliver, and takes leave of the receiver where none is going on.
+// Close ends a Deliver; where none is going on, it closes the connection with a close frame.
 func (w *webSocket) Close() error {
 	w.mu.Lock()
 	link := w.link
@@ -277,7 +277,7 @@ func (k *wsLink) over() bool {
 	}
 }
 
-// close takes leave for a second at most.
+// close sends a close frame and waits for the receiver's, for a second at most.
 func (k *wsLink) close() {
 	if !k.busy.TryLock() {
 		k.closeNow()
