@@ -67,13 +67,13 @@ func TestBadDays(t *testing.T) {
 		"a login page": {answers(t, func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "text/html")
 			_, _ = io.WriteString(w, "<html>Welcome to the hotel</html>")
-		}), "", "html"},
+		}), "", "web page"},
 		"led elsewhere": {answers(t, func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "http://login.hotel/", http.StatusFound)
 		}), "", "login.hotel"},
 		"never answers":   {"tcp://" + mute(t, time.Millisecond), "ack = true\n", "nothing has moved"},
-		"never reads":     {"http://" + mute(t, 0) + "/in", "", "answer"},
-		"a byte a second": {"http://" + mute(t, time.Second) + "/in", "", "answer"},
+		"never reads":     {"http://" + mute(t, 0) + "/in", "", "nothing has moved"},
+		"a byte a second": {"http://" + mute(t, time.Second) + "/in", "", "nothing has moved"},
 		"refuses us":      {answers(t, func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "who are you", http.StatusUnauthorized) }), "", "token"},
 		"is broken": {answers(t, func(w http.ResponseWriter, _ *http.Request) {
 			http.Error(w, "database is down", http.StatusServiceUnavailable)
@@ -161,7 +161,7 @@ func TestThinLine(t *testing.T) {
 func TestMosquittoComesAndGoes(t *testing.T) {
 	t.Parallel()
 	m := boxtest.StartMosquitto(t, "max_queued_messages 0\nmax_inflight_messages 0")
-	sub := m.Subscribe("#", "%p", "-q", "1", "-c", "-i", "watch")
+	sub := m.Subscribe("#", "%p", "-q", "1")
 	line := badLine(t, m.Address)
 	b := boxtest.New(t, fleet(home("mqtt://"+line.Listen, "batch_records = 50")))
 	s := newSensor(t, b)

@@ -22,6 +22,9 @@ const folder = "outbox"
 // reopenEvery is how often a disk that is absent or failed is looked for.
 const reopenEvery = time.Second
 
+// ackSync is how soon what was acknowledged is durable.
+const ackSync = time.Second
+
 // disk is the backlog on a disk that may be absent or fail. It is locked by its user.
 type disk struct {
 	sync.Mutex
@@ -34,6 +37,7 @@ type disk struct {
 
 	owed     map[backlog.Position]string // ids that were acknowledged, and that the log could not take out
 	written  int64                       // by logs before this one
+	acked    time.Time                   // when something was acknowledged first since the last sync; zero: nothing
 	unsynced bool                        // something was written since the last sync that succeeded
 }
 
@@ -143,6 +147,9 @@ func (d *disk) ack(list []*entry) (err error) {
 		err = d.log.Ack(positions...)
 	}
 	if err == nil {
+		if d.acked.IsZero() {
+			d.acked = time.Now()
+		}
 		return nil
 	}
 	for _, e := range list {
@@ -215,7 +222,7 @@ func (d *disk) append(list []*entry) error {
 
 func (d *disk) sync() error {
 	err := d.log.Sync()
-	d.unsynced = err != nil
+	d.unsynced, d.acked = err != nil, time.Time{}
 	return err
 }
 
@@ -235,6 +242,7 @@ func (o *outbox) spoolLoop(done <-chan struct{}, trouble func(error)) {
 	var last time.Time
 	for {
 		wait, work := o.spoolDue(time.Now(), last)
+		wait = min(wait, o.syncAcks(time.Now()))
 		due := o.due
 		if work {
 			err := o.spool()
@@ -252,6 +260,24 @@ func (o *outbox) spoolLoop(done <-chan struct{}, trouble func(error)) {
 			return
 		}
 	}
+}
+
+// syncAcks makes durable what was acknowledged a second ago, and returns when to look again: where
+// nothing more is acknowledged, nothing else would.
+func (o *outbox) syncAcks(now time.Time) time.Duration {
+	o.disk.Lock()
+	defer o.disk.Unlock()
+	d := &o.disk
+	if d.acked.IsZero() || d.log == nil {
+		return never
+	}
+	if wait := d.acked.Add(ackSync).Sub(now); wait > 0 {
+		return wait
+	}
+	if err := d.sync(); err != nil {
+		return 0 // and the state shows it
+	}
+	return never
 }
 
 // spoolDue is when records are to be written to disk next.

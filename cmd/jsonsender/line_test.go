@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -260,6 +261,13 @@ func (r *table) arrivalsByID() map[string]int {
 	return maps.Clone(r.came)
 }
 
+// inOrder are the ids in the order of their first arrival.
+func (r *table) inOrder() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.order)
+}
+
 // forget empties the table.
 func (r *table) forget() {
 	r.mu.Lock()
@@ -291,14 +299,18 @@ func TestKilledWithATable(t *testing.T) {
 	to := newTable(t)
 	to.set(true, false)
 	b := boxtest.New(t, fleet(home("tcp://"+to.at(), "ack = true\nbatch_records = 100")))
-	s := newSensor(t, b)
-	stop := s.run()
-	for range kills() {
+	s := newSensorOf(t, b, []string{"n"}, 8192)
+	for i := range kills() {
 		p := b.Start("jsonsender", "home")
-		s.more(rand.IntN(400))
+		for range rand.IntN(40) {
+			s.rows(10)
+			time.Sleep(rand.N(10 * time.Millisecond)) // what it is doing when it is killed is left to chance
+		}
+		if i%10 == 9 { // the history must hold what is not read yet
+			boxtest.Poll(t, "all records so far", func() bool { return to.len() >= int(s.n.Load()) })
+		}
 		p.Kill()
 	}
-	stop()
 	to.set(false, false)
 	p := b.Start("jsonsender", "home")
 	boxtest.Poll(t, "all records to arrive", func() bool { return to.len() >= int(s.n.Load()) })
@@ -351,7 +363,7 @@ func TestBrokenLines(t *testing.T) {
 	boxtest.Poll(t, "all records to arrive", func() bool { return to.len() >= int(s.n.Load()) })
 	p.Stop()
 	wantOnce(t, to.counts(), s)
-	for i, id := range to.order {
+	for i, id := range to.inOrder() {
 		if id != s.id(i) {
 			t.Fatalf("record %d to arrive first = %s; want %s", i, id, s.id(i))
 		}

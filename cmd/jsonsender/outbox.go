@@ -294,6 +294,8 @@ func (o *outbox) settle(batch []*entry, fates []fate) (aside []*entry) {
 func (o *outbox) acknowledge(list []*entry) {
 	if err := o.disk.ack(list); err != nil {
 		o.disk.unsynced = true
+	}
+	if len(list) > 0 {
 		signal(o.due)
 	}
 }

@@ -138,8 +138,9 @@ func TestPowerCuts(t *testing.T) {
 			}
 		}
 	}
+	arrived := to.inOrder()
 	for _, id := range safe {
-		if !slices.Contains(to.order, id) {
+		if !slices.Contains(arrived, id) {
 			lost++
 		}
 	}

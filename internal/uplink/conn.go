@@ -38,10 +38,23 @@ func (c *Conn) explain(err error) error {
 		c.stalled.Store(true)
 	}
 	if c.stalled.Load() {
-		return fmt.Errorf("nothing has moved for %s: %w", c.link.stall, err)
+		return &StallError{c.link.stall, err}
 	}
 	return err
 }
+
+// StallError says that a connection is open and moves nothing.
+type StallError struct {
+	After time.Duration
+	Err   error
+}
+
+func (e *StallError) Error() string {
+	return fmt.Sprintf("nothing has moved for %s: %v", e.After, e.Err)
+}
+
+// Unwrap is the time-out.
+func (e *StallError) Unwrap() error { return e.Err }
 
 // Written is how many bytes were written to the socket.
 func (c *Conn) Written() int64 { return c.written.Load() }
