@@ -44,8 +44,9 @@ func newStore(t *testing.T) *store {
 }
 
 func (s *store) serve(listener net.Listener) {
-	s.server = &http.Server{Handler: s}
-	go func() { _ = s.server.Serve(listener) }()
+	server := &http.Server{Handler: s}
+	s.server = server
+	go func() { _ = server.Serve(listener) }()
 }
 
 func (s *store) close() { _ = s.server.Close() }
