@@ -59,7 +59,7 @@ docs: build ## docs/TOPOLOGY.md from the programs themselves
 soak: build ## all faults at all calls and steps; then kills and power cuts for an hour each
 	PERCH_SOAK=1s $(GO) test -p 1 ./internal/spool ./cmd/csvwriter ./cmd/mover ./cmd/uploader ./cmd/deleter -run 'Call|AStep|KilledWhileItSalvages' -timeout 1h -v
 	PERCH_SOAK=1s $(GO) test ./cmd/h264writer -run 'Kill|AnyTwoSteps|AnyCall' -timeout 2h -v
-	PERCH_SOAK=1h $(GO) test ./e2e -run 'TestKills|TestFilesBalance|TestPowerCuts' -timeout 4h -v
+	PERCH_SOAK=1h $(GO) test ./e2e -run 'TestKills|TestFilesBalance|TestPowerCuts|TestObjectsOfAVideo' -timeout 4h -v
 
 arm64: ## build for a 64-bit Raspberry Pi (needs Debian's arm64 packages; the recipe is in CONTRIBUTING.md)
 	CC=aarch64-linux-gnu-gcc PKG_CONFIG_LIBDIR=/usr/lib/aarch64-linux-gnu/pkgconfig \

@@ -42,6 +42,7 @@ type commands struct {
 	CameraFeed   cameraFeedCommand   `cmd:"" hidden:""`
 	PictureLoop  pictureLoopCommand  `cmd:"" hidden:""`
 	WebServer    webServerCommand    `cmd:"" hidden:""`
+	BareLoop     bareLoopCommand     `cmd:"" hidden:""`
 }
 
 func main() {

@@ -23,7 +23,8 @@ type published struct {
 }
 
 // rowPublisherCommand publishes readings at a rate, a batch each millisecond.
-// It is told "go", and stays until its stdin ends.
+// It is told "go", or "fill" where nobody reads yet: the history then holds all. It stays until its
+// stdin ends.
 type rowPublisherCommand struct {
 	place
 	Rate    int `required:"" help:"Readings a second."`
@@ -51,8 +52,8 @@ func (c *rowPublisherCommand) Run(ctx context.Context) (err error) {
 	if err := answer(struct{}{}); err != nil {
 		return err
 	}
-	for range lines {
-		if missing := pub.Gate([]string{rowsName}, 10*time.Second, ctx.Done()); len(missing) > 0 {
+	for order := range lines {
+		if order == "go" && len(pub.Gate([]string{rowsName}, 10*time.Second, ctx.Done())) > 0 {
 			return errors.New("csvwriter did not subscribe")
 		}
 		p, err := c.publish(ctx, bus, out)

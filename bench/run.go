@@ -13,7 +13,7 @@ import (
 // runCommand measures everything, or some parts.
 type runCommand struct {
 	Quick bool     `help:"In two minutes: fewer sizes, fewer rounds."`
-	Only  []string `enum:"frames,ring,faults,readings,fleet,video,jpeg,detector,files" placeholder:"PART" help:"Measure only frames, ring, faults, readings, fleet, video, jpeg, detector or files; may be repeated."`
+	Only  []string `enum:"frames,ring,faults,readings,fleet,video,jpeg,detector,files,jsonsender" placeholder:"PART" help:"Measure only frames, ring, faults, readings, fleet, video, jpeg, detector, files or jsonsender; may be repeated."`
 	Write bool     `help:"Put the tables into docs/BENCHMARKS.md; not with --only."`
 	Bin   string   `default:"bin" type:"existingdir" help:"Where the programs are (make build)."`
 	Disk  string   `type:"existingdir" help:"A folder on the disk that rows are written to; default: the system's folder for temporary files."`
@@ -36,16 +36,19 @@ type effort struct {
 	looks                  int // of the detector
 	loads                  []load
 	fileRounds             int
+	sends, sendRounds      int // records, and how often
+	spooled                int // records, to count what is written to disk
 }
 
 func (c *runCommand) effort() effort {
 	if c.Quick {
 		return effort{rounds: 3, frames: 10, stalls: 1, kills: 2, ups: 1, rowSeconds: 2, idle: 8 * time.Second,
-			videoRounds: 1, segment: 2 * time.Second, jpegRounds: 3, looks: 5, loads: loads(100, 8), fileRounds: 1}
+			videoRounds: 1, segment: 2 * time.Second, jpegRounds: 3, looks: 5, loads: loads(100, 8), fileRounds: 1,
+			sends: 20_000, sendRounds: 1, spooled: 300}
 	}
 	return effort{rounds: 12, frames: 20, moreRounds: 4, moreFrames: 15, stalls: 3, kills: 7, ups: 5, rowSeconds: 5,
 		ceilingSeconds: 3, idle: 30 * time.Second, videoRounds: 4, segment: 5 * time.Second, jpegRounds: 12, looks: 20, loads: loads(300, 30),
-		fileRounds: 4}
+		fileRounds: 4, sends: 20_000, sendRounds: 9, spooled: 2000}
 }
 
 func (c *runCommand) wants(part string) bool {
@@ -91,12 +94,13 @@ type results struct {
 	jpeg  jpegResult
 	looks looksResult
 	files filesResult
+	sends sendResult
 }
 
 func (r *results) sections(machine string) []section {
 	return []section{{"machine", machine}, {"bars", barTable(r.bars)}, {"frames", frameTable(r.cells)},
 		{"readings", rowTable(r.rows)}, {"fleet", r.fleet.table()}, {"video", r.video.table()}, {"jpeg", r.jpeg.table()},
-		{"detector", r.looks.table()}, {"files", r.files.table()}}
+		{"detector", r.looks.table()}, {"files", r.files.table()}, {"jsonsender", r.sends.table()}, {"jsonsender-idle", r.sends.idleTable()}}
 }
 
 // say tells how far it is.
@@ -107,7 +111,8 @@ func (c *runCommand) measure(ctx context.Context, dir string, e effort) (r resul
 		name string
 		do   func(context.Context, string, effort, *results) error
 	}{{"frames", c.frames}, {"ring", c.ring}, {"faults", c.faults}, {"readings", c.readings}, {"fleet", c.fleet},
-		{"video", c.video}, {"jpeg", c.jpeg}, {"detector", c.detector}, {"files", c.files}} {
+		{"video", c.video}, {"jpeg", c.jpeg}, {"detector", c.detector}, {"files", c.files},
+		{"jsonsender", c.jsonsender}} {
 		if !c.wants(part.name) {
 			continue
 		}
@@ -230,5 +235,18 @@ func (c *runCommand) detector(ctx context.Context, dir string, e effort, r *resu
 func (c *runCommand) files(ctx context.Context, dir string, e effort, r *results) (err error) {
 	r.files, err = measureFiles(ctx, dir, c.Disk, c.Bin, e.loads, e.fileRounds)
 	r.bars = append(r.bars, r.files.bars()...)
+	return err
+}
+
+func (c *runCommand) jsonsender(ctx context.Context, dir string, e effort, r *results) (err error) {
+	say("jsonsender: %d readings, %d rounds", e.sends, e.sendRounds)
+	r.sends, err = measureSends(ctx, dir, c.Bin, sendSchemes(), e.sends, e.sendRounds)
+	if err == nil {
+		r.sends.wear, err = measureWear(ctx, dir, c.Disk, c.Bin, e.spooled)
+	}
+	if err == nil {
+		r.sends.idle, err = measureIdleSends(ctx, dir, c.Disk, c.Bin, e.idle)
+	}
+	r.bars = append(r.bars, r.sends.bars()...)
 	return err
 }

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -85,7 +86,8 @@ func (f *fleet) wantShown(pattern string, least int) {
 	if err != nil || len(files) < least {
 		f.t.Errorf("born/ has %d of %s (%v); want %d", len(files), pattern, err, least)
 	}
-	for _, file := range files {
+	numbers := f.firstNumbers(files)
+	for i, file := range files {
 		text, err := os.ReadFile(strings.TrimSuffix(file, filepath.Ext(file)) + ".json")
 		if err != nil {
 			f.t.Fatal(err)
@@ -94,26 +96,39 @@ func (f *fleet) wantShown(pattern string, least int) {
 		if err := json.Unmarshal(text, &side); err != nil {
 			f.t.Fatal(err)
 		}
-		if got := f.firstNumber(file); got != uint64(side.Start.Seq) {
-			f.t.Errorf("%s begins with frame %d; its sidecar says %d", side.Name, got, side.Start.Seq)
+		if numbers[i] != uint64(side.Start.Seq) {
+			f.t.Errorf("%s begins with frame %d; its sidecar says %d", side.Name, numbers[i], side.Start.Seq)
 		}
 	}
 }
 
-// firstNumber reads the number in the first picture of a file, as ffmpeg shows it.
-func (f *fleet) firstNumber(file string) uint64 {
+// firstNumbers reads the number in the first picture of each file, as ffmpeg shows it.
+func (f *fleet) firstNumbers(files []string) (list []uint64) {
 	f.t.Helper()
-	raw, err := exec.Command("ffmpeg", "-v", "error", "-i", file, "-frames:v", "1", "-f", "rawvideo", "-pix_fmt", "yuv420p", "-").Output()
-	if err != nil {
-		f.t.Fatalf("ffmpeg %s: %v", file, err)
+	dir := f.t.TempDir()
+	raw := func(i int) string { return filepath.Join(dir, fmt.Sprint(i)) }
+	args, outputs := []string{"-v", "error"}, []string{}
+	for i, file := range files {
+		args = append(args, "-threads", "1", "-i", file)
+		outputs = append(outputs, "-map", fmt.Sprint(i), "-frames:v", "1", "-f", "rawvideo", "-pix_fmt", "yuv420p", raw(i))
 	}
-	img, err := pixel.NewImage(pixel.YUV420, pixel.Size{Width: 320, Height: 240}, raw)
-	if err != nil {
-		f.t.Fatal(err)
+	if out, err := exec.Command("ffmpeg", append(args, outputs...)...).CombinedOutput(); err != nil {
+		f.t.Fatalf("ffmpeg %v: %v: %s", files, err, out)
 	}
-	n, err := scene.ReadNumber(img)
-	if err != nil {
-		f.t.Fatalf("%s: %v", file, err)
+	for i, file := range files {
+		pixels, err := os.ReadFile(raw(i))
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		img, err := pixel.NewImage(pixel.YUV420, pixel.Size{Width: 320, Height: 240}, pixels)
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		n, err := scene.ReadNumber(img)
+		if err != nil {
+			f.t.Fatalf("%s: %v", file, err)
+		}
+		list = append(list, n)
 	}
-	return n
+	return list
 }

@@ -63,7 +63,7 @@ func TestKills(t *testing.T) {
 	}
 	f.start()
 	victims := []string{"air", "count", "porch", "air-csv", "count-csv", "pictures"}
-	const total = 100
+	const total = 60 // and as many as an hour has room for in a soak
 	until := time.Now().Add(faultfs.Soak())
 	var back []time.Duration
 	for n := 0; n < total || time.Now().Before(until); n++ {

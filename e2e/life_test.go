@@ -70,7 +70,7 @@ func TestLifeOfAClip(t *testing.T) {
 		want            []int // segments that arrive
 	}{
 		"nginx":                     {server: nginx, detector: "max_hz = 5", want: []int{2, 4}},
-		"s3":                        {server: s3, detector: "max_hz = 5", want: []int{2, 4}},
+		"s3":                        {server: s3, detector: "max_hz = 2", want: []int{2, 4}},
 		"one look in three seconds": {server: nginx, detector: "max_hz = 0.34", want: []int{2, 4}},
 		"the detector is stopped": {server: nginx, detector: "max_hz = 5", mover: `verdict_timeout = "3s"`, want: []int{1, 2, 3, 4, 5},
 			after: func(f *fleet) { f.supervisor("stop", "porch-objects") }},

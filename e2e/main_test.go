@@ -191,15 +191,17 @@ func (f *fleet) status() (box, error) {
 }
 
 // wait polls the state until it is as wanted; three minutes without that are a failure.
+// The longer it takes, the less often it looks: an answer costs the supervisor a
+// look at each process.
 func (f *fleet) wait(what string, wanted func(box) bool) (last box) {
 	f.t.Helper()
-	for deadline := time.Now().Add(3 * time.Minute); time.Now().Before(deadline); {
+	for begun := time.Now(); time.Since(begun) < 3*time.Minute; {
 		b, err := f.status()
 		if err == nil && wanted(b) {
 			return b
 		}
 		last = b
-		time.Sleep(20 * time.Millisecond) // between two looks at another process
+		time.Sleep(min(max(20*time.Millisecond, time.Since(begun)/20), 250*time.Millisecond)) // between two looks at another process
 	}
 	f.t.Fatalf("waited three minutes for: %s; the last state was %+v", what, last)
 	return last

@@ -146,9 +146,10 @@ func TestVideosShowTheScene(t *testing.T) {
 			path := recorded(t, g, barsIn(t, tt.format, tt.size, tt.colour.Or(pixel.DefaultColour(tt.format))))
 
 			// The elementary stream has no box, and in the file the box goes first.
-			bare := filepath.Join(t.TempDir(), "bare.h264")
-			if out, err := exec.Command("ffmpeg", "-v", "error", "-i", path, "-c", "copy", bare).CombinedOutput(); err != nil {
-				t.Fatalf("%v: %s", err, out)
+			bare, w, h := filepath.Join(t.TempDir(), "bare.h264"), tt.size.Width&^1, tt.size.Height&^1
+			rgb, err := exec.Command("ffmpeg", "-v", "error", "-i", path, "-c", "copy", bare, "-frames:v", "1", "-pix_fmt", "rgb24", "-f", "rawvideo", "-").Output()
+			if err != nil || len(rgb) != 3*w*h {
+				t.Fatalf("decode: %d bytes, %v", len(rgb), err)
 			}
 			for _, file := range []string{path, bare} {
 				out, err := exec.Command("ffprobe", "-v", "error", "-of", "csv=p=0", "-show_entries", "stream=color_range,color_space,color_transfer,color_primaries", file).Output()
@@ -160,11 +161,6 @@ func TestVideosShowTheScene(t *testing.T) {
 				t.Errorf("colr has %v; want %+v", got, want)
 			}
 
-			w, h := tt.size.Width&^1, tt.size.Height&^1
-			rgb, err := exec.Command("ffmpeg", "-v", "error", "-i", path, "-frames:v", "1", "-pix_fmt", "rgb24", "-f", "rawvideo", "-").Output()
-			if err != nil || len(rgb) != 3*w*h {
-				t.Fatalf("decode: %d bytes, %v", len(rgb), err)
-			}
 			worst := 0
 			for i, want := range bars() {
 				at := rgb[3*(h/2*w+(2*i+1)*w/(2*len(bars()))):]

@@ -6,7 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/perch-edge/perch/cmd/jsonsender/internal/choose"
 	"github.com/perch-edge/perch/cmd/jsonsender/internal/reduce"
 	"github.com/perch-edge/perch/cmd/jsonsender/internal/sink"
 	"github.com/perch-edge/perch/internal/credential"
@@ -23,11 +22,11 @@ type Config struct {
 	Kinds   []msg.Kind        `toml:"kinds" doc:"what is sent of the sources: reading, detection, file, state; default: all but state"`
 	Streams []string          `toml:"streams" doc:"which streams, as STREAM or SOURCE.STREAM; default: all"`
 	Columns []string          `toml:"columns" doc:"which columns of readings; default: all"`
-	Every   topology.Duration `toml:"every" doc:"with reduce: one reading of each stream in that time, such as \"60s\"; 0 sends each reading"`
-	Reduce  string            `toml:"reduce" doc:"how the readings of every become one: mean, min, max or last"`
-	Box     topology.Duration `toml:"box" doc:"how often the state of the whole box goes along, as supervisor status prints it; 0 is never"`
+	Every   topology.Duration `toml:"every" doc:"one reading of each stream in that time, 1s to 24h, made by reduce; 0s sends each reading"`
+	Reduce  string            `toml:"reduce" doc:"how the readings of that time become one: mean, min, max or last"`
+	Box     topology.Duration `toml:"box" doc:"how often the state of the whole box is sent too, 1s to 24h, as supervisor status shows it; 0s is never"`
 
-	Ack         bool              `toml:"ack" doc:"tcp, tls, unix, ws and wss: the receiver answers each record with a line that holds its id"`
+	Ack         bool              `toml:"ack" doc:"tcp, tls, unix, ws and wss: a record is delivered when the receiver has answered with its id"`
 	Gzip        bool              `toml:"gzip" doc:"http: compress bodies (Content-Encoding: gzip); the receiver must be able to read that"`
 	TopicPrefix string            `toml:"topic_prefix" doc:"mqtt and nats: the first word of topics and subjects"`
 	Stream      string            `toml:"stream" doc:"nats: the JetStream stream that must take the records; default: the one that the server chooses by subject"`
@@ -43,24 +42,24 @@ type Config struct {
 	CurveKeyFile  string `toml:"curve_key_file" doc:"zmq+tcp: this box's CURVE secret key (Z85, one line); nobody else may read it"`
 	CurveReceiver string `toml:"curve_receiver_key" doc:"zmq+tcp: the receiver's CURVE public key (Z85)"`
 
-	BatchRecords int               `toml:"batch_records" doc:"most records that are sent together, 1 to 10000"`
-	BatchBytes   topology.Bytes    `toml:"batch_bytes" doc:"most bytes that are sent together"`
-	BatchAge     topology.Duration `toml:"batch_age" doc:"how long a record may wait for others to go with; default: 1s for http and https, 0s for others"`
+	BatchRecords int               `toml:"batch_records" doc:"most records in one batch, 1 to 10000"`
+	BatchBytes   topology.Bytes    `toml:"batch_bytes" doc:"most bytes in one batch, 1KiB to 64MiB; one larger record is sent alone"`
+	BatchAge     topology.Duration `toml:"batch_age" doc:"least time between two batches, while they are not full, up to 1m; 0s is 1s for http and https, and none for others"`
 
-	SpoolAfter topology.Duration `toml:"spool_after" doc:"a record that was not acknowledged within this time is written to disk; 0s writes each before it is sent"`
-	SpoolSync  topology.Duration `toml:"spool_sync" doc:"how often what is written to disk is synced while the link is down: what a power cut may cost"`
-	SpoolMost  topology.Bytes    `toml:"spool_most" doc:"most that waits on disk; beyond it the oldest readings are thinned, events go last"`
+	SpoolAfter topology.Duration `toml:"spool_after" doc:"a record that was not acknowledged within this time, up to 10m, is written to disk; 0s writes each before it is sent"`
+	SpoolSync  topology.Duration `toml:"spool_sync" doc:"how often records are written to disk and synced while the link is down, up to 10m: what a power cut may cost"`
+	SpoolMost  topology.Bytes    `toml:"spool_most" doc:"most bytes that wait on disk, at least 4MiB; beyond it the oldest readings are thinned, and detections and file records go last"`
 
-	Attempts   int               `toml:"attempts" doc:"refusals of a record, while others are taken, after which it is set aside"`
-	StallAfter topology.Duration `toml:"stall_after" doc:"time without any progress after which an attempt has failed"`
-	RetryMost  topology.Duration `toml:"retry_most" doc:"longest pause between attempts; the pauses grow from a second, at random"`
+	Attempts   int               `toml:"attempts" doc:"refusals of a record, 1 to 100, after which it is set aside if others were taken meanwhile"`
+	StallAfter topology.Duration `toml:"stall_after" doc:"time without any progress after which an attempt has failed, 1s to 1h"`
+	RetryMost  topology.Duration `toml:"retry_most" doc:"longest pause between attempts, 1s to 24h; the pauses grow from a second, at random"`
 }
 
-// DefaultConfig has no receiver: where data go is for the user to say.
+// DefaultConfig has no receiver: only the user can choose where data go.
 func DefaultConfig() Config {
 	return Config{
 		Format: "plain", Reduce: "mean", TopicPrefix: "perch", Discovery: "homeassistant",
-		BatchRecords: 500, BatchBytes: 1 << 20,
+		BatchRecords: 500, BatchBytes: 1e6,
 		SpoolAfter: topology.Duration(5 * time.Second), SpoolSync: topology.Duration(10 * time.Second), SpoolMost: 256e6,
 		Attempts: 5, StallAfter: topology.Duration(30 * time.Second), RetryMost: topology.Duration(5 * time.Minute),
 	}
@@ -71,7 +70,7 @@ func (c *Config) Validate() error {
 	var errs []error
 	bad := func(key, format string, args ...any) { errs = append(errs, topology.Bad(key, format, args...)) }
 	if c.To.url == nil {
-		bad("to", "%w", sink.ErrScheme)
+		bad("to", "no receiver: %w", sink.ErrScheme)
 	} else if err := c.To.check(c); err != nil {
 		bad("to", "%w", err)
 	}
@@ -79,7 +78,10 @@ func (c *Config) Validate() error {
 	if err := c.checkFormat(); err != nil {
 		bad("format", "%w", err)
 	}
-	if _, err := c.choice(); err != nil {
+	if err := c.checkPrefix(); err != nil {
+		bad("topic_prefix", "%w", err)
+	}
+	if _, err := c.choice(nil); err != nil {
 		errs = append(errs, err)
 	}
 	between := func(key string, d topology.Duration, least, most time.Duration) {
@@ -88,7 +90,7 @@ func (c *Config) Validate() error {
 		}
 	}
 	if _, err := reduce.New(c.Reduce, time.Second); err != nil {
-		bad("reduce", "want one of %v%s", reduce.Ways(), nearest.Hint(c.Reduce, reduce.Ways()))
+		bad("reduce", "unknown%s", nearest.Hint(c.Reduce, reduce.Ways()))
 	}
 	if c.Every != 0 {
 		between("every", c.Every, time.Second, 24*time.Hour)
@@ -122,29 +124,39 @@ func (c *Config) checkUnused() (errs []error) {
 	scheme := c.To.scheme()
 	lines := slices.Contains([]string{"tcp", "tls", "unix"}, scheme)
 	sockets := lines || strings.HasPrefix(scheme, "ws")
+	encrypted := slices.Contains([]string{"tls", "wss", "https", "mqtts", "nats"}, scheme)
 	for _, k := range []struct {
 		key       string
 		set, used bool
 		where     string
 	}{
-		{"ack", c.Ack, sockets, "tcp, tls, unix, ws and wss"},
-		{"gzip", c.Gzip, strings.HasPrefix(scheme, "http"), "http and https"},
-		{"stream", c.Stream != "", scheme == "nats", "nats"},
-		{"token_file", c.TokenFile != "", !lines && scheme != "zmq+tcp", "all but tcp, tls, unix and zmq+tcp; there client_cert, or CURVE, shows who the box is"},
-		{"curve_key_file", c.CurveKeyFile != "", scheme == "zmq+tcp", "zmq+tcp"},
-		{"picture", c.Picture != "", c.Format == "homeassistant", "format homeassistant"},
-		{"sensors", len(c.Sensors) > 0, c.Format == "opensensemap" || c.Format == "sensor.community", "formats opensensemap and sensor.community"},
+		{"ack", c.Ack, sockets, "only for tcp, tls, unix, ws and wss"},
+		{"gzip", c.Gzip, strings.HasPrefix(scheme, "http"), "only for http and https"},
+		{"stream", c.Stream != "", scheme == "nats", "only for nats"},
+		{"user", c.User != "", !lines && scheme != "zmq+tcp", "not for tcp, tls, unix and zmq+tcp"},
+		{"token_file", c.TokenFile != "", !lines && scheme != "zmq+tcp", "not for tcp, tls, unix and zmq+tcp, where client_cert or CURVE proves who the box is"},
+		{"ca_file", c.CAFile != "", encrypted, "only for tls, wss, https, mqtts and nats"},
+		{"client_cert", c.ClientCert != "", encrypted, "only for tls, wss, https, mqtts and nats"},
+		{"curve_key_file", c.CurveKeyFile != "", scheme == "zmq+tcp", "only for zmq+tcp"},
+		{"picture", c.Picture != "", c.Format == "homeassistant", "only for format homeassistant"},
+		{"sensors", len(c.Sensors) > 0, c.Format == "opensensemap" || c.Format == "sensor.community", "only for formats opensensemap and sensor.community"},
 	} {
 		if scheme != "" && k.set && !k.used {
-			errs = append(errs, topology.Bad(k.key, "it is for %s: leave it out with to = %q and format = %q", k.where, c.To, c.Format))
+			errs = append(errs, topology.Bad(k.key, "%s: leave it out with to = %q and format = %q", k.where, c.To, c.Format))
 		}
 	}
 	return errs
 }
 
-// choice is what is sent of the sources.
-func (c *Config) choice() (*choose.Choice, error) {
-	return choose.New(c.Kinds, c.Streams, c.Columns, nil)
+// checkPrefix checks topic_prefix as the receiver's protocol wants it.
+func (c *Config) checkPrefix() error {
+	switch c.To.scheme() {
+	case "mqtt", "mqtts":
+		return sink.CheckMQTTPrefix(c.TopicPrefix)
+	case "nats":
+		return sink.CheckNATSPrefix(c.TopicPrefix)
+	}
+	return nil
 }
 
 func (c *Config) checkFiles() (errs []error) {
@@ -154,18 +166,7 @@ func (c *Config) checkFiles() (errs []error) {
 			errs = append(errs, topology.Bad("token_file", "%w", err))
 		}
 	}
-	if _, err := credential.Roots(c.CAFile); err != nil {
-		errs = append(errs, topology.Bad("ca_file", "%w", err))
-	}
-	switch {
-	case (c.ClientCert == "") != (c.ClientKey == ""):
-		errs = append(errs, topology.Bad("client_cert", "client_cert and client_key go together"))
-	case c.ClientCert != "":
-		if _, err := credential.ClientCert(c.ClientCert, c.ClientKey); err != nil {
-			errs = append(errs, topology.Bad("client_cert", "%w", err))
-		}
-	}
-	return errs
+	return append(errs, credential.Check(c.CAFile, c.ClientCert, c.ClientKey)...)
 }
 
 // token reads the secret that goes along: the credentials of NATS as they are, a password, or a

@@ -33,11 +33,16 @@ func TestSettings(t *testing.T) {
 		}
 	}
 	for given, want := range map[string]string{
-		`format = "plain"`:                                          "to: want tcp://",
+		`format = "plain"`:                                          "to: no receiver: want tcp://",
 		`to = "htps://example.org"`:                                 `did you mean "https"`,
-		`to = "http://example.org/in"`:                              "want the scheme with TLS",
-		`to = "mqtt://192.168.1.5:1883"`:                            "want the scheme with TLS",
-		`to = "https://u:p@example.org"`:                            "a secret does not belong into an address",
+		`to = "http://example.org/in"`:                              "want https://",
+		`to = "mqtt://192.168.1.5:1883"`:                            "want mqtts://",
+		`to = "https://u:p@example.org"`:                            "a password in an address can be read by everybody",
+		`to = "tcp://127.0.0.1"`:                                    "want tcp://HOST:PORT",
+		`to = "https://example.org:99999/in"`:                       "want 1 to 65535",
+		"to = \"mqtt://127.0.0.1\"\ntopic_prefix = \"a/#\"":         `topic_prefix = "a/#": want a topic without`,
+		"to = \"nats://127.0.0.1\"\ntopic_prefix = \"a b\"":         "want words of",
+		"to = \"tcp://127.0.0.1:1\"\nuser = \"me\"":                 "not for tcp, tls",
 		`to = "unix:relative.sock"`:                                 "want unix:/PATH",
 		`to = "zmq+tcp://example.org:1"`:                            "curve_key_file",
 		"to = \"tcp://127.0.0.1:1\"\nkinds = [\"readings\"]":        `did you mean "reading"`,
@@ -45,9 +50,9 @@ func TestSettings(t *testing.T) {
 		"to = \"tcp://127.0.0.1:1\"\nspool_most = \"1MB\"":          "at least",
 		"to = \"tcp://127.0.0.1:1\"\ntoken_file = \"/nonexistent\"": "no such file",
 		"to = \"tcp://127.0.0.1:1\"\nclient_key = \"/nonexistent\"": "go together",
-		"to = \"tcp://127.0.0.1:1\"\ngzip = true":                   "it is for http and https",
-		"to = \"mqtt://127.0.0.1:1\"\nack = true":                   "it is for tcp, tls",
-		"to = \"tcp://127.0.0.1:1\"\npicture = \"p\"":               "it is for format homeassistant",
+		"to = \"tcp://127.0.0.1:1\"\ngzip = true":                   "only for http and https",
+		"to = \"mqtt://127.0.0.1:1\"\nack = true":                   "only for tcp, tls",
+		"to = \"tcp://127.0.0.1:1\"\npicture = \"p\"":               "only for format homeassistant",
 		"to = \"tcp://127.0.0.1:1\"\nattempts = 0":                  "want 1 to 100",
 		"to = \"tcp://127.0.0.1:1\"\nevery = \"10ms\"":              `want "1s"`,
 	} {

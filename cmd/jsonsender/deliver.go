@@ -11,6 +11,7 @@ import (
 	"github.com/perch-edge/perch/cmd/jsonsender/internal/record"
 	"github.com/perch-edge/perch/cmd/jsonsender/internal/sink"
 	"github.com/perch-edge/perch/internal/backoff"
+	"github.com/perch-edge/perch/internal/uplink"
 	"github.com/perch-edge/perch/pkg/worker"
 )
 
@@ -28,18 +29,18 @@ type sender struct {
 	tried   map[string]bool // ids that went out and are unknown: sent again, they may arrive twice
 }
 
-// deliver sends until ctx is done. It returns nil then: what was not acknowledged is in the outbox.
-func (s *sender) deliver(ctx context.Context) error {
+// deliver sends until ctx is done. What was not acknowledged by then is in the outbox.
+func (s *sender) deliver(ctx context.Context) {
 	for {
 		batch, err := s.out.take(ctx)
 		if ctx.Err() != nil {
-			return nil
+			return
 		}
 		if err == nil {
 			err = s.send(ctx, batch)
 		}
 		if err = s.judge(ctx, err); err != nil {
-			return nil // ctx is done
+			return // ctx is done
 		}
 	}
 }
@@ -105,26 +106,27 @@ func (s *sender) encode(r *record.Record) ([]byte, fate) {
 // fill turns results into fates; out says whether anything went out at all. Its error is the last
 // refusal.
 func (s *sender) fill(fates []fate, index []int, batch []*entry, results []sink.Result, out bool) (refusal error) {
-	again := map[string]bool{}
+	again, acknowledged := map[string]bool{}, 0
 	for k, r := range results {
 		e := batch[index[k]]
-		id := e.record.ID()
-		if out && s.tried[id] {
+		if out && len(s.tried) > 0 && s.tried[e.record.ID()] {
 			s.w.Counter("sent_again").Add(1)
 		}
 		switch r.State {
 		case sink.Acknowledged:
 			fates[index[k]] = arrived
-			s.w.Counter("acknowledged").Add(1)
+			acknowledged++
 		case sink.Refused:
+			id := e.record.ID()
 			fates[index[k]] = refused
 			s.w.Counter("refusals").Add(1)
 			s.w.Log.Warn("record refused", "id", id, "answer", r.Reason)
 			refusal = &refusedError{id, r.Reason}
 		default:
-			again[id] = out || s.tried[id]
+			again[e.record.ID()] = out || s.tried[e.record.ID()]
 		}
 	}
+	s.w.Counter("acknowledged").Add(acknowledged)
 	if len(results) > 0 {
 		s.tried = again
 	}
@@ -161,7 +163,7 @@ func (s *sender) judge(ctx context.Context, err error) error {
 	s.failing.Store(true)
 	pause := s.pause.Failed(0)
 	if problem := (*sink.Problem)(nil); errors.As(err, &problem) {
-		pause = max(pause, min(problem.RetryAfter, maxRetryAfter))
+		pause = max(pause, min(problem.RetryAfter, uplink.LongestAfter))
 		if problem.Ours {
 			pause = max(pause, oursPause)
 		}
@@ -169,12 +171,8 @@ func (s *sender) judge(ctx context.Context, err error) error {
 	return sleep(ctx, pause)
 }
 
-const (
-	// maxRetryAfter bounds what a receiver may ask for.
-	maxRetryAfter = time.Hour
-	// oursPause is the least pause when a person has to act.
-	oursPause = 30 * time.Second
-)
+// oursPause is the least pause when a person has to act.
+const oursPause = 30 * time.Second
 
 func sleep(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)

@@ -68,7 +68,7 @@ func (d *disk) open() (opened bool, err error) {
 	return true, nil
 }
 
-// close gives the backlog up.
+// close closes the backlog, where it is open.
 func (d *disk) close() error {
 	if d.log == nil {
 		return nil
@@ -113,7 +113,7 @@ func (d *disk) peek(records, bytes int) (list []*entry, err error) {
 	}
 }
 
-// sort tells what is to be sent from what cannot be parsed, and from what has been acknowledged.
+// sort separates what is to be sent, what cannot be parsed, and what has been acknowledged.
 func (d *disk) sort(stored []backlog.Entry) (list []*entry, broken, owed []backlog.Position) {
 	for _, s := range stored {
 		r, err := record.Parse(msg.Topic(s.Key), s.Payload)
@@ -226,7 +226,7 @@ func (d *disk) sync() error {
 	return err
 }
 
-// classOf says what is lost first: readings are.
+// classOf is the class of a kind: when there is no more room, readings are lost first.
 func classOf(k msg.Kind) backlog.Class {
 	if k == msg.KindReading {
 		return backlog.Reading
@@ -234,8 +234,8 @@ func classOf(k msg.Kind) backlog.Class {
 	return backlog.Event
 }
 
-// spoolLoop writes to disk what has waited too long, until done is closed. trouble is told how each
-// attempt went.
+// spoolLoop writes to disk what has waited too long, until done is closed. trouble is called with
+// the result of each attempt.
 func (o *outbox) spoolLoop(done <-chan struct{}, trouble func(error)) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/perch-edge/perch/cmd/jsonsender/internal/choose"
 	"github.com/perch-edge/perch/cmd/jsonsender/internal/format"
 	"github.com/perch-edge/perch/internal/nearest"
 	"github.com/perch-edge/perch/internal/version"
@@ -16,7 +15,7 @@ import (
 	"github.com/perch-edge/perch/pkg/topology"
 )
 
-// homeKeys are keys of other entries that Home Assistant is told about. What an entry has besides is
+// homeKeys are keys of other entries that Home Assistant is to know of. What an entry has besides is
 // its program's business.
 type homeKeys struct {
 	Streams map[string]struct {
@@ -70,24 +69,12 @@ func (c *Config) newHome(top *topology.Topology, entry *topology.Entry, log *slo
 	return format.NewHome(home)
 }
 
-// ValidateIn checks what refers to other entries of the topology.
-func (c *Config) ValidateIn(top *topology.Topology, entry *topology.Entry) error {
-	var sources []msg.Source
-	for _, ref := range entry.Sources {
-		if ref.Endpoint == "" {
-			sources = append(sources, msg.Source(ref.Name))
-		}
-	}
-	if len(sources) < len(entry.Sources) {
-		sources = nil // not all are known by name
-	}
-	_, err := choose.New(c.Kinds, c.Streams, c.Columns, sources)
+// checkHome finds what Home Assistant could not be sent about the box.
+func (c *Config) checkHome(top *topology.Topology, entry *topology.Entry) error {
 	if c.Format != "homeassistant" {
-		return err
+		return nil
 	}
-	if _, failed := c.newHome(top, entry, slog.New(slog.DiscardHandler)); failed != nil {
-		err = errors.Join(err, failed)
-	}
+	_, err := c.newHome(top, entry, slog.New(slog.DiscardHandler))
 	return errors.Join(err, c.checkAlone(top, entry))
 }
 
@@ -120,7 +107,7 @@ func (k *homeKeys) labels() (list []string) {
 	return list
 }
 
-// wantsStream says whether a stream is sent.
+// wantsStream reports whether a stream is sent.
 func (c *Config) wantsStream(source, stream string) bool {
 	return len(c.Streams) == 0 || slices.Contains(c.Streams, stream) || slices.Contains(c.Streams, source+"."+stream)
 }

@@ -99,9 +99,9 @@ func TestHomePicture(t *testing.T) {
 }
 
 // docs/RECEIVERS.md shows settings that are some.
-func TestDocumentedMQTTSettings(t *testing.T) {
+func TestDocumentedSettings(t *testing.T) {
 	t.Parallel()
-	for _, language := range []string{"toml mqtt", "toml home"} {
+	for _, language := range []string{"toml records", "toml mqtt", "toml home"} {
 		text := boxtest.Documented(t, "RECEIVERS.md", language)[0]
 		top := struct{ Worker map[string]Config }{}
 		meta, err := toml.Decode(text, &top)

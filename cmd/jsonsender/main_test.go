@@ -14,7 +14,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	boxtest.Main(m, map[string]func(){"jsonsender": main})
+	boxtest.Main(m, map[string]func(){"jsonsender": main, "jsonsender-ram": ramMain})
 }
 
 // fleet is a topology of one sensor and one jsonsender with these settings.

@@ -34,7 +34,7 @@ func (c *Config) newFormat(n topology.Node) (format.Format, error) {
 	return format.New(c.Format, o)
 }
 
-// formatOf is the worker's format. What Home Assistant is told about the box is in the topology.
+// formatOf is the worker's format. What Home Assistant is to know of the box is in the topology.
 func (c *Config) formatOf(w *worker.Worker) (format.Format, error) {
 	if c.Format != "homeassistant" {
 		return c.newFormat(w.Node())

@@ -135,12 +135,12 @@ func TestAdoptAndSkip(t *testing.T) {
 	b := boxtest.New(t, both)
 	s := newSensor(t, b)
 	spooled(t, b, s, 30)
-	if code, text := verb(b, "house", "adopt", "nobody"); code == 0 || !strings.Contains(text, `"home"`) {
+	if code, text := verb(b, "house", "adopt", "nobody"); code == 0 || !strings.Contains(text, "home") {
 		t.Errorf("adopt nobody = %d, %s; want an error that lists home", code, text)
 	}
 	p := b.Start("jsonsender", "home")
 	p.Ready()
-	if code, text := verb(b, "house", "adopt", "home"); code == 0 || !strings.Contains(text, "neither home nor house may be running") {
+	if code, text := verb(b, "house", "adopt", "home"); code == 0 || !strings.Contains(text, "stop the worker first") {
 		t.Errorf("adopt of a running worker = %d, %s; want an error that says which must be stopped", code, text)
 	}
 	if code, text := verb(b, "home", "skip"); code == 0 || !strings.Contains(text, fmt.Sprint(p.PID())) {

@@ -32,7 +32,7 @@ func run(ctx context.Context, w *worker.Worker, cfg Config) (err error) {
 	if err != nil {
 		return err
 	}
-	if j.in, err = w.MessagesOf(j.choice.Kinds(), j.out.resume, cfg.also()...); err != nil {
+	if j.in, err = w.MessagesOf(j.choice.Kinds(), j.out.resume, cfg.boxSource()...); err != nil {
 		return errors.Join(err, j.close())
 	}
 	stop := j.start()
@@ -57,11 +57,11 @@ type job struct {
 	saving sync.Mutex
 }
 
-// supervisor is who publishes the state of the whole box.
+// supervisor publishes the state of the whole box.
 const supervisor = "supervisor"
 
-// also is who is read besides the sources.
-func (c *Config) also() []string {
+// boxSource is what is read besides the sources: with box, the supervisor.
+func (c *Config) boxSource() []string {
 	if c.Box == 0 {
 		return nil
 	}
@@ -74,7 +74,7 @@ func open(w *worker.Worker, cfg Config) (*job, error) {
 		return nil, err
 	}
 	j := &job{w: w, cfg: cfg, cache: cache}
-	if j.choice, err = cfg.choice(); err == nil && cfg.Every > 0 {
+	if j.choice, err = cfg.choice(w.Entry()); err == nil && cfg.Every > 0 {
 		j.reduce, err = reduce.New(cfg.Reduce, cfg.Every.D())
 	}
 	if err != nil {
@@ -133,7 +133,7 @@ func (j *job) start() (stop func() error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	var delivery, spooling sync.WaitGroup
-	delivery.Go(func() { _ = j.sender.deliver(ctx) })
+	delivery.Go(func() { j.sender.deliver(ctx) })
 	spooling.Go(func() {
 		j.out.spoolLoop(done, func(err error) {
 			j.w.TroubleWith("spool", err)

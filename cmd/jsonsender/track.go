@@ -63,7 +63,8 @@ func (ts tracks) settle(topic msg.Topic, s *span) {
 		t.Settled, t.known = msg.Cursor{Epoch: t.open[n].Epoch, Seq: t.open[n].Last}, true
 		n++
 	}
-	t.open = slices.Delete(t.open, 0, n)
+	clear(t.open[:n])
+	t.open = t.open[n:] // nothing is moved: up to a thousand wait behind
 	if len(t.open) > maxOpen {
 		t.merge()
 	}

@@ -12,6 +12,9 @@ import (
 	"time"
 
 	"github.com/perch-edge/perch/cmd/jsonsender/internal/backlog"
+	"github.com/perch-edge/perch/internal/lockfile"
+	"github.com/perch-edge/perch/internal/nearest"
+	"github.com/perch-edge/perch/pkg/topology"
 	"github.com/perch-edge/perch/pkg/worker"
 )
 
@@ -54,7 +57,7 @@ func status(_ context.Context, of worker.Asked, _ Config) error {
 	if a.Records == 0 {
 		fmt.Fprintf(of.Out, "%s: nothing waits on disk\n", a.Worker)
 	} else {
-		fmt.Fprintf(of.Out, "%s: %d records wait on disk (%d bytes), the oldest of %s\n", a.Worker, a.Records, a.Bytes, a.Oldest.UTC().Format(time.RFC3339))
+		fmt.Fprintf(of.Out, "%s: %d records wait in %s on disk, the oldest of %s\n", a.Worker, a.Records, topology.Bytes(a.Bytes), a.Oldest.UTC().Format(time.RFC3339))
 	}
 	for _, l := range a.Losses {
 		fmt.Fprintf(of.Out, "lost: %d records of %s from %s to %s: %s\n", l.Records, l.Key, l.From.UTC().Format(time.RFC3339), l.To.UTC().Format(time.RFC3339), l.Reason)
@@ -73,33 +76,44 @@ func adopt(_ context.Context, of worker.Asked, cfg Config) error {
 	if old == name {
 		return errors.New("that is the worker's own name")
 	}
-	names := backlogs(root)
+	names, err := backlogs(root)
+	if err != nil {
+		return err
+	}
 	if !slices.Contains(names, old) {
-		return fmt.Errorf("there is no backlog of %q in %s: there are %q", old, filepath.Join(of.Topology.Node.StoreDir, folder), names)
+		return fmt.Errorf("there is no backlog of %q in %s%s", old, filepath.Join(of.Topology.Node.StoreDir, folder), nearest.Hint(old, names))
 	}
 	before, err := backlog.Inspect(root, old)
 	if err != nil {
 		return err
 	}
 	if err := backlog.Adopt(root, old, name, backlog.Config{MaxBytes: int64(cfg.SpoolMost)}); err != nil {
-		return fmt.Errorf("%w (neither %s nor %s may be running)", err, old, name)
+		return stopFirst(err)
 	}
 	_, err = fmt.Fprintf(of.Out, "%s has taken over %d records of %s\n", name, before.Records, old)
 	return err
 }
 
+// stopFirst adds what to do about a worker that has its backlog open.
+func stopFirst(err error) error {
+	if held := (*lockfile.HeldError)(nil); errors.As(err, &held) {
+		return fmt.Errorf("%w: stop the worker first (supervisor stop NAME), and start it again after", err)
+	}
+	return err
+}
+
 // backlogs lists the names that there are backlogs of.
-func backlogs(root *os.Root) (names []string) {
+func backlogs(root *os.Root) (names []string, err error) {
 	entries, err := fs.ReadDir(root.FS(), ".")
 	if err != nil {
-		return nil
+		return nil, fmt.Errorf("list backlogs: %w", err)
 	}
 	for _, e := range entries {
 		if e.IsDir() {
 			names = append(names, e.Name())
 		}
 	}
-	return names
+	return names, nil
 }
 
 // skip gives up what waits. The worker must not be running: the log is its own then.
@@ -115,7 +129,7 @@ func skip(_ context.Context, of worker.Asked, cfg Config) (err error) {
 	defer root.Close()
 	log, err := backlog.Open(root, of.Entry.Name, backlog.Config{MaxBytes: int64(cfg.SpoolMost)})
 	if err != nil {
-		return fmt.Errorf("%w (%s may not be running)", err, of.Entry.Name)
+		return stopFirst(err)
 	}
 	defer func() { err = errors.Join(err, log.Close()) }()
 	skipped := 0

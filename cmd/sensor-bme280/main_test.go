@@ -171,20 +171,24 @@ func TestRoundIsExact(t *testing.T) {
 	}
 }
 
-// Errors on the bus cost the readings they hit, which are counted, and lead to
-// a new set-up; the state says so, and the readings go on.
+// Errors on the bus that outlast the repetitions cost the readings they hit, which
+// are counted, and lead to a new set-up; the state says so, and the readings go on.
 func TestErrorsOnTheBus(t *testing.T) {
 	t.Parallel()
-	s := start(t, "io_error_every=40,temperature_c=20,humidity_pct=50", "capture_hz = 20")
+	s := start(t, "io_error_every=40,io_error_run=3,temperature_c=20,humidity_pct=50", "capture_hz = 20")
 	troubled := false
 	list := s.readings("three errors", func(state msg.State) bool {
 		troubled = troubled || strings.Contains(state.Trouble, "remote I/O error") && strings.Contains(state.Trouble, "trying again")
 		return state.Counters["read_errors"] >= 3 && troubled
 	})
-	if c := s.last.Counters; c["missed_readings"] < c["read_errors"] || s.last.Gauges["chip_setups"] < float64(c["read_errors"]) {
+	c := s.last.Counters
+	if c["missed_readings"] < c["read_errors"] || s.last.Gauges["chip_setups"] < float64(c["read_errors"]) {
 		t.Errorf("state = %+v; want each error counted, and a set-up after it", s.last)
 	}
-	if len(list) < 20 {
+	if s.last.Gauges["bus_retries"] < 2*float64(c["read_errors"]) {
+		t.Errorf("bus_retries = %v with %d read errors; want two for each", s.last.Gauges["bus_retries"], c["read_errors"])
+	}
+	if len(list) < 12 {
 		t.Errorf("%d readings in all; want them to go on", len(list))
 	}
 	wantTruth(t, append(list, s.reading()), 20, 50)

@@ -76,6 +76,7 @@ func (s *sampler) once(ctx context.Context) error {
 	counts := s.chip.Counters()
 	s.w.Gauge("chip_setups", float64(counts.Created))
 	s.w.Gauge("brown_outs", float64(counts.BrownOuts))
+	s.w.Gauge("bus_retries", float64(counts.Retries))
 	switch bad := badValues(err); {
 	case err == nil || bad != nil:
 		s.retry.Succeeded()

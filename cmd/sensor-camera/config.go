@@ -29,7 +29,8 @@ type Config struct {
 	Controls
 	Stream map[string]StreamConfig `toml:"stream" doc:"the one stream of frames"`
 
-	video ffmpeg.Video // what a file is, since Validate
+	video    ffmpeg.Video // what a file is, since Validate
+	unprobed error        // why that is not known: ffprobe took too long
 }
 
 // StreamConfig is the table [sensor.NAME.stream.STREAM].

@@ -58,6 +58,9 @@ const (
 
 // openFile settles a file's frames by what Validate found out about it.
 func openFile(w *worker.Worker, cfg Config) (input, settled, error) {
+	if cfg.unprobed != nil {
+		return nil, settled{}, worker.Temporary(cfg.unprobed)
+	}
 	_, s := cfg.stream()
 	hz := cfg.video.Hz
 	again := stillHz
@@ -423,6 +426,10 @@ func (c *Config) checkFile() error {
 	ctx, cancel := context.WithTimeout(context.Background(), probePatience)
 	defer cancel()
 	c.video, err = ffmpeg.Probe(ctx, ffmpeg.File(path))
+	if errors.Is(err, context.DeadlineExceeded) { // says nothing about the file: the machine is busy
+		c.unprobed = err
+		return nil
+	}
 	if err != nil {
 		return topology.Bad("input", "%v%s", err, fileHint(path, err))
 	}

@@ -92,10 +92,10 @@ func TestClip(t *testing.T) {
 }
 
 func TestFileInEveryRawFormat(t *testing.T) {
+	path := clip(t, 0.6, "-threads", "1")
 	for _, format := range []pixel.Format{pixel.YUV420, pixel.NV12, pixel.YUYV, pixel.RGB24} {
 		t.Run(string(format), func(t *testing.T) {
 			t.Parallel()
-			path := clip(t, 0.6, "-threads", "1")
 			_, bytes, err := pixel.Layout(format, pixel.Size{Width: 96, Height: 64})
 			must(t, err)
 			want := decoded(t, path, format.FFmpeg(), bytes)
@@ -242,29 +242,34 @@ func wantTimes(t *testing.T, r *reader, want []time.Duration) {
 }
 
 // unsteady makes a video of 10 frames at 30 a second, 3 at 5 a second, 10 at 30 a
-// second, nothing for 1.2 s, and 5 at 30 a second; its name says which container.
-// What has B-frames also has frames that the decoder holds back.
-func unsteady(t *testing.T, name string) string {
+// second, nothing for 1.2 s, and 5 at 30 a second: once under each name, which says
+// the container. What has B-frames also has frames that the decoder holds back.
+func unsteady(t *testing.T, names ...string) (dir string) {
 	t.Helper()
-	codec := map[string][]string{".webm": {"-c:v", "libvpx", "-deadline", "realtime"}, ".avi": {"-c:v", "mjpeg"}, ".flv": {"-c:v", "flv1"}}[filepath.Ext(name)]
-	if codec == nil {
-		codec = []string{"-c:v", "libx264", "-bf", "3"}
-	}
-	path := filepath.Join(t.TempDir(), name)
+	dir = t.TempDir()
 	const when = "setpts='if(lt(N,10),N/30,if(lt(N,13),1/3+(N-10)/5,if(lt(N,23),14/15+(N-13)/30,2.5+(N-23)/30)))/TB'"
-	args := []string{"-v", "error", "-f", "lavfi", "-i", "testsrc2=s=96x64:r=28:d=1,settb=1/90000," + when, "-fps_mode", "passthrough", "-pix_fmt", "yuv420p", "-g", "20"}
-	tool(t, "ffmpeg", slices.Concat(args, codec, []string{path})...)
-	return path
+	args := []string{"-v", "error", "-f", "lavfi", "-i", "testsrc2=s=96x64:r=28:d=1,settb=1/90000," + when}
+	for _, name := range names {
+		codec := map[string][]string{".webm": {"-c:v", "libvpx", "-deadline", "realtime"}, ".avi": {"-c:v", "mjpeg"}, ".flv": {"-c:v", "flv1"}}[filepath.Ext(name)]
+		if codec == nil {
+			codec = []string{"-c:v", "libx264", "-bf", "3"}
+		}
+		args = slices.Concat(args, []string{"-fps_mode", "passthrough", "-pix_fmt", "yuv420p", "-g", "20"}, codec, []string{filepath.Join(dir, name)})
+	}
+	tool(t, "ffmpeg", args...)
+	return dir
 }
 
 // The frames of a file have the times that they have in it, whatever its header
 // says of its rate, and those before a pause come before it. capture_hz is a
 // maximum: more than the average is right.
 func TestFileTimes(t *testing.T) {
-	for _, name := range []string{"a.mkv", "a.mp4"} {
+	names := []string{"a.mkv", "a.mp4"}
+	dir := unsteady(t, names...)
+	for _, name := range names {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			path := unsteady(t, name)
+			path := filepath.Join(dir, name)
 			want := times(t, path)
 			if d := want[len(want)-1] - want[0]; len(want) != 28 || d < 2600*time.Millisecond || d > 2700*time.Millisecond {
 				t.Fatalf("%s has %d frames in %v; want 28 in 2.6 s", path, len(want), d)
@@ -279,10 +284,12 @@ func TestFileTimes(t *testing.T) {
 
 // The timestamps that come through the pipe are the container's, of every kind.
 func TestFileTimestamps(t *testing.T) {
-	for _, name := range []string{"a.mkv", "a.webm", "a.mp4", "a.ts", "a.avi", "a.flv"} {
+	names := []string{"a.mkv", "a.webm", "a.mp4", "a.ts", "a.avi", "a.flv"}
+	dir := unsteady(t, names...)
+	for _, name := range names {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			path := unsteady(t, name)
+			path := filepath.Join(dir, name)
 			c := ffmpeg.FFmpeg(ffmpeg.File(path), fileOutput(StreamConfig{Format: pixel.YUV420}, pixel.Size{Width: 96, Height: 64}, nil, 40*time.Millisecond)...)
 			c.Stdout = true
 			p, err := ffmpeg.Start(t.Context(), c)
@@ -345,12 +352,19 @@ func TestFileWithBrokenTimestamps(t *testing.T) {
 
 // The chooser that runs in ffmpeg is pacer.
 func TestThinOutIsPacer(t *testing.T) {
-	for _, test := range []struct{ source, wanted float64 }{{30, 30}, {29.97, 30}, {60, 30}, {45, 30}, {50, 20}, {30, 1}, {30, 0.5}, {5, 30}, {30.03, 30}} {
+	tests := []struct{ source, wanted float64 }{{30, 30}, {29.97, 30}, {60, 30}, {45, 30}, {50, 20}, {30, 1}, {30, 0.5}, {5, 30}, {30.03, 30}}
+	dir, in, to := t.TempDir(), []string{"-v", "error"}, []string{}
+	list := func(i int) string { return filepath.Join(dir, fmt.Sprint(i)) }
+	for i, test := range tests {
+		// Milliseconds, as Matroska has them.
+		in = append(in, "-f", "lavfi", "-i", fmt.Sprintf("color=s=16x16:r=%g:d=4,settb=1/1000,%s,showinfo", test.source, thinOut(test.wanted)))
+		to = append(to, "-map", fmt.Sprint(i), "-fps_mode", "passthrough", "-enc_time_base", "1:1000", "-f", "framecrc", list(i))
+	}
+	tool(t, "ffmpeg", append(in, to...)...)
+	for i, test := range tests {
 		t.Run(fmt.Sprintf("%g of %g", test.wanted, test.source), func(t *testing.T) {
-			t.Parallel()
-			// Milliseconds, as Matroska has them.
-			source := fmt.Sprintf("color=s=16x16:r=%g:d=4,settb=1/1000,%s,showinfo", test.source, thinOut(test.wanted))
-			out := tool(t, "ffmpeg", "-v", "error", "-f", "lavfi", "-i", source, "-fps_mode", "passthrough", "-enc_time_base", "1:1000", "-f", "framecrc", "-")
+			out, err := os.ReadFile(list(i))
+			must(t, err)
 			var got, want []int
 			for _, line := range strings.Split(strings.TrimSpace(string(out)), "\n") {
 				if !strings.HasPrefix(line, "#") {
@@ -516,11 +530,11 @@ func coverFirst(t *testing.T, path string) {
 // in, also turned.
 func TestAnamorphicFile(t *testing.T) {
 	for aspect, want := range map[string]pixel.Size{"16/15": {Width: 128, Height: 90}, "8/9": {Width: 106, Height: 90}} {
+		path := filepath.Join(t.TempDir(), "a.mp4")
+		tool(t, "ffmpeg", "-v", "error", "-f", "lavfi", "-i", "testsrc2=s=120x90:r=25:d=0.2,setsar="+aspect, "-pix_fmt", "yuv420p", path)
 		for _, rotation := range []int{0, 90} {
 			t.Run(fmt.Sprintf("%s turned by %d", aspect, rotation), func(t *testing.T) {
 				t.Parallel()
-				path := filepath.Join(t.TempDir(), "a.mp4")
-				tool(t, "ffmpeg", "-v", "error", "-f", "lavfi", "-i", "testsrc2=s=120x90:r=25:d=0.2,setsar="+aspect, "-pix_fmt", "yuv420p", path)
 				want := want
 				if rotation == 90 {
 					want.Width, want.Height = want.Height, want.Width
@@ -538,28 +552,41 @@ func TestAnamorphicFile(t *testing.T) {
 	}
 }
 
+// resized makes a video of a white picture that has one size after the other,
+// each for 0.2 s.
+func resized(t *testing.T, sizes ...string) string {
+	t.Helper()
+	dir := t.TempDir()
+	part := func(i int) string { return filepath.Join(dir, fmt.Sprintf("%d.ts", i)) }
+	in, out := []string{"-v", "error"}, []string{}
+	for i, size := range sizes {
+		in = append(in, "-f", "lavfi", "-i", fmt.Sprintf("color=white:s=%s:r=25:d=0.2", size))
+		out = append(out, "-map", fmt.Sprint(i), "-pix_fmt", "yuv420p", "-output_ts_offset", fmt.Sprint(0.2*float64(i)), part(i))
+	}
+	tool(t, "ffmpeg", append(in, out...)...)
+	var all []byte
+	for i := range sizes {
+		data, err := os.ReadFile(part(i))
+		must(t, err)
+		all = append(all, data...)
+	}
+	path := filepath.Join(dir, "resize.ts")
+	must(t, os.WriteFile(path, all, 0o600))
+	return path
+}
+
 // A file that changes the shape of its pictures: those of another shape get black
 // bars and are not squeezed, and a warning names both sizes. Those of another size
 // and the same shape are scaled.
 func TestFileThatChangesItsSize(t *testing.T) {
+	path := resized(t, "96x64", "64x64", "192x128", "96x32")
+	sizes := strings.Fields(string(tool(t, "ffprobe", "-v", "error", "-select_streams", "V:0", "-show_entries", "frame=width,height", "-of", "csv=p=0", path)))
 	for _, format := range []pixel.Format{pixel.YUV420, pixel.YUYV, pixel.MJPEG} {
 		t.Run(string(format), func(t *testing.T) {
 			t.Parallel()
-			path := filepath.Join(t.TempDir(), "resize.ts")
-			var all []byte
-			for i, size := range []string{"96x64", "64x64", "192x128", "96x32"} {
-				part := filepath.Join(t.TempDir(), "part.ts")
-				tool(t, "ffmpeg", "-v", "error", "-f", "lavfi", "-i", fmt.Sprintf("color=white:s=%s:r=25:d=0.2", size), "-pix_fmt", "yuv420p",
-					"-output_ts_offset", fmt.Sprint(0.2*float64(i)), part)
-				data, err := os.ReadFile(part)
-				must(t, err)
-				all = append(all, data...)
-			}
-			must(t, os.WriteFile(path, all, 0o600))
 			b := newBox(t, fmt.Sprintf("input = %q\n[sensor.porch.stream.video]\nslots = 100\nformat = %q", "file:"+path, format))
 			r := b.frames()
 			p := b.start()
-			sizes := strings.Fields(string(tool(t, "ffprobe", "-v", "error", "-select_streams", "V:0", "-show_entries", "frame=width,height", "-of", "csv=p=0", path)))
 			for i, size := range sizes {
 				f := r.next()
 				img := image(t, f)

@@ -21,8 +21,9 @@ import (
 	"github.com/perch-edge/perch/pkg/worker"
 )
 
-// askTimeout bounds how long a program may take to check its table.
-const askTimeout = 10 * time.Second
+// askTimeout bounds how long a program may take to check its table. It answers within ten seconds of
+// its own start, which on a machine that is booting may itself take long.
+const askTimeout = time.Minute
 
 // plan is a topology that has been checked: what to start, and what it takes.
 type plan struct {

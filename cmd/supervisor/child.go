@@ -295,7 +295,7 @@ func (c *child) failed(exit Exit) pause {
 // hold waits for another configuration: nothing else helps.
 func (c *child) hold(exit Exit) pause {
 	c.update(func(v *view) { v.phase, v.lastExit = Held, &exit })
-	c.log.Error("held until the topology changes", "name", c.entry.Name, "message", exit.Message)
+	c.log.Error("held until the topology changes", "name", c.entry.Name, "message", exit.reason())
 	return pause{ordered: true, orEdited: true}
 }
 

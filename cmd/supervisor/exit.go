@@ -19,6 +19,7 @@ type Exit struct {
 	Signal  string   `json:"signal,omitempty"`  // as SIGKILL
 	Why     string   `json:"why,omitempty"`     // why the supervisor ended it
 	Message string   `json:"message,omitempty"` // its last words
+	Log     string   `json:"log,omitempty"`     // its log file, where it failed without last words
 	Time    msg.Time `json:"time"`
 	RanS    float64  `json:"ran_s"`
 	// OutOfMemory says that SIGKILL came while the kernel killed for want of memory.
@@ -39,6 +40,17 @@ func notStarted(err error) Exit {
 
 // badConfig says whether the process ended because its configuration is wrong.
 func (e Exit) badConfig() bool { return e.Code == worker.ExitConfig && e.Why == "" }
+
+// unexplained says whether it failed by itself without last words.
+func (e Exit) unexplained() bool { return e.Code > 0 && e.Message == "" }
+
+// reason is why it is held.
+func (e Exit) reason() string {
+	if e.unexplained() {
+		return fmt.Sprintf("exited with code %d: %s", e.Code, e)
+	}
+	return e.Message
+}
 
 // lastWords are the lines by which a program says why it ends. Of a panic, that
 // is the first: the rest is its stack, and in the log.
@@ -73,6 +85,9 @@ func (e Exit) String() string {
 		if more {
 			text += fmt.Sprintf(" (and %s more)", plural(strings.Count(rest, "\n")+1, "line"))
 		}
+	}
+	if e.unexplained() && e.Why == "" && e.Log != "" {
+		text += ", without an error message; see " + e.Log
 	}
 	return text
 }

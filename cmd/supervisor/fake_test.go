@@ -17,7 +17,7 @@ import (
 
 // fakeConfig is a worker that behaves as its topology says.
 type fakeConfig struct {
-	Behave string                `toml:"behave" doc:"ready, never, config, done, fail, deaf, hang, fork, loss or crash"`
+	Behave string                `toml:"behave" doc:"ready, never, config, done, fail, exit1, exit78, deaf, hang, fork, loss or crash"`
 	Trace  string                `toml:"trace" doc:"file that its starts and stops are added to"`
 	Stream map[string]fakeStream `toml:"stream" doc:"streams"`
 
@@ -76,6 +76,10 @@ func fakeRun(ctx context.Context, w *worker.Worker, cfg fakeConfig) error {
 		return worker.BadConfig(errors.New("the model is of another kind"))
 	case "fail":
 		return errors.New("it broke")
+	case "exit1":
+		os.Exit(1)
+	case "exit78":
+		os.Exit(worker.ExitConfig)
 	case "fork":
 		// A grandchild that nothing ties to its parent: not its group, not its session.
 		cmd := exec.Command("sleep", "1000")

@@ -164,7 +164,7 @@ func (f *fleet) openLauncher() error {
 	f.later(threads.close)
 	f.launcher = &launcher{runDir: n.RunDir, watchdog: f.timing.Watchdog, spawner: threads, notifier: notes,
 		awake: newAwake(f.timing.Watchdog), cgroup: group,
-		record: newRecord(f.root, f.clock.BootID(), n.ShmDir, group, f.unread), book: f.book}
+		record: newRecord(f.root, f.clock.BootID(), n.ShmDir, group, f.unread), book: f.book, logs: f.logs}
 	return nil
 }
 

@@ -3,9 +3,12 @@ package main
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -70,6 +73,7 @@ type launcher struct {
 	record   *record
 	cgroup   *cgroup // nil where none can be made
 	book     *logbook
+	logs     *logPlace
 }
 
 // start starts a program under a worker's name.
@@ -141,6 +145,11 @@ func (l *launcher) watch(p *process, out *os.File) {
 	l.notifier.forget(p)
 	_ = out.SetReadDeadline(time.Now().Add(time.Second)) // who still holds the other end is no child of ours
 	p.exit = exitOf(p.cmd.ProcessState, <-heard)
+	if p.exit.unexplained() {
+		l.book.take(entry{Time: time.Now(), Level: slog.LevelWarn, Worker: p.name, Text: "exited without an error message",
+			Attrs: []attr{{"code", strconv.Itoa(p.exit.Code)}}}) // the log is there then
+		p.exit.Log = filepath.Join(l.logs.where(), p.name+".log")
+	}
 	_ = out.Close()
 	p.exit.RanS = (clock.Boot() - p.began).Seconds()
 	p.exit.OutOfMemory = p.exit.Signal == "SIGKILL" && oomKills() > p.oomKills

@@ -197,7 +197,7 @@ func (f *fleet) worker(c *child, v view, now time.Duration) Worker {
 	if v.phase == Backoff || v.phase == Held {
 		w.Status, w.Trouble = "", v.lastExit.String()
 		if v.phase == Held {
-			w.Trouble = v.lastExit.Message
+			w.Trouble = v.lastExit.reason()
 		}
 	}
 	if v.phase == Stopped {

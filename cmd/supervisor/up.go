@@ -22,7 +22,7 @@ type upCmd struct {
 	Topology      string        `arg:"" help:"The fleet's topology."`
 	Detach        bool          `short:"d" help:"Run in the background; return when all have been started."`
 	Table         bool          `help:"Show the state in place of the log."`
-	For           time.Duration `placeholder:"TIME" help:"Stop after this time."`
+	For           time.Duration `placeholder:"TIME" help:"Stop after this time, from when all have been started."`
 	StartDeadline time.Duration `default:"30s" help:"How long a worker may take to be ready."`
 	Watchdog      time.Duration `default:"10s" help:"How long a worker's heartbeat may stay out."`
 	Grace         time.Duration `default:"10s" help:"How long a worker may take to stop; up to twelve times that while its heartbeat goes on."`
@@ -54,13 +54,13 @@ func (c *upCmd) Run(ctx context.Context, to worker.Streams) error {
 		f.log.Warn("topology", "problem", w.Error())
 	}
 	var unwell atomic.Bool
-	if c.For > 0 {
-		limited, cancel := context.WithCancel(ctx)
-		timer := time.AfterFunc(c.For, func() { unwell.Store(!f.box().Ready); cancel() })
-		defer timer.Stop()
-		ctx = limited
-	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	err = f.run(ctx, killed, func() {
+		if c.For > 0 {
+			timer := time.AfterFunc(c.For, func() { unwell.Store(!f.box().Ready); cancel() })
+			context.AfterFunc(ctx, func() { timer.Stop() })
+		}
 		screen.begin(ctx, f)
 		if c.Detached {
 			f.book.flush()

@@ -151,6 +151,36 @@ func TestBadConfigIsHeldUntilTheTopologyChanges(t *testing.T) {
 	}
 }
 
+// A program that exits without a word leaves a way to go on: its code, and its log,
+// which is there.
+func TestExitWithoutAnErrorMessage(t *testing.T) {
+	t.Parallel()
+	b := newBox(t, "[sensor.air]\nprogram = \"fake-sensor\"\nbehave = \"exit78\"\n[worker.csv]\nprogram = \"fake-reader\"\nsource = \"air\"\nbehave = \"exit1\"\n")
+	b.up()
+	for name, want := range map[string]struct {
+		phase   Phase
+		trouble string
+	}{
+		"air": {Held, "exited with code 78: the configuration is wrong, without an error message; see "},
+		"csv": {Backoff, "failed with exit code 1, without an error message; see "},
+	} {
+		var w Worker
+		b.until(name+" is "+string(want.phase), 20*time.Second, func() bool { w = b.worker(name); return w.Phase == want.phase })
+		log, found := strings.CutPrefix(w.Trouble, want.trouble)
+		if !found || filepath.Base(log) != name+".log" {
+			t.Errorf("%s: trouble = %q; want %q and its log", name, w.Trouble, want.trouble)
+			continue
+		}
+		b.until("the log has the exit", 20*time.Second, func() bool {
+			text, err := os.ReadFile(log)
+			return err == nil && strings.Contains(string(text), "exited without an error message")
+		})
+	}
+	if out, err := b.supervisor("status", b.file); err == nil || !strings.Contains(out, "exited with code 78") {
+		t.Errorf("status = %v\n%s; want the code", err, out)
+	}
+}
+
 func TestDoneIsLeftAlone(t *testing.T) {
 	t.Parallel()
 	b := newBox(t, "[sensor.air]\nprogram = \"fake-sensor\"\nbehave = \"done\"\n")

@@ -93,7 +93,7 @@ func FuzzTarget(f *testing.F) {
 		if to.UnmarshalText([]byte(text)) != nil {
 			return
 		}
-		if to.url.User != nil || to.url.Scheme != "https" && !isLoopback(to.url.Hostname()) {
+		if to.url.User != nil || to.url.Scheme != "https" && !uplink.IsLocal(to.url.Hostname()) {
 			t.Errorf("%q is taken: want TLS, and no secret", text)
 		}
 	})

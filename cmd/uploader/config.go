@@ -81,18 +81,7 @@ func (c *Config) checkFiles() (errs []error) {
 	if err := c.checkSecret(); err != nil && !errors.Is(err, credential.ErrElsewhere) {
 		errs = append(errs, topology.Bad("token_file", "%w", err))
 	}
-	if _, err := credential.Roots(c.CAFile); err != nil {
-		errs = append(errs, topology.Bad("ca_file", "%w", err))
-	}
-	switch {
-	case (c.ClientCert == "") != (c.ClientKey == ""):
-		errs = append(errs, topology.Bad("client_cert", "client_cert and client_key go together"))
-	case c.ClientCert != "":
-		if _, err := credential.ClientCert(c.ClientCert, c.ClientKey); err != nil {
-			errs = append(errs, topology.Bad("client_cert", "%w", err))
-		}
-	}
-	return errs
+	return append(errs, credential.Check(c.CAFile, c.ClientCert, c.ClientKey)...)
 }
 
 func (c *Config) checkSecret() (err error) {

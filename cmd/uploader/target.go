@@ -3,12 +3,12 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"net/url"
 	"path"
 	"strings"
 
 	"github.com/perch-edge/perch/internal/nearest"
+	"github.com/perch-edge/perch/internal/uplink"
 )
 
 // scheme is how a receiver is spoken to.
@@ -33,7 +33,7 @@ type Target struct {
 var (
 	errTarget = errors.New("want https://HOST/FOLDER, s3://BUCKET/PREFIX?endpoint=HOST&region=REGION, or tus+https://HOST/UPLOADS")
 	errPlain  = errors.New("want https: without TLS the receiver may be anybody; plain http is for this machine alone (127.0.0.1)")
-	errSecret = errors.New("a secret does not belong into an address, where all can read it: want no user, no password and no query; see token_file")
+	errSecret = errors.New("a secret in an address can be read by everybody: want no user, no password and no query, and the secret in the file that token_file names")
 )
 
 // UnmarshalText reads an address.
@@ -109,15 +109,10 @@ func checkServer(u *url.URL) error {
 	switch {
 	case u.Host == "" || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http":
 		return errTarget
-	case u.Scheme == "http" && !isLoopback(u.Hostname()):
+	case u.Scheme == "http" && !uplink.IsLocal(u.Hostname()):
 		return errPlain
 	}
 	return nil
-}
-
-func isLoopback(host string) bool {
-	addr, err := netip.ParseAddr(host)
-	return host == "localhost" || err == nil && addr.IsLoopback()
 }
 
 func (t Target) String() string { return t.text }

@@ -19,6 +19,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/perch-edge/perch/pkg/topology"
 )
 
 // Prefix marks a secret that systemd hands to the service
@@ -28,13 +30,12 @@ const Prefix = "credential:"
 // MaxBytes bounds a file that holds a secret.
 const MaxBytes = 64 << 10
 
-// ErrElsewhere says that a systemd credential can only be looked for by the
-// service that it is meant for.
+// ErrElsewhere is returned for a systemd credential outside the service that it is meant for, which
+// alone can read it.
 var ErrElsewhere = errors.New("there is no CREDENTIALS_DIRECTORY: systemd gives credentials to services only")
 
-// File reads a file that nobody else may read. It is read anew for each
-// use, so that one that was exchanged needs no restart. Errors never tell what
-// is in it.
+// File reads a secret from a file, or with Prefix from a credential of systemd. It fails when others
+// may read the file, when it is no regular file, and when it has more than MaxBytes.
 func File(name string) ([]byte, error) {
 	p, forbidden := name, os.FileMode(0o077)
 	if cred, ok := strings.CutPrefix(name, Prefix); ok {
@@ -70,7 +71,7 @@ func File(name string) ([]byte, error) {
 	return text, err
 }
 
-// Token reads a bearer token.
+// Token reads a bearer token: one line of visible ASCII, without spaces.
 func Token(name string) (string, error) {
 	text, err := File(name)
 	if err != nil {
@@ -96,8 +97,8 @@ func Password(name string) (string, error) {
 	return line, nil
 }
 
-// Roots reads the certificates that a receiver's is verified with; "" is
-// the system's.
+// Roots reads the certificates (PEM) that a receiver's certificate is verified with; "" is the
+// system's, as nil.
 func Roots(name string) (*x509.CertPool, error) {
 	if name == "" {
 		return nil, nil
@@ -113,7 +114,8 @@ func Roots(name string) (*x509.CertPool, error) {
 	return pool, nil
 }
 
-// ClientCert reads what the box shows a receiver.
+// ClientCert reads the certificate that the box shows a receiver, and its private key, which nobody
+// else may read; both PEM.
 func ClientCert(cert, key string) (*tls.Certificate, error) {
 	secret, err := File(key)
 	if err != nil {
@@ -145,4 +147,21 @@ func TLS(ca, cert, key string) (*tls.Config, error) {
 		}
 	}
 	return cfg, nil
+}
+
+// Check finds what is wrong with the files of ca_file, client_cert and client_key, each error with its
+// key (topology.Bad). "" is a key that is not set.
+func Check(ca, cert, key string) (errs []error) {
+	if _, err := Roots(ca); err != nil {
+		errs = append(errs, topology.Bad("ca_file", "%w", err))
+	}
+	switch {
+	case (cert == "") != (key == ""):
+		errs = append(errs, topology.Bad("client_cert", "client_cert and client_key go together"))
+	case cert != "":
+		if _, err := ClientCert(cert, key); err != nil {
+			errs = append(errs, topology.Bad("client_cert", "%w", err))
+		}
+	}
+	return errs
 }

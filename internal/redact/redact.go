@@ -28,7 +28,7 @@ func (s Secrets) Hide(text string) string {
 	return text
 }
 
-// In says whether a text repeats a secret, also in the spelling of an address, of HTML or of JSON.
+// In reports whether a text repeats a secret, also in the spelling of an address, of HTML or of JSON.
 func (s Secrets) In(text string) bool {
 	for _, secret := range s {
 		for _, spelt := range []string{text, unescaped(text), html.UnescapeString(text), strings.ReplaceAll(text, `\`, "")} {

@@ -377,6 +377,24 @@ func TestCameraThatTakesUDPOnly(t *testing.T) {
 	}
 }
 
+// The key asks for UDP at once, and not only after a camera has refused TCP.
+func TestTransportUDP(t *testing.T) {
+	t.Parallel()
+	c := startServer(t, &server{tcp: true, play: func(send func(uint16, uint32, bool, []byte)) {
+		for i := range uint32(50) { // datagrams may come before the port is known
+			send(uint16(i), i*9000, true, idr(byte(i)))
+			time.Sleep(20 * time.Millisecond)
+		}
+	}})
+	cfg := c.config(t, "")
+	cfg.UDP = true
+	cfg.Warn = func(kind, text string) { t.Errorf("warning %s: %s; want none", kind, text) }
+	next(t, openSession(t, cfg))
+	if want := []gortsplib.Protocol{gortsplib.ProtocolUDP}; !slices.Equal(c.used, want) {
+		t.Errorf("used %v; want %v", c.used, want)
+	}
+}
+
 func TestPasswords(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {

@@ -157,7 +157,7 @@ func (c *Chip) fault(addr uint16) error {
 		c.failNext--
 		return syscall.EREMOTEIO
 	}
-	if due(c.transactions, c.opts.IOErrorEvery) {
+	if n := c.opts.IOErrorEvery; n > 0 && c.transactions >= n && c.transactions%n < max(c.opts.IOErrorRun, 1) {
 		return syscall.EREMOTEIO
 	}
 	return nil

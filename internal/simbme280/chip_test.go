@@ -256,6 +256,7 @@ func TestFaults(t *testing.T) {
 		{"back again", Options{Absent: true}, func(c *Chip) { c.SetAbsent(false) }, 0x76, []string{ok}},
 		{"next two", Options{}, func(c *Chip) { c.FailNext(2) }, 0x76, []string{remote, remote, ok}},
 		{"every third", Options{IOErrorEvery: 3}, nil, 0x76, []string{ok, ok, remote, ok, ok, remote}},
+		{"two of four", Options{IOErrorEvery: 4, IOErrorRun: 2}, nil, 0x76, []string{ok, ok, ok, remote, remote, ok, ok, remote, remote, ok}},
 		{"closed", Options{}, func(c *Chip) { _ = c.Close() }, 0x76, []string{"file already closed"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -20,6 +20,7 @@ type Options struct {
 	Address       uint16 // address: where the chip answers, 0x76 (default) or 0x77; elsewhere nothing does
 	ChipID        byte   // chip_id: 0x60 (default) is a BME280, 0x58 a BMP280
 	IOErrorEvery  int    // io_error_every: each n-th transaction fails with EREMOTEIO
+	IOErrorRun    int    // io_error_run: and so do the next ones, this many in all; 0 is 1
 	BrownoutEvery int    // brownout_every: the chip loses power for a moment before each n-th transaction
 	StuckEvery    int    // stuck_every: each n-th conversion never ends, until a reset
 	Absent        bool   // absent: nothing answers (ENXIO)
@@ -94,6 +95,7 @@ func newParser() *parser {
 			return ok && n > 0
 		}},
 		{"io_error_every", "a whole number from 1", every(&p.opts.IOErrorEvery)},
+		{"io_error_run", "a whole number from 1", every(&p.opts.IOErrorRun)},
 		{"brownout_every", "a whole number from 1", every(&p.opts.BrownoutEvery)},
 		{"stuck_every", "a whole number from 1", every(&p.opts.StuckEvery)},
 		{"absent", "true or false", func(v string) bool {

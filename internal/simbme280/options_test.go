@@ -10,8 +10,8 @@ import (
 )
 
 func TestParse(t *testing.T) {
-	got, err := Parse("sim:seed=3,address=0x77,chip_id=0x58,io_error_every=20,brownout_every=50,stuck_every=7,absent=true,humidity_pct=44.5")
-	want := Options{Seed: 3, Address: 0x77, ChipID: 0x58, IOErrorEvery: 20, BrownoutEvery: 50, StuckEvery: 7, Absent: true}
+	got, err := Parse("sim:seed=3,address=0x77,chip_id=0x58,io_error_every=20,io_error_run=2,brownout_every=50,stuck_every=7,absent=true,humidity_pct=44.5")
+	want := Options{Seed: 3, Address: 0x77, ChipID: 0x58, IOErrorEvery: 20, IOErrorRun: 2, BrownoutEvery: 50, StuckEvery: 7, Absent: true}
 	if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(Options{}, "Truth")); err != nil || diff != "" {
 		t.Fatalf("Parse = %v, difference (-want +got):\n%s", err, diff)
 	}

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Verdict is what the status of an answer means that is no success.
+// Verdict is what the status of an answer means, where that is no success.
 type Verdict int
 
 const (
@@ -17,8 +17,8 @@ const (
 	Refused                    // the receiver does not take what was sent
 )
 
-// Judge returns what a status means that is no success. One about the address or about our rights is
-// no verdict on what was sent.
+// Judge returns what a status means, where that is no success. A status about the address or about our
+// rights is Denied: it is no verdict on what was sent.
 func Judge(status int) Verdict {
 	switch status {
 	case http.StatusUnauthorized, http.StatusForbidden, http.StatusProxyAuthRequired,
@@ -44,7 +44,7 @@ func Advice(status int) string {
 	return ""
 }
 
-// IsPage reports whether a text is a page for a browser, which tells a log nothing.
+// IsPage reports whether an answer's text is a page for a browser, which is of no use in a log.
 func IsPage(h http.Header) bool {
 	media, _, err := mime.ParseMediaType(h.Get("Content-Type"))
 	return err == nil && (media == "text/html" || media == "application/xhtml+xml")

@@ -38,10 +38,23 @@ func (c *Conn) explain(err error) error {
 		c.stalled.Store(true)
 	}
 	if c.stalled.Load() {
-		return fmt.Errorf("nothing has moved for %s: %w", c.link.stall, err)
+		return &StallError{c.link.stall, err}
 	}
 	return err
 }
+
+// StallError says that a connection is open and moves nothing.
+type StallError struct {
+	After time.Duration
+	Err   error
+}
+
+func (e *StallError) Error() string {
+	return fmt.Sprintf("nothing has moved for %s: %v", e.After, e.Err)
+}
+
+// Unwrap is the time-out.
+func (e *StallError) Unwrap() error { return e.Err }
 
 // Written is how many bytes were written to the socket.
 func (c *Conn) Written() int64 { return c.written.Load() }
@@ -67,7 +80,7 @@ func (c *Conn) Arrived() (arrived int64, err error) {
 	return max(written-int64(queued), 0), err
 }
 
-// moved says whether more has arrived than at the last look. A step that is just being written counts
+// moved reports whether more has arrived than at the last look. A step that is just being written counts
 // on neither side, so it takes more than one.
 func (c *Conn) moved(seen *int64) bool {
 	arrived, err := c.Arrived()
@@ -198,7 +211,7 @@ func (c *Conn) earlier(wanted time.Time) time.Time {
 	return own
 }
 
-// passed says whether a deadline of the caller's is over.
+// passed reports whether a deadline of the caller's is over.
 func (c *Conn) passed(deadline *time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

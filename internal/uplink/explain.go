@@ -46,10 +46,17 @@ func inWords(err error, now func() clock.Stamp) string {
 	if proxy := (*ProxyError)(nil); errors.As(err, &proxy) {
 		return proxyInWords(proxy, now)
 	}
-	for _, words := range []string{nameInWords(err), certificateInWords(err, now), handshakeInWords(err), routeInWords(err)} {
+	for _, words := range []string{nameInWords(err), certificateInWords(err, now), handshakeInWords(err), stallInWords(err), routeInWords(err)} {
 		if words != "" {
 			return words
 		}
+	}
+	return ""
+}
+
+func stallInWords(err error) string {
+	if stall := (*StallError)(nil); errors.As(err, &stall) {
+		return "there is a connection, and no answer: the receiver hangs or is overloaded, or the link is dead"
 	}
 	return ""
 }

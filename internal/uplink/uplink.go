@@ -21,6 +21,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"syscall"
 	"time"
@@ -113,6 +114,13 @@ func (l *Link) direct(ctx context.Context, network, address string) (*Conn, erro
 func Transport(dial func(ctx context.Context, network, address string) (net.Conn, error), idle time.Duration) *http.Transport {
 	return &http.Transport{DialContext: dial, DisableCompression: true, TLSHandshakeTimeout: ConnectMost,
 		ExpectContinueTimeout: 2 * time.Second, MaxResponseHeaderBytes: maxHeader, IdleConnTimeout: idle}
+}
+
+// IsLocal reports whether a host, a name or an IP address, is this machine: where a connection needs
+// no TLS.
+func IsLocal(host string) bool {
+	addr, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && addr.IsLoopback()
 }
 
 // ProxyError is a proxy that does not open the way.

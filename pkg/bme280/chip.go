@@ -75,16 +75,9 @@ func (s *Sensor) create() error {
 	return nil
 }
 
-// identify reads the chip id, up to three times, since one lost transaction is no absent chip.
+// identify reads the chip id.
 func (s *Sensor) identify() error {
 	err := s.line.read(regID, 1)
-	for range 2 {
-		if err == nil || errors.Is(err, errCut) {
-			break
-		}
-		time.Sleep(5 * time.Millisecond) //nolint:forbidigo // under watch, which bounds it
-		err = s.line.read(regID, 1)
-	}
 	if errors.Is(err, errCut) {
 		return err
 	}

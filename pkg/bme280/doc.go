@@ -23,6 +23,9 @@
 //
 // # How it fails
 //
+// A transaction that fails is tried again, up to three times in all, 5 ms apart: on a noisy bus that costs a few
+// milliseconds, where a new driver takes a dozen transactions that may fail in turn. [Counters] has the repetitions.
+//
 // A dip of the supply puts every register back to its power-on value. The periph driver writes ctrl_hum only once,
 // so it would go on with humidity switched off and report a wrong value with no error. Therefore ctrl_hum, ctrl_meas
 // and config are read back after each measurement, in one transaction of 0.7 ms. They return to what was
@@ -43,6 +46,6 @@
 // once the time is up, so the poll ends: [ErrTimeout], and the next Read resets the chip. Only a transaction that
 // the kernel does not return from cannot be ended: [ErrStuck], after which the process should end.
 //
-// An absent bus or chip is [ErrNoDevice], and its text says what to check. There is no retry policy here: each
+// An absent bus or chip is [ErrNoDevice], and its text says what to check. There is no other retry here: each
 // error is returned, and a Read after an error begins with a new driver. The worker decides when.
 package bme280

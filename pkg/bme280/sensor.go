@@ -39,6 +39,7 @@ func unknown() Reading { return Reading{math.NaN(), math.NaN(), math.NaN()} }
 type Counters struct {
 	Created   uint64 // drivers created, the first included
 	BrownOuts uint64 // measurements thrown away because the chip had lost its settings
+	Retries   uint64 // repetitions of transactions that had failed
 }
 
 // Sensor is one BME280. Its methods may not be called concurrently, but for Counters and String.
@@ -97,7 +98,7 @@ func (s *Sensor) String() string { return fmt.Sprintf("BME280 at 0x%02x on %s", 
 
 // Counters may be called at any time.
 func (s *Sensor) Counters() Counters {
-	return Counters{Created: s.creations.Load(), BrownOuts: s.brownOuts.Load()}
+	return Counters{Created: s.creations.Load(), BrownOuts: s.brownOuts.Load(), Retries: s.line.retries.Load()}
 }
 
 // Close releases the bus. After ErrStuck there is nothing to release, and it says so.

@@ -320,7 +320,7 @@ func TestFaultyDayNeverGivesAWrongValue(t *testing.T) {
 		bus                         string
 		failed, timeouts, brownOuts int // at least so many of 1000 readings
 	}{
-		{"sim:seed=5,io_error_every=83,brownout_every=101", 100, 0, 100},
+		{"sim:seed=5,io_error_every=83,io_error_run=3,brownout_every=101", 100, 0, 100},
 		{"sim:seed=5,stuck_every=20", 0, 40, 0},
 	} {
 		synctest.Test(t, func(t *testing.T) {
@@ -358,11 +358,11 @@ func TestReadErrorThenRecovery(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		chip := simbme280.New(simbme280.Options{Truth: still(20, 100000, 50)})
 		s := mustNew(t, chip)
-		chip.FailNext(1)
+		chip.FailNext(3)
 		if r, err := s.Read(t.Context()); err == nil || errors.Is(err, ErrNoDevice) || !isUnknown(r) {
 			t.Errorf("Read on a failing bus = %+v, %v; want NaN and an error that is not ErrNoDevice", r, err)
 		}
-		chip.FailNext(2) // two of the three attempts to find the chip
+		chip.FailNext(2) // two of three attempts
 		wantRead(t, s, 20, 100000, 50)
 		chip.SetAbsent(true)
 		if _, err := s.Read(t.Context()); err == nil {
@@ -374,6 +374,50 @@ func TestReadErrorThenRecovery(t *testing.T) {
 		chip.SetAbsent(false)
 		wantRead(t, s, 20, 100000, 50)
 	})
+}
+
+// A transaction that fails costs a few milliseconds, whichever it is: not the reading, and no new driver.
+func TestFailedTransactionsAreRepeated(t *testing.T) {
+	const open, reading = 10, 4 // transactions: TestTraffic
+	for fail := range open + 2*reading {
+		synctest.Test(t, func(t *testing.T) {
+			chip, n := simbme280.New(simbme280.Options{Truth: still(20, 100000, 50)}), 0
+			bus := &hooked{BusCloser: chip, after: func(_, _ []byte) {
+				if n++; n == fail {
+					chip.FailNext(2)
+				}
+			}}
+			if fail == 0 {
+				chip.FailNext(2)
+			}
+			s := mustNew(t, bus)
+			begin := time.Now()
+			wantRead(t, s, 20, 100000, 50)
+			wantRead(t, s, 20, 100000, 50)
+			if took := time.Since(begin); took > 200*time.Millisecond {
+				t.Errorf("failing after transaction %d: two readings took %v; want at most 200ms", fail, took)
+			}
+			if got, want := s.Counters(), (Counters{Created: 1, Retries: 2}); got != want {
+				t.Errorf("failing after transaction %d: Counters() = %+v; want %+v", fail, got, want)
+			}
+		})
+	}
+}
+
+// On a noisy bus nearly all readings come.
+func TestNoisyBus(t *testing.T) {
+	for _, every := range []int{2, 5, 15, 20, 30} {
+		synctest.Test(t, func(t *testing.T) {
+			s := mustNew(t, simbme280.New(simbme280.Options{Truth: still(20, 100000, 50), IOErrorEvery: every}))
+			for range 100 {
+				wantRead(t, s, 20, 100000, 50)
+				time.Sleep(time.Second)
+			}
+			if got := s.Counters(); got.Created != 1 || got.Retries < 100/uint64(every) {
+				t.Errorf("each %d. transaction fails: Counters() = %+v; want 1 driver, and the repetitions", every, got)
+			}
+		})
+	}
 }
 
 func TestRefresh(t *testing.T) {

@@ -32,10 +32,10 @@ type Latitude float64
 // Longitude is decimal degrees east of Greenwich, from -180 to 180.
 type Longitude float64
 
-// Valid says whether there is such a latitude.
+// Valid reports whether there is such a latitude.
 func (l Latitude) Valid() bool { return l >= -90 && l <= 90 }
 
-// Valid says whether there is such a longitude.
+// Valid reports whether there is such a longitude.
 func (l Longitude) Valid() bool { return l >= -180 && l <= 180 }
 
 const (

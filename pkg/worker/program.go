@@ -38,6 +38,7 @@ type Program[C any] struct {
 //	Validate() error               on *C: what the types cannot check
 //	ValidateIn(*topology.Topology, *topology.Entry) error
 //	                               on *C, once it is valid by itself: what refers to other entries
+//	Reads() []msg.Kind             the kinds it reads, as it is set; by default Program.Reads
 //	Rings() []Ring                 the shared memory that its streams take
 //	Pins() int                     how many frames of its source it holds at once
 //	Cached() Cached                what it does with files in RAM
@@ -290,6 +291,9 @@ func (p Program[C]) reportJSON(entry *topology.Entry, cfg C, warnings topology.P
 		r.Name = entry.Name
 	}
 	if err == nil {
+		if c, ok := any(&cfg).(interface{ Reads() []msg.Kind }); ok {
+			r.Reads = c.Reads()
+		}
 		if c, ok := any(&cfg).(interface{ Rings() []Ring }); ok {
 			r.Rings = c.Rings()
 		}

@@ -42,7 +42,7 @@ type about struct {
 
 // aboutWith is the same for a verb that takes a word first.
 type aboutWith struct {
-	Word string `arg:"" name:"other" help:"The other worker's name."`
+	Word string `arg:"" name:"other-worker" help:"The other worker's name."`
 	*about
 }
 

@@ -94,7 +94,7 @@ func parseHeader(data []byte, off int64) (b block, ok bool) {
 	return b, whole
 }
 
-// intact says whether the body is as it was written.
+// intact reports whether the body is as it was written.
 func (b *block) intact(data []byte) bool { return checksum(b.body(data)) == b.sum }
 
 func (b *block) body(data []byte) []byte { return data[b.off+headerBytes : b.off+b.size()] }
@@ -131,7 +131,7 @@ func scan(data []byte, seq uint32) contents {
 	return c
 }
 
-// suspect says whether a damaged block stands behind the end: in the rest of the
+// suspect reports whether a damaged block stands behind the end: in the rest of the
 // page, which is written as zeros, or as the next page's first block, where the bytes of
 // an earlier use of the file may stand too.
 func suspect(data []byte, seq uint32, end int64, last Position) bool {

@@ -218,12 +218,12 @@ func fdatasync(f *os.File) error {
 	}
 }
 
-// full says whether an error is a lack of space.
+// full reports whether an error is a lack of space.
 func full(err error) bool {
 	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)
 }
 
-// unreadable says whether an error is of the disk's own: the bytes are lost, but
+// unreadable reports whether an error is of the disk's own: the bytes are lost, but
 // others can be read.
 func unreadable(err error) bool {
 	return errors.Is(err, unix.EIO) || errors.Is(err, unix.EUCLEAN) || errors.Is(err, unix.EBADMSG)

@@ -101,14 +101,14 @@ func (l *Log) since(after Position, visit func(Entry)) error {
 // take adds the records that wait to the window.
 func (l *Log) take(list []record) {
 	for _, r := range list {
-		if r.Position > l.high && !l.gone(r.Position) {
+		if r.Position > l.high && !l.settled(r.Position) {
 			l.window = append(l.window, r.Entry)
 		}
 	}
 }
 
-// gone says whether a position is acknowledged or lost.
-func (l *Log) gone(p Position) bool { return p <= l.state.Floor || l.state.Acked.has(p) }
+// settled reports whether a position is acknowledged or lost.
+func (l *Log) settled(p Position) bool { return p <= l.state.Floor || l.state.Acked.has(p) }
 
 // revisit finds a segment's blocks again. What has become unreadable since Open is
 // counted.

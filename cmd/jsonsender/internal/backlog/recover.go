@@ -138,7 +138,7 @@ func (l *Log) missing(f *found) {
 	l.damaged(at, end, uint64(end-min(at, end)))
 	l.state.Next = end + 1
 	l.settleImport()
-	if f.damaged[l.lastNumber()] && !l.gone(end+1) {
+	if f.damaged[l.lastNumber()] && !l.settled(end+1) {
 		l.skipPositions(unknown)
 	}
 }
@@ -182,7 +182,7 @@ func (l *Log) count() error {
 				return err
 			}
 			for _, r := range list {
-				if !l.gone(r.Position) {
+				if !l.settled(r.Position) {
 					l.waiting++
 				}
 			}

@@ -39,7 +39,7 @@ func (s spans) has(p Position) bool {
 	return i < len(s) && s[i].First <= p
 }
 
-// overlaps says whether any position from first to last is in a range.
+// overlaps reports whether any position from first to last is in a range.
 func (s spans) overlaps(first, last Position) bool {
 	i := s.at(first)
 	return i < len(s) && s[i].First <= last

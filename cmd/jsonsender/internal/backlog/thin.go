@@ -17,7 +17,7 @@ const (
 	maxGroup = 4 // segments that become one
 )
 
-// keeps says whether thinning to a level leaves a record.
+// keeps reports whether thinning to a level leaves a record.
 func keeps(r record, level uint8) bool {
 	if r.Class == Event {
 		return level < nothing
@@ -122,7 +122,7 @@ func (b *builder) add(s *segment) error {
 }
 
 func (b *builder) record(r record) error {
-	if b.l.gone(r.Position) {
+	if b.l.settled(r.Position) {
 		return nil
 	}
 	if !keeps(r, b.level) {

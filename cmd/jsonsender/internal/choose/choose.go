@@ -79,7 +79,7 @@ func checkStream(text string, sources []msg.Source) error {
 // Kinds are the chosen ones.
 func (c *Choice) Kinds() []msg.Kind { return slices.Clone(c.kinds) }
 
-// Wants says whether messages of a header's kind and stream go out.
+// Wants reports whether messages of a header's kind and stream go out.
 func (c *Choice) Wants(h *msg.Header) bool {
 	return slices.Contains(c.kinds, h.Kind) &&
 		(len(c.streams) == 0 || slices.Contains(c.streams, string(h.Stream)) || slices.Contains(c.streams, string(h.Source)+"."+string(h.Stream)))
@@ -131,7 +131,7 @@ func (c *Choice) Of(m msg.Message) (r record.Record, ok bool, err error) {
 	return r, err == nil, err
 }
 
-// all says whether every one of these columns is chosen.
+// all reports whether every one of these columns is chosen.
 func (c *Choice) all(columns []string) bool {
 	return len(c.columns) == 0 || !slices.ContainsFunc(columns, func(s string) bool { return !slices.Contains(c.columns, s) })
 }

@@ -29,7 +29,7 @@ const (
 	spread = 3 * time.Second
 )
 
-// HomeConfig is what Home Assistant is told about the box.
+// HomeConfig is what Home Assistant is to know of the box.
 type HomeConfig struct {
 	Node      string
 	Prefix    string // topic_prefix
@@ -82,9 +82,9 @@ type Home struct {
 
 type homeStream struct {
 	HomeStream
-	seen   time.Time // when the last reading was sent
-	told   string    // the status that was published; "" is none
-	expire time.Duration
+	seen      time.Time // when the last reading was sent
+	published string    // the status that was published; "" is none
+	expire    time.Duration
 }
 
 type homeDetector struct {
@@ -114,7 +114,7 @@ func NewHome(cfg HomeConfig) (*Home, error) {
 	return h, nil
 }
 
-// Late says whether a record is too old to be sent: its value would be shown as that of now.
+// Late reports whether a record is too old to be sent: its value would be shown as that of now.
 func (h *Home) Late(r *record.Record, now time.Time) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -261,9 +261,9 @@ func (h *Home) Received(topic string, body []byte, now time.Time) {
 		h.due = now.Add(rand.N(spread)) // not all boxes at once
 		h.early = false
 		for _, s := range h.streams {
-			s.told = ""
+			s.published = ""
 		}
-		h.picture.told = time.Time{}
+		h.picture.published = time.Time{}
 	case topic == h.configTopic():
 		h.announced = announced(body)
 		if h.early {
@@ -278,9 +278,9 @@ func (h *Home) Connected(now time.Time) {
 	defer h.mu.Unlock()
 	h.early, h.due, h.announced = true, now.Add(readBack), nil
 	for _, s := range h.streams {
-		s.told = ""
+		s.published = ""
 	}
-	h.picture.told = time.Time{}
+	h.picture.published = time.Time{}
 }
 
 // Due returns what has changed: the announcement, which sensors have data, and the picture.
@@ -303,7 +303,7 @@ func compareAddresses(a, b address) int {
 
 // status is whether a sensor has data, where that has changed: any of its streams' counts.
 func (h *Home) status(source msg.Source, now time.Time) []Publication {
-	is, told := Offline, ""
+	is, published := Offline, ""
 	for at, s := range h.streams {
 		if at.source != source {
 			continue
@@ -311,14 +311,14 @@ func (h *Home) status(source msg.Source, now time.Time) []Publication {
 		if !s.seen.IsZero() && now.Sub(s.seen) <= s.expire {
 			is = Online
 		}
-		told = cmp.Or(told, s.told)
+		published = cmp.Or(published, s.published)
 	}
-	if is == told {
+	if is == published {
 		return nil
 	}
 	for at, s := range h.streams {
 		if at.source == source {
-			s.told = is
+			s.published = is
 		}
 	}
 	return []Publication{{Topic: h.sourceStatus(source), Body: []byte(is), Retain: true}}

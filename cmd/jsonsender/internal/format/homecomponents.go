@@ -134,7 +134,7 @@ func title(name string) string {
 	return strings.ToUpper(name[:1]) + name[1:]
 }
 
-// unlearned says whether a component is of a stream whose columns are not known yet.
+// unlearned reports whether a component is of a stream whose columns are not known yet.
 func (h *Home) unlearned(key string) bool {
 	words := strings.SplitN(key, ".", 3)
 	if len(words) != 3 {
@@ -154,8 +154,8 @@ type Picture struct {
 
 // pictureState is which picture was published last.
 type pictureState struct {
-	told    time.Time // its time of modification
-	trouble string    // that was logged
+	published time.Time // its time of modification
+	trouble   string    // that was logged
 }
 
 // pictureTopic has a dot, as no stream's has.
@@ -169,7 +169,7 @@ func (h *Home) newPicture() []Publication {
 	if h.cfg.Picture == nil {
 		return nil
 	}
-	body, err := h.cfg.Picture.read(&h.picture.told)
+	body, err := h.cfg.Picture.read(&h.picture.published)
 	if errors.Is(err, fs.ErrNotExist) { // there is none yet
 		err = nil
 	}
@@ -188,14 +188,14 @@ func (h *Home) newPicture() []Publication {
 }
 
 // read returns the picture, where it is another than the one of that time.
-func (p *Picture) read(told *time.Time) ([]byte, error) {
+func (p *Picture) read(published *time.Time) ([]byte, error) {
 	root, err := os.OpenRoot(p.Dir)
 	if err != nil {
 		return nil, err
 	}
 	defer root.Close()
 	st, err := root.Lstat(p.File)
-	if err != nil || st.ModTime().Equal(*told) {
+	if err != nil || st.ModTime().Equal(*published) {
 		return nil, err
 	}
 	if !st.Mode().IsRegular() {
@@ -214,7 +214,7 @@ func (p *Picture) read(told *time.Time) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	*told = st.ModTime()
+	*published = st.ModTime()
 	if int64(len(body)) > most {
 		return nil, fmt.Errorf("%s/%s has more than %d bytes: set a smaller size or quality", p.Dir, p.File, most)
 	}

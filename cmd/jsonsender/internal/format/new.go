@@ -18,7 +18,7 @@ type Options struct {
 	User     string            // sensor.community: the name that the box is registered under
 	Sensors  map[string]string // opensensemap: column to sensor id; sensor.community: stream to pin
 	Position *Position         // where the box stands; nil where it is not known
-	Home     HomeConfig        // homeassistant: what it is told about the box
+	Home     HomeConfig        // homeassistant: what it is to know of the box
 }
 
 // Position is a place on earth, as WGS 84 has it.
@@ -86,7 +86,7 @@ func schemes(name string) (fit []string, why string) {
 	return nil, ""
 }
 
-// Identifies says whether a receiver can tell a record's id from what it gets, which it must to
+// Identifies reports whether a receiver can tell a record's id from what it gets, which it must to
 // acknowledge each record by it.
 func Identifies(name string) bool { return name == "plain" || name == "cloudevents" }
 

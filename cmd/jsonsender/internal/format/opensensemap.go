@@ -53,7 +53,7 @@ func newSenseMap(o Options) (Format, error) {
 	return &senseMap{o.Sensors}, nil
 }
 
-// isColumn says whether a key can name a column: column or SOURCE.STREAM.column.
+// isColumn reports whether a key can name a column: column or SOURCE.STREAM.column.
 func isColumn(key string) bool {
 	words := strings.Split(key, ".")
 	last := len(words) - 1

@@ -116,7 +116,7 @@ func (f *sensorCommunity) Encode(r *record.Record) ([]byte, error) {
 	return json.Marshal(body)
 }
 
-// Late says whether a record is too old for a receiver that stamps it at its arrival. One from a
+// Late reports whether a record is too old for a receiver that stamps it at its arrival. One from a
 // clock that ran ahead is late as well: how old it is is not known.
 func (f *sensorCommunity) Late(r *record.Record, now time.Time) bool {
 	return now.Sub(r.Time.Time).Abs() > lateAfter

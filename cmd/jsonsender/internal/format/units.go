@@ -182,7 +182,7 @@ func QuantityOf(column string) Quantity {
 	return q
 }
 
-// hasWord says whether a name has one of the words as a part of it.
+// hasWord reports whether a name has one of the words as a part of it.
 func hasWord(name string, words []string) bool {
 	for _, w := range words {
 		if strings.Contains("_"+name+"_", "_"+w+"_") {

@@ -11,6 +11,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"strconv"
 
 	"github.com/perch-edge/perch/pkg/msg"
 )
@@ -38,7 +39,9 @@ type Window struct {
 }
 
 // ID names the record, for ever: <node>/<source>/<stream>/<epoch>/<seq>.
-func (r *Record) ID() string { return r.Node + "/" + r.Message.ID() }
+func (r *Record) ID() string {
+	return r.Node + "/" + string(r.Source) + "/" + string(r.Stream) + "/" + r.Epoch.String() + "/" + strconv.FormatUint(uint64(r.Seq), 10)
+}
 
 // Of is a message as a record.
 func Of(m msg.Message) Record { return Record{Message: m} }

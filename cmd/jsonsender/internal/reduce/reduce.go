@@ -172,7 +172,7 @@ func begin(r *msg.Reading, every time.Duration) *window {
 	}
 }
 
-// endsBefore says whether a reading is of another window.
+// endsBefore reports whether a reading is of another window.
 func (w *window) endsBefore(r *msg.Reading, every time.Duration) bool {
 	return r.BootNS/int64(every) != w.index || r.Epoch != w.first.Epoch || r.BootID != w.first.BootID ||
 		r.Node != w.first.Node || !slices.Equal(r.Columns, w.names)

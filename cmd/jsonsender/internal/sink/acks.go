@@ -31,7 +31,7 @@ type acks struct {
 func newAcks(items []Item, secrets redact.Secrets) *acks {
 	a := &acks{secrets: secrets, wake: make(chan struct{}, 1), waiting: make(map[string][]int, len(items)), results: make([]Result, len(items))}
 	for i := range items {
-		id := items[i].Record.ID()
+		id := items[i].ID()
 		a.waiting[id] = append(a.waiting[id], i)
 	}
 	return a
@@ -90,14 +90,14 @@ func (a *acks) decide(id string, r Result) {
 func (a *acks) settle(item *Item, r Result) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.decide(item.Record.ID(), r)
+	a.decide(item.ID(), r)
 }
 
 // isWaiting reports whether an item has no result.
 func (a *acks) isWaiting(item *Item) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return len(a.waiting[item.Record.ID()]) > 0
+	return len(a.waiting[item.ID()]) > 0
 }
 
 // open returns how many items have no result, and how often something was settled.
@@ -135,6 +135,8 @@ type watch struct {
 // until waits until done, and fails when nothing moves for stall, when the connection ends, or with ctx.
 func (w *watch) until(ctx context.Context, done func() (bool, error)) error {
 	bytes, steps, since, pause := w.bytes(), w.steps(), time.Now(), time.Millisecond
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
 	for {
 		if ok, err := done(); ok || err != nil {
 			return err
@@ -143,18 +145,22 @@ func (w *watch) until(ctx context.Context, done func() (bool, error)) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-w.wake:
-		case <-time.After(pause):
+		case <-timer.C:
 			pause = min(2*pause, 50*time.Millisecond)
+			timer.Reset(pause)
 		case <-w.ended:
 			if ok, err := done(); ok || err != nil { // what came before the end counts
 				return err
 			}
 			return w.why()
 		}
-		b, s := w.bytes(), w.steps()
-		switch {
-		case b >= bytes+leastProgress || s > steps:
-			bytes, steps, since = b, s, time.Now()
+		if s := w.steps(); s > steps { // asking for bytes is a system call, and answers come one by one
+			steps, since = s, time.Now()
+			continue
+		}
+		switch b := w.bytes(); {
+		case b >= bytes+leastProgress:
+			bytes, since = b, time.Now()
 		case time.Since(since) >= w.stall:
 			return fmt.Errorf("nothing has moved for %s", w.stall)
 		}

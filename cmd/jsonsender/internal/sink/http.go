@@ -201,7 +201,7 @@ func (d *posting) request(ctx context.Context, items []Item) (*httpAnswer, error
 func keyOf(items []Item) string {
 	h := sha256.New()
 	for i := range items {
-		_, _ = io.WriteString(h, items[i].Record.ID()+"\n") // it never fails
+		_, _ = io.WriteString(h, items[i].ID()+"\n") // it never fails
 	}
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }

@@ -15,6 +15,7 @@ import (
 	v5 "github.com/eclipse/paho.golang/packets"
 
 	"github.com/perch-edge/perch/cmd/jsonsender/internal/format"
+	"github.com/perch-edge/perch/internal/uplink"
 	"github.com/perch-edge/perch/pkg/msg"
 )
 
@@ -71,8 +72,9 @@ func NewMQTT(o Options) (*MQTT, error) {
 		return nil, fmt.Errorf("%s: want mqtt:// or mqtts://", o.To.Redacted())
 	case o.To.Hostname() == "" || strings.Trim(o.To.Path, "/") != "" || o.To.RawQuery != "" || o.To.Fragment != "":
 		return nil, fmt.Errorf("%s: want %s://HOST or %[2]s://HOST:PORT; topics begin with topic_prefix", o.To.Redacted(), o.To.Scheme)
-	case o.Prefix == "" || strings.ContainsAny(o.Prefix, "+#\x00") || strings.HasPrefix(o.Prefix, "$") || strings.Trim(o.Prefix, "/") != o.Prefix:
-		return nil, fmt.Errorf("topic_prefix %q: want a topic without + and #, that neither begins nor ends with / and does not begin with $", o.Prefix)
+	}
+	if err := CheckMQTTPrefix(o.Prefix); err != nil {
+		return nil, fmt.Errorf("topic_prefix %q: %w", o.Prefix, err)
 	}
 	if p := o.To.Port(); p != "" {
 		port = p
@@ -86,6 +88,14 @@ func NewMQTT(o Options) (*MQTT, error) {
 			will: format.Publication{Topic: topic, Body: []byte(format.Offline), Retain: true},
 		},
 	}, nil
+}
+
+// CheckMQTTPrefix checks the first words of topics. What begins with $ is the broker's own.
+func CheckMQTTPrefix(prefix string) error {
+	if prefix == "" || strings.ContainsAny(prefix, "+#\x00") || strings.HasPrefix(prefix, "$") || strings.Trim(prefix, "/") != prefix {
+		return errors.New("want a topic without + and #, that neither begins nor ends with / and does not begin with $")
+	}
+	return nil
 }
 
 // clientID names this client, and no other: perch-<node>-<worker>. A name with other characters
@@ -201,16 +211,16 @@ func (m *MQTT) connect(ctx context.Context) (*link, error) {
 		case refused && r.code == v5.ConnackQoSNotSupported && m.hello.willQoS > 0:
 			m.hello.willQoS = 0
 		default:
-			return nil, problem(doing, err)
+			return nil, problem(doing, uplink.Explain(err))
 		}
 	}
 }
 
-// errHungUp says that a broker closed the connection in place of a CONNACK, which some that speak
-// MQTT 3.1.1 only do.
+// errHungUp is returned where a broker closed the connection in place of a CONNACK, as some of MQTT
+// 3.1.1 do.
 var errHungUp = errors.New("the broker closed the connection before it answered")
 
-// try connects and says hello.
+// try connects, once, and sends the CONNECT packet.
 func (m *MQTT) try(ctx context.Context) (*link, error) {
 	ctx, cancel := context.WithTimeout(ctx, m.o.Stall)
 	defer cancel()

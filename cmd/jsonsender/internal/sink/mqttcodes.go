@@ -68,7 +68,7 @@ func (r *refusal) meaning() string {
 	return "the broker refuses"
 }
 
-// ours says whether a person has to act before the broker takes anything.
+// ours reports whether a person has to act before the broker takes anything.
 func (r *refusal) ours() bool {
 	switch r.code {
 	case v5.ConnackUnsupportedProtocolVersion, v5.ConnackInvalidClientID, v5.ConnackBadUsernameOrPassword, v5.ConnackNotAuthorized,
@@ -78,7 +78,7 @@ func (r *refusal) ours() bool {
 	return false
 }
 
-// temporary says whether a message that was refused may be taken later: the refusal is not about it.
+// temporary reports whether a message that was refused may be taken later: the refusal is not about it.
 func (r *refusal) temporary() bool {
 	switch r.code {
 	case v5.PubackQuotaExceeded, v5.PubackPacketIdentifierInUse, v5.DisconnectMessageRateTooHigh, v5.ConnackServerBusy, v5.ConnackServerUnavailable:
@@ -87,7 +87,7 @@ func (r *refusal) temporary() bool {
 	return r.ours()
 }
 
-// aboutMessage says whether a connection ended because of a message that was sent: surely, or
+// aboutMessage reports whether a connection ended because of a message that was sent: surely, or
 // perhaps, since brokers of MQTT 3.1.1 have no other answer than to close the connection.
 func aboutMessage(cause error) (perhaps, surely bool) {
 	var r *refusal
@@ -113,7 +113,7 @@ func problem(doing string, cause error) error {
 	return err
 }
 
-// hungUp says whether the broker closed the connection without a reason.
+// hungUp reports whether the broker closed the connection without a reason.
 func hungUp(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }

@@ -62,7 +62,7 @@ func (d *delivery) mayPublish() chan<- struct{} {
 	switch {
 	case d.next == len(d.items):
 		return nil
-	case len(d.underWay) > 0 && (d.alone || d.suspects[d.items[d.next].Record.ID()]):
+	case len(d.underWay) > 0 && (d.alone || d.suspects[d.items[d.next].ID()]):
 		return nil
 	}
 	return d.link.slots
@@ -71,7 +71,7 @@ func (d *delivery) mayPublish() chan<- struct{} {
 func (d *delivery) publish() {
 	i := d.next
 	d.next++
-	id := d.items[i].Record.ID()
+	id := d.items[i].ID()
 	d.alone = d.suspects[id]
 	p := d.publication(&d.items[i])
 	if err := d.link.publish(&p, id, waiter{acks: d.acks, index: i}, false); err != nil {
@@ -85,7 +85,7 @@ func (d *delivery) publish() {
 // nobody subscribes to the topic, which is the broker's business.
 func (d *delivery) settle(a ack) {
 	delete(d.underWay, a.index)
-	delete(d.suspects, d.items[a.index].Record.ID())
+	delete(d.suspects, d.items[a.index].ID())
 	d.guilty, d.ends = "", 0
 	r := &refusal{a.code, a.reason}
 	switch {
@@ -93,7 +93,7 @@ func (d *delivery) settle(a ack) {
 		d.results[a.index].State = Acknowledged
 	case r.temporary():
 		if d.trouble == nil {
-			d.trouble = problem("publish "+d.items[a.index].Record.ID(), r)
+			d.trouble = problem("publish "+d.items[a.index].ID(), r)
 		}
 	default:
 		d.results[a.index] = Result{Refused, r.Error()}
@@ -109,7 +109,7 @@ func (d *delivery) broke() error {
 	if perhaps, surely := aboutMessage(d.link.cause); perhaps {
 		d.suspects = map[string]bool{}
 		for i := range d.underWay {
-			d.suspects[d.items[i].Record.ID()] = true
+			d.suspects[d.items[i].ID()] = true
 			if len(d.underWay) == 1 {
 				d.suspect(i, surely)
 			}
@@ -121,7 +121,7 @@ func (d *delivery) broke() error {
 // suspect refuses the one record under way, where it is surely the cause or the connection ended at
 // it several times in a row.
 func (d *delivery) suspect(i int, surely bool) {
-	id := d.items[i].Record.ID()
+	id := d.items[i].ID()
 	if id != d.guilty {
 		d.guilty, d.ends = id, 0
 	}

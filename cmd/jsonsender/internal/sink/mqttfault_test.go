@@ -203,6 +203,22 @@ func TestBrokerThatNeverAcknowledges(t *testing.T) {
 	}
 }
 
+func TestBrokerIsNotThere(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	_, err = newMQTT(t, mqttOptions(t, "mqtt://"+address)).Deliver(context.Background(), mqttItems(t, 1))
+	if want := "connect to mqtt://" + address + ": " + address + " refuses the connection"; err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("Deliver() = %v; want %q", err, want)
+	}
+}
+
 func TestBrokerThatNeverAnswers(t *testing.T) {
 	t.Parallel()
 	o := mqttOptions(t, "mqtt://"+startFake(t).address)

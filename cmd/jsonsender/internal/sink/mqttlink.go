@@ -244,7 +244,7 @@ func (l *link) ping(now time.Time, after time.Duration) {
 	}
 }
 
-// moved says whether much more of what was written has arrived than at the last look.
+// moved reports whether much more of what was written has arrived than at the last look.
 func (l *link) moved(seen *int64) bool {
 	own := uplink.Of(l.conn)
 	if own == nil {

@@ -47,11 +47,11 @@ const natsPing = 20 * time.Second
 // It fails for an address or a prefix that is none.
 func NewNATS(o Options) (Sink, error) {
 	servers, local, err := natsServers(o.To)
-	if err == nil {
-		err = CheckNATSPrefix(o.Prefix)
-	}
 	if err != nil {
 		return nil, err
+	}
+	if err := CheckNATSPrefix(o.Prefix); err != nil {
+		return nil, fmt.Errorf("topic_prefix %q: %w", o.Prefix, err)
 	}
 	return &natsSink{o: o, servers: servers, local: local, known: map[string]ids{}, marks: map[string]*natsMark{}}, nil
 }
@@ -115,7 +115,7 @@ type natsLink struct {
 	js      jetstream.JetStream
 	inbox   string                      // where answers to publishes come
 	answers chan *nats.Msg              // to publishes
-	gone    chan struct{}               // closed with the connection
+	down    chan struct{}               // closed with the connection
 	denied  chan string                 // subjects that we may not publish to
 	asked   map[string]bool             // subjects of which we know what has arrived
 	streams map[string]jetstream.Stream // by subject
@@ -136,13 +136,13 @@ type ids map[string]bool
 func (n *natsSink) connect(ctx context.Context) error {
 	if n.link != nil {
 		select {
-		case <-n.link.gone:
+		case <-n.link.down:
 			n.disconnect()
 		default:
 			return nil
 		}
 	}
-	link := &natsLink{gone: make(chan struct{}), denied: make(chan string, 64), asked: map[string]bool{}, streams: map[string]jetstream.Stream{},
+	link := &natsLink{down: make(chan struct{}), denied: make(chan string, 64), asked: map[string]bool{}, streams: map[string]jetstream.Stream{},
 		answers: make(chan *nats.Msg, 4*natsWindow)}
 	stop := context.AfterFunc(ctx, link.hangUp)
 	defer stop()
@@ -288,7 +288,7 @@ func (l *natsLink) trouble(_ *nats.Conn, _ *nats.Subscription, err error) {
 
 // ended is called once, when the connection is closed, by whichever side.
 func (l *natsLink) ended() {
-	close(l.gone)
+	close(l.down)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.api != nil {

@@ -12,9 +12,9 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// A stream tells nobody whether it has a message of some id. What it tells is the last message
-// of a subject; and that alone does not tell about the ones before it, since a stream whose leader
-// dies may take the third of five messages and not the first. So each message carries a mark: the
+// A stream cannot be asked whether it has a message of some id. It can be asked for the last message
+// of a subject, which proves nothing about the ones before it: a stream whose leader dies may have
+// taken the third of five messages and not the first. So each message carries a mark: the
 // sequence number in the stream up to which all earlier records of its subject were acknowledged
 // when it was sent. What lies between mark and last message is listed, without bodies.
 //
@@ -25,7 +25,7 @@ import (
 // everything is published.
 
 const (
-	// natsMark is the header with the mark of a message.
+	// natsMarkHeader is the header with the mark of a message.
 	natsMarkHeader = "Perch-Mark"
 	// natsMarkEvery is how many acknowledgements lie between marks. The one before the last is
 	// sent: so the ids of that many records at least can be found that were acknowledged, but whose
@@ -84,7 +84,7 @@ func (m *natsMark) write(h nats.Header) {
 	}
 }
 
-// begin takes what a stream told about the subject: its last message, the mark before it, and the
+// begin takes the stream's answer about the subject: its last message, the mark before it, and the
 // sequence numbers between.
 func (m *natsMark) begin(prev, last uint64, listed []uint64) {
 	if len(listed) > natsList/2 {
@@ -261,7 +261,7 @@ func (n *natsSink) persist(ctx context.Context, do func(context.Context) error) 
 			return errUnreadable{err}
 		}
 		select {
-		case <-n.link.gone:
+		case <-n.link.down:
 			return n.link.lost()
 		case <-ctx.Done():
 			return errors.Join(context.Cause(ctx), err)

@@ -105,7 +105,7 @@ func (d *natsDelivery) run(ctx context.Context) error {
 		case <-ctx.Done():
 			d.sweep(ctx)
 			return ctx.Err()
-		case <-d.link.gone:
+		case <-d.link.down:
 			d.sweep(ctx)
 			return d.link.lost()
 		case m := <-d.link.answers:
@@ -150,7 +150,7 @@ func (d *natsDelivery) fill(ctx context.Context) error {
 			return err
 		}
 		d.next++
-		if id := natsID(item.Record.ID()); arrived[id] {
+		if id := natsID(item.ID()); arrived[id] {
 			delete(arrived, id)
 			f.seq = d.n.mark(f.subject).low // it is not behind that
 			d.decide(i, Result{State: Acknowledged})
@@ -171,7 +171,7 @@ func (d *natsDelivery) publish(i int) error {
 	f, item := &d.flights[i], d.items[i]
 	m := nats.NewMsg(f.subject)
 	m.Reply, m.Data = d.link.inbox+d.number+"-"+strconv.Itoa(i), item.Body
-	m.Header.Set(jetstream.MsgIDHeader, item.Record.ID())
+	m.Header.Set(jetstream.MsgIDHeader, item.ID())
 	m.Header.Set(natsBootID, item.Record.BootID)
 	if d.n.o.Stream != "" {
 		m.Header.Set(jetstream.ExpectedStreamHeader, d.n.o.Stream)
@@ -372,7 +372,7 @@ func (d *natsDelivery) late(ctx context.Context) error {
 	}
 	for i := d.first; i < d.next; i++ {
 		f := &d.flights[i]
-		if f.again || f.pending && idle > d.n.o.Stall/4 && time.Since(f.tried) > d.n.o.Stall/4 && d.dropsTwins(f) {
+		if f.again || f.pending && idle > d.n.o.Stall/4 && time.Since(f.tried) > d.n.o.Stall/4 && d.dropsRepeats(f) {
 			if err := d.publish(i); err != nil {
 				return err
 			}
@@ -381,8 +381,8 @@ func (d *natsDelivery) late(ctx context.Context) error {
 	return nil
 }
 
-// dropsTwins says whether the stream still drops a second message of that id.
-func (d *natsDelivery) dropsTwins(f *natsFlight) bool {
+// dropsRepeats reports whether the stream still drops a second message of that id.
+func (d *natsDelivery) dropsRepeats(f *natsFlight) bool {
 	stream := d.link.streams[f.subject]
 	return stream != nil && time.Since(f.sent)+d.n.o.Stall < stream.CachedInfo().Config.Duplicates
 }

@@ -4,10 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"net/url"
 	"strings"
 
+	"github.com/perch-edge/perch/internal/uplink"
 	"github.com/perch-edge/perch/pkg/msg"
 )
 
@@ -38,7 +38,7 @@ func natsSubject(prefix string, h *msg.Header) string {
 func CheckNATSPrefix(prefix string) error {
 	for token := range strings.SplitSeq(prefix, ".") {
 		if token == "" || token != NATSToken(token) {
-			return fmt.Errorf("topic_prefix %.80q: want words of a-z, A-Z, 0-9, - and _ with single dots between them", prefix)
+			return errors.New("want words of a-z, A-Z, 0-9, - and _ with single dots between them")
 		}
 	}
 	return nil
@@ -65,8 +65,7 @@ func natsServers(to *url.URL) (servers []string, local bool, err error) {
 			return nil, false, fmt.Errorf("%s: %w", to.Redacted(), errNATSAddress)
 		}
 		servers = append(servers, "nats://"+net.JoinHostPort(host, port))
-		addr, err := netip.ParseAddr(host)
-		local = local && (host == "localhost" || err == nil && addr.IsLoopback())
+		local = local && uplink.IsLocal(host)
 	}
 	return servers, local, nil
 }

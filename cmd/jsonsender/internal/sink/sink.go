@@ -1,4 +1,4 @@
-// Package sink sends records to receivers, each kind of which is spoken to by its own protocol.
+// Package sink sends records to receivers, each by its own protocol.
 //
 //	items --> Deliver --> tcp, tls, unix | ws, wss | http, https | mqtt, mqtts | nats | zmq+tcp
 //	      <-- a result an item: acknowledged, refused, or not known
@@ -26,6 +26,16 @@ import (
 type Item struct {
 	Record *record.Record
 	Body   []byte // as the format wrote it
+
+	id string // of the record, once a sink has asked for it
+}
+
+// ID is the record's, which is put together once.
+func (i *Item) ID() string {
+	if i.id == "" {
+		i.id = i.Record.ID()
+	}
+	return i.id
 }
 
 // Result is what became of an item.
@@ -80,7 +90,7 @@ func (p *Problem) Error() string { return p.Err.Error() }
 // Unwrap is the cause.
 func (p *Problem) Unwrap() error { return p.Err }
 
-// isOurs says whether a person has to act.
+// isOurs reports whether a person has to act.
 func isOurs(err error) bool {
 	var p *Problem
 	return errors.As(err, &p) && p.Ours

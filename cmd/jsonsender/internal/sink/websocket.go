@@ -191,7 +191,7 @@ func (w *webSocket) drop(link *wsLink) {
 	link.closeNow()
 }
 
-// Close ends a Deliver, and takes leave of the receiver where none is going on.
+// Close ends a Deliver; where none is going on, it closes the connection with a close frame.
 func (w *webSocket) Close() error {
 	w.mu.Lock()
 	link := w.link
@@ -277,7 +277,7 @@ func (k *wsLink) over() bool {
 	}
 }
 
-// close takes leave for a second at most.
+// close sends a close frame and waits for the receiver's, for a second at most.
 func (k *wsLink) close() {
 	if !k.busy.TryLock() {
 		k.closeNow()
@@ -328,13 +328,12 @@ func (k *wsLink) await(ctx context.Context, o *Options, items []Item, a *acks) e
 	w := watch{stall: o.Stall, wake: a.wake, ended: k.ended, why: func() error { return k.because(k.err) },
 		bytes: k.arrived, steps: func() int { _, moved := a.open(); return moved }}
 	if o.Ack {
+		first := 0 // without an answer
 		return w.until(ctx, func() (bool, error) {
-			for i := range items {
-				if a.isWaiting(&items[i]) {
-					return false, nil
-				}
+			for first < len(items) && !a.isWaiting(&items[first]) {
+				first++
 			}
-			return true, nil
+			return first == len(items), nil
 		})
 	}
 	limited, cancel := context.WithCancel(ctx)
