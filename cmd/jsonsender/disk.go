@@ -332,7 +332,7 @@ func (o *outbox) safe(list []*entry) {
 	for _, e := range list {
 		if e.disk != 0 {
 			o.tracks.settle(e.record.Topic(), e.span)
-			o.spooled = e.disk
+			o.spooled = e.disk + 1
 		}
 	}
 	o.compact()
@@ -356,18 +356,15 @@ func (o *outbox) compare() error {
 	if o.lost == nil {
 		o.lost = byReason(o.disk.log.LossesBefore())
 	}
-	after, waiting := o.spooled, map[string]*entry{}
+	if o.spooled == 0 { // this boot has written nothing yet
+		o.spooled = o.disk.log.Next()
+	}
+	waiting := map[string]*entry{}
 	for _, e := range o.waiting {
-		if e.disk != 0 && after == 0 {
-			after = e.disk - 1
-		}
 		e.disk = 0
 		waiting[e.record.ID()] = e
 	}
-	if after == 0 { // this boot has written nothing yet
-		return nil
-	}
-	return o.disk.log.Since(after, func(s backlog.Entry) {
+	return o.disk.log.Since(o.spooled-1, func(s backlog.Entry) {
 		r, err := record.Parse(msg.Topic(s.Key), s.Payload)
 		if err != nil {
 			return

@@ -27,7 +27,8 @@
 //
 // What a power cut costs. With the link up, what was not acknowledged: spool_after at most. With the
 // link down, what was not synced: spool_sync at most. With spool_after = "0s" each record is synced
-// before it is sent. A kill costs nothing: the histories of the bus have what was in RAM alone.
+// before it is sent. What was sent from the backlog comes again if it was acknowledged within the last
+// second. A kill costs nothing: the histories of the bus have what was in RAM alone.
 //
 // Failures. A link that fails is tried again after a second and then ever less often, up to
 // retry_most, at random. A receiver that refuses a record, while it takes others, does not hold them

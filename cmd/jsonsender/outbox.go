@@ -73,7 +73,7 @@ type outbox struct {
 	taken    time.Time         // when the last batch was taken
 	lost     map[string]uint64 // by the backlog, by reason, as far as it is counted in the state; nil: not yet
 	attempt  attempt           // the batch that is under way, where the receiver knows batches by a key
-	spooled  backlog.Position  // all up to here in the backlog is settled in tracks
+	spooled  backlog.Position  // all before it in the backlog is settled in tracks; 0: not known
 }
 
 // progress is what a restarted sender goes on from.

@@ -200,6 +200,29 @@ func TestKilled(t *testing.T) {
 	}
 }
 
+// Killed between writing the backlog and noting that, a sender finds what is there: the history's copies
+// are not sent as well.
+func TestKilledBeforeTheSpoolingIsNoted(t *testing.T) {
+	b := newBox(t, usual())
+	if err := b.save(); err != nil {
+		t.Fatal(err)
+	}
+	b.add(t, testEpoch, 0, 1, 2)
+	if err := errors.Join(b.spool(), b.disk.close(), b.disk.store.Close()); err != nil {
+		t.Fatal(err)
+	}
+	b.start(t, usual())
+	b.add(t, testEpoch, 0, 1, 2, 3) // from the history
+	batch, seqs := b.next(t)
+	if !slices.Equal(seqs, seqsTo(3)) {
+		t.Fatalf("batch = %v; want 0 to 2, from the disk", seqs)
+	}
+	b.settleAll(t, batch, arrived)
+	if _, seqs = b.next(t); !slices.Equal(seqs, []msg.Seq{3}) {
+		t.Errorf("batch = %v; want 3 alone", seqs)
+	}
+}
+
 // A record that the receiver refuses, while it takes others, does not hold them up.
 func TestRefusedRecords(t *testing.T) {
 	b := newBox(t, usual())

@@ -90,6 +90,7 @@ func open(w *worker.Worker, cfg Config) (*job, error) {
 	j.out = newOutbox(cfg.limits(), kept)
 	j.out.disk.init(w.Node(), w.Name(), int64(cfg.SpoolMost))
 	j.openDisk()
+	j.noted() // where the backlog ends: what is found behind it after a kill went there meanwhile
 	f, err := cfg.formatOf(w)
 	if err != nil {
 		return nil, errors.Join(err, j.close())

@@ -144,7 +144,7 @@ type progress struct {
 	Version int               `json:"v"`
 	BootID  string            `json:"boot_id"`
 	Streams tracks            `json:"streams"`
-	Spooled backlog.Position  `json:"spooled,omitempty"` // all up to here in the backlog is settled in Streams
+	Spooled backlog.Position  `json:"spooled,omitempty"` // all before it in the backlog is settled in Streams
 	Sending []stretch         `json:"sending,omitempty"` // the batch that was under way
 	Lost    map[string]uint64 `json:"lost"`              // by the backlog, by reason, that is counted in the state
 }

@@ -219,6 +219,13 @@ func (l *Log) Skip(positions ...Position) error {
 	return nil
 }
 
+// Next is the position that the next record will have.
+func (l *Log) Next() Position {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.state.Next
+}
+
 // Len is how many records are not acknowledged.
 func (l *Log) Len() uint64 {
 	l.mu.Lock()
