@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/perch-edge/perch/cmd/jsonsender/internal/format"
@@ -52,7 +53,10 @@ func (s *sender) send(ctx context.Context, batch []*entry) error {
 		if s.out.limits.keyed {
 			failed = s.saved()
 		}
+		var ahead sync.WaitGroup
+		ahead.Go(func() { s.out.readAhead(batch) })
 		results, err := s.sink.Deliver(ctx, items)
+		ahead.Wait()
 		failed = errors.Join(failed, err, s.fill(fates, index, batch, results))
 	}
 	aside, err := s.out.settle(batch, fates)

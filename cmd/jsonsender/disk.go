@@ -34,6 +34,8 @@ type disk struct {
 	written   int64  // by logs before this one
 	unsynced  bool   // something was appended since the last sync that succeeded
 	malformed uint64 // records that could not be parsed
+
+	ahead []*entry // the next records after those that are being sent, by position
 }
 
 func (d *disk) init(n topology.Node, name string, most int64) {
@@ -70,7 +72,7 @@ func (d *disk) close() error {
 	}
 	err := errors.Join(d.log.Close(), d.root.Close())
 	d.written += d.log.Written()
-	d.log = nil
+	d.log, d.ahead = nil, nil // the next log may give the positions of lost records to others
 	return err
 }
 
@@ -97,6 +99,10 @@ func (d *disk) peek(records, bytes int) (list []*entry, err error) {
 	}
 	var broken []backlog.Position
 	for _, s := range stored {
+		if e := d.takeAhead(s.Position); e != nil {
+			list = append(list, e)
+			continue
+		}
 		r, err := record.Parse(msg.Topic(s.Key), s.Payload)
 		if err != nil {
 			broken = append(broken, s.Position)
@@ -109,6 +115,50 @@ func (d *disk) peek(records, bytes int) (list []*entry, err error) {
 		err = d.log.Skip(broken...)
 	}
 	return list, err
+}
+
+// takeAhead is the record at a position, where it was read ahead. What comes before is given up.
+func (d *disk) takeAhead(p backlog.Position) *entry {
+	for len(d.ahead) > 0 && d.ahead[0].disk < p {
+		d.ahead = d.ahead[1:]
+	}
+	if len(d.ahead) == 0 || d.ahead[0].disk != p {
+		return nil
+	}
+	e := d.ahead[0]
+	d.ahead = d.ahead[1:]
+	return e
+}
+
+// readAhead reads and parses the records that follow a batch, while that is being sent: parsing takes
+// about as long. What it cannot read or parse is left to peek.
+func (o *outbox) readAhead(batch []*entry) {
+	var last backlog.Position
+	for _, e := range batch {
+		last = max(last, e.disk)
+	}
+	o.disk.Lock()
+	log := o.disk.log
+	if last == 0 || log == nil || len(o.disk.ahead) > 0 {
+		o.disk.Unlock()
+		return
+	}
+	stored, err := log.Peek(last, o.limits.records, o.limits.bytes)
+	o.disk.Unlock()
+	if err != nil {
+		return
+	}
+	list := make([]*entry, 0, len(stored))
+	for _, s := range stored {
+		if r, err := record.Parse(msg.Topic(s.Key), s.Payload); err == nil {
+			list = append(list, &entry{record: r, disk: s.Position})
+		}
+	}
+	o.disk.Lock()
+	defer o.disk.Unlock()
+	if o.disk.log == log {
+		o.disk.ahead = list
+	}
 }
 
 // ack takes records out of the backlog.
