@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -260,5 +261,45 @@ func TestCarriers(t *testing.T) {
 		if n, counted := r.disk[all[0]][way]; counted && n < 1 {
 			t.Errorf("%s wrote %.2f bytes for one of payload; want at least that one", way, n)
 		}
+	}
+}
+
+// Each way brings all readings to each receiver. jsonsender takes built programs; the one that has its records in
+// RAM is left out, as building it takes as long as all others.
+func TestSenders(t *testing.T) {
+	dir, err := folder()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	bin := boxtest.Built(t, "jsonsender")
+	schemes := []string{"tcp", "ws", "http", "nats"}
+	if _, err := exec.LookPath("mosquitto"); err == nil {
+		schemes = append(schemes, "mqtt")
+	}
+	r, err := measureSends(t.Context(), dir, bin, schemes, []sendWay{bare, drain, live}, 700, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, scheme := range schemes {
+		for _, way := range []sendWay{bare, drain, live} {
+			if s := r.rounds[scheme][0][way]; s.cpu <= 0 {
+				t.Errorf("%s, %s took %v µs of CPU a record; want some", scheme, way, s.cpu)
+			}
+		}
+	}
+}
+
+func TestTallyWaitsForAll(t *testing.T) {
+	all := newTally(3)
+	all.add(1)
+	all.add(0)
+	if _, err := all.wait(t.Context(), 0); err == nil || !strings.Contains(err.Error(), "1 of 3") {
+		t.Errorf("wait() with 1 of 3 = %v; want an error that says so", err)
+	}
+	all.add(2)
+	all.add(1) // one too many is the sender's to repeat
+	if _, err := all.wait(t.Context(), time.Minute); err != nil {
+		t.Errorf("wait() with all = %v; want nil", err)
 	}
 }

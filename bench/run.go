@@ -37,18 +37,17 @@ type effort struct {
 	loads                  []load
 	fileRounds             int
 	sends, sendRounds      int // records, and how often
-	spooled                int // records, to count what is written to disk
 }
 
 func (c *runCommand) effort() effort {
 	if c.Quick {
 		return effort{rounds: 3, frames: 10, stalls: 1, kills: 2, ups: 1, rowSeconds: 2, idle: 8 * time.Second,
 			videoRounds: 1, segment: 2 * time.Second, jpegRounds: 3, looks: 5, loads: loads(100, 8), fileRounds: 1,
-			sends: 20_000, sendRounds: 1, spooled: 300}
+			sends: 20_000, sendRounds: 1}
 	}
 	return effort{rounds: 12, frames: 20, moreRounds: 4, moreFrames: 15, stalls: 3, kills: 7, ups: 5, rowSeconds: 5,
 		ceilingSeconds: 3, idle: 30 * time.Second, videoRounds: 4, segment: 5 * time.Second, jpegRounds: 12, looks: 20, loads: loads(300, 30),
-		fileRounds: 4, sends: 20_000, sendRounds: 9, spooled: 2000}
+		fileRounds: 4, sends: 20_000, sendRounds: 5}
 }
 
 func (c *runCommand) wants(part string) bool {
@@ -240,9 +239,9 @@ func (c *runCommand) files(ctx context.Context, dir string, e effort, r *results
 
 func (c *runCommand) jsonsender(ctx context.Context, dir string, e effort, r *results) (err error) {
 	say("jsonsender: %d readings, %d rounds", e.sends, e.sendRounds)
-	r.sends, err = measureSends(ctx, dir, c.Bin, sendSchemes(), e.sends, e.sendRounds)
+	r.sends, err = measureSends(ctx, dir, c.Bin, sendSchemes(), sendWays(), e.sends, e.sendRounds)
 	if err == nil {
-		r.sends.wear, err = measureWear(ctx, dir, c.Disk, c.Bin, e.spooled)
+		r.sends.wear, err = measureWear(ctx, dir, c.Disk, c.Bin, e.idle)
 	}
 	if err == nil {
 		r.sends.idle, err = measureIdleSends(ctx, dir, c.Disk, c.Bin, e.idle)

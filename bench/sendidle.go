@@ -118,60 +118,43 @@ func numberIn(file, key string) (n int64, err error) {
 	return 0, fmt.Errorf("%s has no %s", file, key)
 }
 
-// wear is what a record costs of the disk while the receiver is away, ten records a sync: as one a second
-// with the default spool_sync of 10 s, but faster.
+// wear is what a record costs of the disk while the receiver is away.
 type wear struct {
 	records int
-	bytes   float64 // a record, as the kernel counts them for the process (write_bytes of proc(5))
-	first   float64 // the same of as many before, with a new segment's zeros
+	bytes   float64 // a record, as the program counts what it writes (written_24h_bytes)
 }
 
-const (
-	wearRate = 100 // records a second
-	wearSync = "100ms"
-)
+// awayTopology has ten records a sync, as one a second has with the default spool_sync of 10 s. It has
+// them in half a second.
+const awayTopology = `
+[sensor.air]
+program = "sensor-bme280"
+bus = "sim:"
+[sensor.air.stream.environment]
+capture_hz = 20.0
+[worker.home]
+program = "jsonsender"
+source = "air"
+to = "tcp://127.0.0.1:1"
+spool_after = "500ms"
+spool_sync = "500ms"
+`
 
-func measureWear(ctx context.Context, base, disk, bin string, records int) (w wear, err error) {
-	w.records = records
-	dir, err := os.MkdirTemp(base, "w-")
-	if err != nil {
-		return w, fmt.Errorf("make folder: %w", err)
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	store, err := os.MkdirTemp(disk, "perch-bench-")
-	if err != nil {
-		return w, fmt.Errorf("make folder: %w", err)
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(store)) }()
-	pub, err := self(ctx, "row-publisher", "--dir", dir, "--rate", fmt.Sprint(wearRate), "--rows", fmt.Sprint(records), "--history", fmt.Sprint(2*records))
-	if err != nil {
-		return w, err
-	}
-	defer func() { err = errors.Join(err, pub.stop()) }()
-	s := &sendStage{dir: dir, program: filepath.Join(bin, "jsonsender"), rows: records}
-	args := append(senderArgs(dir, sensorName, dir, "tcp://127.0.0.1:1", "spool_after="+wearSync, "spool_sync="+wearSync), "--set", "node.store_dir="+store)
-	p, err := startSender(ctx, s.program, args)
-	if err != nil {
-		return w, err
-	}
-	_, err = p.end(w.count(ctx, pub, s, p.cmd.Process.Pid, args))
+// measureWear compares the gauges of two moments: what is written at the start, such as the first
+// segment's zeros, is not in it.
+func measureWear(ctx context.Context, base, disk, bin string, window time.Duration) (w wear, err error) {
+	err = withFleet(ctx, base, disk, bin, awayTopology, func(f *fleet) error {
+		var records, bytes [2]float64
+		for i, wait := range []time.Duration{3 * time.Second, window} {
+			time.Sleep(wait)
+			b, err := f.worker("home")
+			if err != nil {
+				return err
+			}
+			records[i], bytes[i] = b.Gauges["waiting_on_disk_records"], b.Gauges["written_24h_bytes"]
+		}
+		w.records, w.bytes = int(records[1]-records[0]), (bytes[1]-bytes[0])/(records[1]-records[0])
+		return nil
+	})
 	return w, err
-}
-
-// count publishes all readings twice: the first ones make the segment.
-func (w *wear) count(ctx context.Context, pub *child, s *sendStage, pid int, args []string) error {
-	file := fmt.Sprintf("/proc/%d/io", pid)
-	var marks [2]int64
-	for i := range marks {
-		if err := errors.Join(pub.ask(nil, "fill"), s.onDisk(ctx, args)); err != nil {
-			return err
-		}
-		s.rows += w.records
-		var err error
-		if marks[i], err = numberIn(file, "write_bytes:"); err != nil {
-			return fmt.Errorf("count written bytes: %w", err)
-		}
-	}
-	w.first, w.bytes = float64(marks[0])/float64(w.records), float64(marks[1]-marks[0])/float64(w.records)
-	return nil
 }

@@ -90,9 +90,6 @@ func openSendStage(ctx context.Context, base, bin string, rows int) (s *sendStag
 		return nil, fmt.Errorf("make folder: %w", err)
 	}
 	s = &sendStage{dir: dir, program: filepath.Join(bin, "jsonsender"), inRAM: dir + "/jsonsender-ram", rows: rows, backlog: dir + "/backlog"}
-	if out, err := exec.CommandContext(ctx, "go", "test", "-c", "-o", s.inRAM, "./cmd/jsonsender").CombinedOutput(); err != nil {
-		return nil, errors.Join(fmt.Errorf("build the sender's tests: %w: %s", err, out), os.RemoveAll(dir))
-	}
 	s.pub, err = self(ctx, "row-publisher", "--dir", dir, "--rate", fmt.Sprint(50_000), "--rows", fmt.Sprint(rows), "--history", fmt.Sprint(rows))
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
@@ -167,6 +164,9 @@ func (s *sendStage) sender(ctx context.Context, way sendWay, dir string, to rece
 	alone := senderArgs(dir, "nobody", dir, to.address(), to.settings()...)
 	switch way {
 	case ram:
+		if err := s.buildRAM(ctx); err != nil {
+			return nil, err
+		}
 		return startSender(ctx, s.inRAM, alone, fmt.Sprintf("PERCH_BENCH_RECORDS=%d", s.rows))
 	case drain:
 		if err := os.CopyFS(dir+"/store", os.DirFS(s.backlog)); err != nil {
@@ -176,6 +176,18 @@ func (s *sendStage) sender(ctx context.Context, way sendWay, dir string, to rece
 	default:
 		return startSender(ctx, s.program, senderArgs(s.dir, sensorName, dir, to.address(), to.settings()...))
 	}
+}
+
+// buildRAM makes the program that has its records in RAM, of jsonsender's tests.
+func (s *sendStage) buildRAM(ctx context.Context) error {
+	if _, err := os.Stat(s.inRAM); err == nil {
+		return nil
+	}
+	out, err := exec.CommandContext(ctx, "go", "test", "-c", "-o", s.inRAM, "github.com/perch-edge/perch/cmd/jsonsender").CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("build the sender's tests: %w: %s", err, out)
+	}
+	return nil
 }
 
 func (s *sendStage) bare(ctx context.Context, to receiver, t *tally) (r sending, err error) {

@@ -17,7 +17,7 @@ func TestLentFramesAreWhole(t *testing.T) {
 	t.Parallel()
 	needFFmpeg(t)
 	b := boxtest.New(t, fleet("segment = \"60s\"\ncrf = 5\nstall_after = \"2m\"")) // it stands still at our will
-	size := pixel.Size{Width: 608, Height: 592} // a little more than a pipe takes
+	size := pixel.Size{Width: 608, Height: 592}                                    // a little more than a pipe takes
 	planes, bytes, err := pixel.Layout(pixel.RGB24, size)
 	if err != nil {
 		t.Fatal(err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -56,7 +57,10 @@ func (s *sender) send(ctx context.Context, batch []*entry) error {
 		}
 		sent := s.w.Counter("sent_bytes")
 		before := sent.Value()
+		var ahead sync.WaitGroup
+		ahead.Go(func() { s.out.readAhead(batch) })
 		results, err := s.sink.Deliver(ctx, items)
+		ahead.Wait()
 		failed = err
 		if refusal := s.fill(fates, index, batch, results, sent.Value() > before); failed == nil {
 			failed = refusal

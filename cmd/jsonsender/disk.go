@@ -39,6 +39,8 @@ type disk struct {
 	written  int64                       // by logs before this one
 	acked    time.Time                   // when something was acknowledged first since the last sync; zero: nothing
 	unsynced bool                        // something was written since the last sync that succeeded
+
+	ahead []*entry // the next records after those that are being sent, by position
 }
 
 func (d *disk) init(n topology.Node, name string, most int64) {
@@ -75,7 +77,7 @@ func (d *disk) close() error {
 	}
 	err := errors.Join(d.log.Close(), d.root.Close())
 	d.written += d.log.Written()
-	d.log = nil
+	d.log, d.ahead = nil, nil // the next log may give the positions of lost records to others
 	return err
 }
 
@@ -116,18 +118,70 @@ func (d *disk) peek(records, bytes int) (list []*entry, err error) {
 // sort separates what is to be sent, what cannot be parsed, and what has been acknowledged.
 func (d *disk) sort(stored []backlog.Entry) (list []*entry, broken, owed []backlog.Position) {
 	for _, s := range stored {
-		r, err := record.Parse(msg.Topic(s.Key), s.Payload)
+		e, err := d.takeAhead(s.Position), error(nil)
+		if e == nil {
+			e, err = parse(s)
+		}
 		id, isOwed := d.owed[s.Position]
 		switch {
 		case err != nil:
 			broken = append(broken, s.Position)
-		case isOwed && id == r.ID():
+		case isOwed && id == e.record.ID():
 			owed = append(owed, s.Position)
 		default:
-			list = append(list, &entry{record: r, disk: s.Position, stored: true})
+			list = append(list, e)
 		}
 	}
 	return list, broken, owed
+}
+
+func parse(s backlog.Entry) (*entry, error) {
+	r, err := record.Parse(msg.Topic(s.Key), s.Payload)
+	return &entry{record: r, disk: s.Position, stored: true}, err
+}
+
+// takeAhead is the record at a position, where it was read ahead. What comes before is given up.
+func (d *disk) takeAhead(p backlog.Position) *entry {
+	for len(d.ahead) > 0 && d.ahead[0].disk < p {
+		d.ahead = d.ahead[1:]
+	}
+	if len(d.ahead) == 0 || d.ahead[0].disk != p {
+		return nil
+	}
+	e := d.ahead[0]
+	d.ahead = d.ahead[1:]
+	return e
+}
+
+// readAhead reads and parses the records that follow a batch, while that is being sent: parsing takes
+// about as long. What it cannot read or parse is left to peek.
+func (o *outbox) readAhead(batch []*entry) {
+	var last backlog.Position
+	for _, e := range batch {
+		last = max(last, e.disk)
+	}
+	o.disk.Lock()
+	log := o.disk.log
+	if last == 0 || log == nil || len(o.disk.ahead) > 0 {
+		o.disk.Unlock()
+		return
+	}
+	stored, err := log.Peek(last, o.limits.records, o.limits.bytes)
+	o.disk.Unlock()
+	if err != nil {
+		return
+	}
+	list := make([]*entry, 0, len(stored))
+	for _, s := range stored {
+		if e, err := parse(s); err == nil {
+			list = append(list, e)
+		}
+	}
+	o.disk.Lock()
+	defer o.disk.Unlock()
+	if o.disk.log == log {
+		o.disk.ahead = list
+	}
 }
 
 // maxOwed bounds what is remembered of acknowledgements that the disk did not take: some batches.

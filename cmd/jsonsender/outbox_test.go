@@ -155,6 +155,43 @@ func TestABacklogGoesFirstAndInOrder(t *testing.T) {
 	}
 }
 
+// What was read ahead of a batch is the next one, also when the batch is sent again before that, and
+// when one of its records is gone meanwhile.
+func TestReadsAhead(t *testing.T) {
+	l := usual()
+	l.records = 3
+	b := newBox(t, l)
+	b.add(t, testEpoch, seqsTo(9)...)
+	if err := b.spool(); err != nil {
+		t.Fatal(err)
+	}
+	batch, _ := b.next(t)
+	b.readAhead(batch)
+	ahead := slices.Clone(b.disk.ahead)
+	if len(ahead) != 3 || ahead[0].record.Seq != 3 {
+		t.Fatalf("%d records were read ahead of 0 to 2; want 3 to 5", len(ahead))
+	}
+	b.settleAll(t, batch, waits)
+	batch, seqs := b.next(t)
+	if !slices.Equal(seqs, seqsTo(3)) {
+		t.Fatalf("batch after a failure = %v; want 0 to 2 again", seqs)
+	}
+	b.settleAll(t, batch, arrived)
+	b.drop(ahead[:1])
+	batch, seqs = b.next(t)
+	if !slices.Equal(seqs, []msg.Seq{4, 5, 6}) || batch[0] != ahead[1] || batch[1] != ahead[2] {
+		t.Fatalf("batch = %v; want 4 to 6, the first two as they were read ahead", seqs)
+	}
+	b.settleAll(t, batch, arrived)
+	if batch, seqs = b.next(t); !slices.Equal(seqs, []msg.Seq{7, 8}) {
+		t.Errorf("batch = %v; want 7 and 8, of which nothing was read ahead", seqs)
+	}
+	b.readAhead(batch)
+	if len(b.disk.ahead) > 0 {
+		t.Errorf("%d records were read ahead of the last ones; want none", len(b.disk.ahead))
+	}
+}
+
 // A record that is acknowledged while it is being written to disk is not sent again.
 func TestAcknowledgedWhileItIsSpooled(t *testing.T) {
 	b := newBox(t, usual())

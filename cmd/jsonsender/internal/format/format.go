@@ -74,7 +74,7 @@ type plain struct{}
 
 // Encode returns the record's own JSON, in one line however its publisher spaced it.
 func (plain) Encode(r *record.Record) ([]byte, error) {
-	if !bytes.ContainsAny(r.Raw(), "\r\n") {
+	if bytes.IndexByte(r.Raw(), '\n') < 0 && bytes.IndexByte(r.Raw(), '\r') < 0 {
 		return r.Raw(), nil
 	}
 	var line bytes.Buffer

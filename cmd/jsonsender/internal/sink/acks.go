@@ -18,7 +18,7 @@ const maxAnswer = 64 << 10
 // acks are the receiver's answers to the items of one delivery. Answers come in any order.
 type acks struct {
 	secrets redact.Secrets
-	wake    chan struct{} // has something in it when an answer has come
+	wake    chan struct{} // has something in it when the last answer has come; waking for each costs more than reading it
 
 	mu      sync.Mutex
 	waiting map[string][]int // the items without an answer, by id
@@ -53,6 +53,9 @@ func (a *acks) answer(text string) {
 		return
 	}
 	a.decide(id, r)
+	if len(a.waiting) > 0 {
+		return
+	}
 	select {
 	case a.wake <- struct{}{}:
 	default:

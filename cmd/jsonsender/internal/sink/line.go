@@ -60,7 +60,7 @@ func (l *line) Deliver(ctx context.Context, items []Item) ([]Result, error) {
 	}
 	a := newAcks(items, nil)
 	for i := range items {
-		if l.o.Batch.Separator != "\n" && bytes.ContainsAny(items[i].Body, "\r\n") {
+		if l.o.Batch.Separator != "\n" && (bytes.IndexByte(items[i].Body, '\n') >= 0 || bytes.IndexByte(items[i].Body, '\r') >= 0) {
 			a.settle(&items[i], Result{Refused, "the record holds a line end, and a line is one record"})
 		}
 	}
