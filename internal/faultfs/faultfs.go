@@ -23,6 +23,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -95,7 +96,24 @@ func Mount(backing, at string) (*FS, error) {
 	}); err != nil {
 		return nil, fmt.Errorf("%w: FUSE at %s: %w", ErrUnavailable, at, err)
 	}
-	return f, nil
+	return f, closeOnExec()
+}
+
+// closeOnExec keeps the mounts' ends from programs that are started later: go-fuse
+// opens them without O_CLOEXEC. A program that had one could wait for a disk that
+// nobody serves any more, for ever, since the mount lasts as long as its end is open.
+func closeOnExec() error {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return fmt.Errorf("list open files: %w", err)
+	}
+	for _, e := range entries {
+		fd, err := strconv.Atoi(e.Name())
+		if target, _ := os.Readlink("/proc/self/fd/" + e.Name()); err == nil && target == "/dev/fuse" {
+			unix.CloseOnExec(fd)
+		}
+	}
+	return nil
 }
 
 // FailSyncs makes the next n syncs of files with that end of their names fail

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"os"
+	"os/exec"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -216,5 +218,25 @@ func TestWatchSeesACallBeforeItIsMade(t *testing.T) {
 	f.Watch(nil)
 	if err := os.Truncate(at+"/b", 1); err != nil {
 		t.Errorf("the next call = %v; want nil", err)
+	}
+}
+
+// A program that holds the mount's end would keep it, and all who wait for it,
+// when the test that serves it is killed.
+func TestProgramsDoNotInheritTheMount(t *testing.T) {
+	at := t.TempDir()
+	if _, err := Mount(t.TempDir(), at); errors.Is(err, ErrUnavailable) {
+		t.Skip(err)
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := Unmount(at); err != nil {
+			t.Error(err)
+		}
+	}()
+	out, err := exec.Command("ls", "-l", "/proc/self/fd").Output()
+	if err != nil || strings.Contains(string(out), "/dev/fuse") {
+		t.Errorf("a program has open: %v\n%s\nwant no /dev/fuse", err, out)
 	}
 }
