@@ -24,7 +24,7 @@ build: setup ## all programs, into bin/
 # linked sooner. PERCH_SEED=N repeats a run's choice of faults.
 TESTFLAGS = -p 4
 BUILDFLAGS = -ldflags='-s -w'
-LONGEST = ./e2e ./cmd/sensor-camera ./cmd/h264writer ./cmd/csvwriter ./cmd/deleter ./cmd/uploader ./cmd/supervisor ./internal/spool
+LONGEST = ./e2e ./cmd/sensor-camera ./cmd/jsonsender ./cmd/h264writer ./cmd/jsonsender/internal/sink ./cmd/csvwriter ./cmd/deleter ./cmd/uploader ./cmd/supervisor ./internal/spool
 
 test: ## everything that must pass (under five minutes)
 	@./scripts/setup --test
@@ -59,6 +59,7 @@ docs: build ## docs/TOPOLOGY.md from the programs themselves
 soak: build ## all faults at all calls and steps; then kills and power cuts for an hour each
 	PERCH_SOAK=1s $(GO) test -p 1 ./internal/spool ./cmd/csvwriter ./cmd/mover ./cmd/uploader ./cmd/deleter -run 'Call|AStep|KilledWhileItSalvages' -timeout 1h -v
 	PERCH_SOAK=1s $(GO) test ./cmd/h264writer -run 'Kill|AnyTwoSteps|AnyCall' -timeout 2h -v
+	PERCH_SOAK=1s $(GO) test -p 1 ./cmd/jsonsender/... -timeout 2h -v
 	PERCH_SOAK=1h $(GO) test ./e2e -run 'TestKills|TestFilesBalance|TestPowerCuts|TestObjectsOfAVideo' -timeout 4h -v
 
 arm64: ## build for a 64-bit Raspberry Pi (needs Debian's arm64 packages; the recipe is in CONTRIBUTING.md)

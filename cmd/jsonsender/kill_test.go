@@ -116,7 +116,7 @@ func (s *store) setFaulty(faulty bool) {
 // often the sender is killed, the link cut and the receiver away.
 func TestKilledWithAnIdempotentReceiver(t *testing.T) {
 	t.Parallel()
-	kills := 20
+	kills := 10
 	if faultfs.Soak() > 0 {
 		kills = 200
 	}

@@ -62,7 +62,7 @@ func breaks() []string {
 // kills is how often tests of this package kill the sender.
 func kills() int {
 	if faultfs.Soak() > 0 {
-		return 200
+		return 80
 	}
 	return 20
 }
@@ -306,7 +306,7 @@ func TestKilledWithATable(t *testing.T) {
 			s.rows(10)
 			time.Sleep(rand.N(10 * time.Millisecond)) // what it is doing when it is killed is left to chance
 		}
-		if i%10 == 9 { // the history must hold what is not read yet
+		if i%4 == 3 { // the history must hold what is not read yet
 			boxtest.Poll(t, "all records so far", func() bool { return to.len() >= int(s.n.Load()) })
 		}
 		p.Kill()
