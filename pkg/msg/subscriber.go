@@ -76,7 +76,7 @@ const (
 
 // Subscribe connects to the sources. Sources may start later.
 func (b *Bus) Subscribe(want Subscription) (*Subscriber, error) {
-	if slices.ContainsFunc(want.Sources, func(a Address) bool { return slices.Contains(a.kinds(want.Kinds), KindFrame) }) {
+	if slices.Contains(want.Kinds, KindFrame) || slices.ContainsFunc(want.Sources, func(a Address) bool { return slices.Contains(a.Kinds, KindFrame) }) {
 		return nil, errors.New("subscribe: frames are read by Bus.Frames; Listen hears their descriptors")
 	}
 	in, err := newInbox(b.ctx, queue)

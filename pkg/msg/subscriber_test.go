@@ -384,6 +384,7 @@ func TestSubscribeRefuses(t *testing.T) {
 		text string
 	}{
 		{Subscription{Kinds: []Kind{KindFrame}}, "Bus.Frames"},
+		{Subscription{Sources: []Address{{Source: "air", Kinds: []Kind{KindFrame}}}}, "Bus.Frames"},
 		{Subscription{Sources: []Address{{Source: "Air"}}}, `name "Air"`},
 		{Subscription{Sources: []Address{{Source: "air", Stream: "a/b"}}, Kinds: []Kind{KindReading}}, `name "a/b"`},
 		{Subscription{Sources: []Address{{Source: "air"}}, Kinds: []Kind{"sound"}}, `kind "sound"`},
