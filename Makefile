@@ -26,7 +26,7 @@ TESTFLAGS = -p 4
 BUILDFLAGS = -ldflags='-s -w'
 LONGEST = ./e2e ./cmd/sensor-camera ./cmd/jsonsender ./cmd/h264writer ./cmd/jsonsender/internal/sink ./cmd/csvwriter ./cmd/deleter ./cmd/uploader ./cmd/supervisor ./internal/spool
 
-test: ## everything that must pass (under five minutes)
+test: ## everything that must pass (about five minutes)
 	@./scripts/setup --test
 	$(GO) build $(BUILDFLAGS) -o bin/test/ ./cmd/... ./e2e/...
 	$(GO) vet ./...
