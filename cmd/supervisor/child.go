@@ -244,6 +244,7 @@ func (c *child) live(ctx context.Context) pause {
 	<-p.gone
 	exit, said := p.exit, p.heard.now()
 	exit.Why = end.why
+	before := c.look().lastExit
 	c.update(func(v *view) { v.process, v.lastExit, v.status = nil, &exit, said.status })
 	switch {
 	case end.order != nil && end.order.verb == "restart":
@@ -259,7 +260,7 @@ func (c *child) live(ctx context.Context) pause {
 		c.log.Info("done", "name", name)
 		return pause{ordered: true}
 	case ctx.Err() != nil:
-		c.atEnd = stopped{exit: &exit, inTurn: end.inTurn, ready: said.ready}
+		c.atEnd = stopped{exit: &exit, before: before, inTurn: end.inTurn, ready: said.ready}
 		return pause{ordered: true}
 	case exit.Signal == "SIGKILL" && exit.Why == "" && !exit.OutOfMemory:
 		// Somebody outside killed it, and not the kernel for want of memory:

@@ -42,6 +42,7 @@ type Kept struct {
 // stopped is the state of a child at the end of its fleet.
 type stopped struct {
 	exit   *Exit // of the process that was running at the stop; nil if none was
+	before *Exit // of the run before that; nil if there was none
 	inTurn bool  // it ended after its sources, so it has read all of them
 	ready  bool  // it had become ready
 	idle   Phase // if no process was running
@@ -61,6 +62,9 @@ func (s stopped) saved() bool {
 func (s stopped) failure(last *Exit) string {
 	switch {
 	case s.exit != nil && s.exit.Signal == "SIGTERM" && s.exit.Why == "":
+		if !s.ready && s.before != nil && !s.before.clean() { // its next try had just begun
+			return fmt.Sprintf("did not run (%s): %s", Starting, s.before)
+		}
 		return ""
 	case s.exit != nil && !s.exit.clean():
 		return s.exit.String()

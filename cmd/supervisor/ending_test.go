@@ -133,3 +133,22 @@ func TestKeptHistoriesSayWhatTheyHold(t *testing.T) {
 		t.Errorf("err() = %s; want %s", got, want)
 	}
 }
+
+// A worker that fails again and again has failed as well when the stop comes while its next try
+// begins, before it handles SIGTERM.
+func TestFailureOfAWorkerThatIsBeingTriedAgain(t *testing.T) {
+	term, broke := &Exit{Code: -1, Signal: "SIGTERM"}, &Exit{Code: 1}
+	for _, tt := range []struct {
+		s    stopped
+		want bool
+	}{
+		{stopped{exit: term}, false},
+		{stopped{exit: term, before: &Exit{}}, false},
+		{stopped{exit: term, before: broke, ready: true}, false},
+		{stopped{exit: term, before: broke}, true},
+	} {
+		if got := tt.s.failure(term); (got != "") != tt.want {
+			t.Errorf("failure() of %+v = %q; want one: %v", tt.s, got, tt.want)
+		}
+	}
+}
