@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/perch-edge/perch/internal/boxtest"
+	"github.com/perch-edge/perch/internal/boxtest/badline"
 	"github.com/perch-edge/perch/pkg/msg"
 )
 
@@ -141,9 +142,9 @@ func TestTokenIsRotated(t *testing.T) {
 func TestThinLine(t *testing.T) {
 	t.Parallel()
 	to := newTable(t)
-	line := badLine(t, to.at())
-	toxic(t, line, `{"name": "slow", "type": "bandwidth", "stream": "upstream", "attributes": {"rate": 8}}`)
-	toxic(t, line, `{"name": "far", "type": "latency", "stream": "downstream", "attributes": {"latency": 600}}`)
+	line := badline.New(t, to.at())
+	line.Toxic(`{"name": "slow", "type": "bandwidth", "stream": "upstream", "attributes": {"rate": 8}}`)
+	line.Toxic(`{"name": "far", "type": "latency", "stream": "downstream", "attributes": {"latency": 600}}`)
 	b := boxtest.New(t, fleet(fmt.Sprintf("to = \"tcp://%s\"\nack = true\nstall_after = \"20s\"", line.Listen)))
 	s := newSensor(t, b)
 	p := b.Start("jsonsender", "home")
@@ -162,7 +163,7 @@ func TestMosquittoComesAndGoes(t *testing.T) {
 	t.Parallel()
 	m := boxtest.StartMosquitto(t, "max_queued_messages 0\nmax_inflight_messages 0")
 	sub := m.Subscribe("#", "%p", "-q", "1")
-	line := badLine(t, m.Address)
+	line := badline.New(t, m.Address)
 	b := boxtest.New(t, fleet(home("mqtt://"+line.Listen, "batch_records = 50")))
 	s := newSensor(t, b)
 	states := b.Follow(b.Bus("watch"), []msg.Kind{msg.KindState}, "home")
@@ -170,9 +171,9 @@ func TestMosquittoComesAndGoes(t *testing.T) {
 	stop := s.run()
 	for _, text := range breaks() {
 		s.more(100)
-		toxic(t, line, text)
+		line.Toxic(text)
 		s.more(100)
-		cure(t, line)
+		line.Cure()
 	}
 	stop()
 	n := int(s.n.Load())

@@ -15,38 +15,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/Shopify/toxiproxy/v2"
-	"github.com/rs/zerolog"
-
 	"github.com/perch-edge/perch/internal/boxtest"
+	"github.com/perch-edge/perch/internal/boxtest/badline"
 	"github.com/perch-edge/perch/internal/faultfs"
 	"github.com/perch-edge/perch/pkg/msg"
 )
-
-// badLine puts a proxy before an address, which makes the line as bad as its toxics say.
-func badLine(t testing.TB, address string) *toxiproxy.Proxy {
-	t.Helper()
-	logger := zerolog.Nop()
-	proxy := toxiproxy.NewProxy(toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), logger), "line", "127.0.0.1:0", address)
-	if err := proxy.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(proxy.Stop)
-	return proxy
-}
-
-func toxic(t testing.TB, proxy *toxiproxy.Proxy, text string) {
-	t.Helper()
-	if _, err := proxy.Toxics.AddToxicJson(strings.NewReader(text)); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// cure makes a line good again.
-func cure(t testing.TB, proxy *toxiproxy.Proxy) {
-	t.Helper()
-	proxy.Toxics.ResetToxics(t.Context())
-}
 
 // breaks are ways in which a line breaks.
 func breaks() []string {
@@ -348,16 +321,16 @@ func TestWhatIsSentAgainIsCounted(t *testing.T) {
 func TestBrokenLines(t *testing.T) {
 	t.Parallel()
 	to := newTable(t)
-	line := badLine(t, to.at())
+	line := badline.New(t, to.at())
 	b := boxtest.New(t, fleet(home("tcp://"+line.Listen, "ack = true")))
 	s := newSensor(t, b)
 	p := b.Start("jsonsender", "home")
 	stop := s.run()
 	for _, text := range breaks() {
 		s.more(100)
-		toxic(t, line, text)
+		line.Toxic(text)
 		s.more(200)
-		cure(t, line)
+		line.Cure()
 	}
 	stop()
 	boxtest.Poll(t, "all records to arrive", func() bool { return to.len() >= int(s.n.Load()) })

@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/perch-edge/perch/internal/boxtest"
+	"github.com/perch-edge/perch/internal/boxtest/badline"
 )
 
 // startStream runs a NATS server with a stream whose de-duplication window is too short to help.
@@ -78,14 +79,14 @@ const threeHours = 10_800
 func TestHoursOfflineToJetStream(t *testing.T) {
 	t.Parallel()
 	address, stream := startStream(t)
-	line := badLine(t, address)
+	line := badline.New(t, address)
 	b := boxtest.New(t, fleet(home("nats://"+line.Listen, "stream = \"PERCH\"")))
 	s := newSensorOf(t, b, []string{"temperature_c", "pressure_pa", "humidity_percent"}, threeHours+1)
-	toxic(t, line, `{"name": "t", "type": "reset_peer", "stream": "upstream", "attributes": {"timeout": 0}}`)
+	line.Toxic(`{"name": "t", "type": "reset_peer", "stream": "upstream", "attributes": {"timeout": 0}}`)
 	n, faults, program := kills(), breaks(), built(t)
 	for i := range n {
 		if i == n/2 {
-			cure(t, line)
+			line.Cure()
 		}
 		p := b.Start(program, "home")
 		for s.n.Load() < uint64(threeHours*(i+1)/n) {
@@ -93,12 +94,12 @@ func TestHoursOfflineToJetStream(t *testing.T) {
 			time.Sleep(time.Millisecond) // published at random moments of the sender's work
 		}
 		if i > n/2 && i%3 == 0 {
-			toxic(t, line, faults[i%len(faults)])
+			line.Toxic(faults[i%len(faults)])
 		}
 		time.Sleep(rand.N(300 * time.Millisecond)) // what it is doing when it is killed is left to chance
 		p.Kill()
 		if i >= n/2 {
-			cure(t, line)
+			line.Cure()
 		}
 	}
 	p := b.Start(program, "home")

@@ -15,10 +15,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/Shopify/toxiproxy/v2"
-	"github.com/rs/zerolog"
-
 	"github.com/perch-edge/perch/internal/boxtest"
+	"github.com/perch-edge/perch/internal/boxtest/badline"
 	"github.com/perch-edge/perch/internal/spool"
 	"github.com/perch-edge/perch/pkg/msg"
 )
@@ -32,25 +30,6 @@ func hashOf(text []byte) string {
 func writeCert(t *testing.T, cert *x509.Certificate) string {
 	t.Helper()
 	return boxtest.WritePEM(t, "CERTIFICATE", cert.Raw)
-}
-
-// badLine puts a proxy before a server, which makes the line as bad as a toxic says.
-func badLine(t *testing.T, server string) (*toxiproxy.Proxy, string) {
-	t.Helper()
-	logger := zerolog.Nop()
-	proxy := toxiproxy.NewProxy(toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), logger), "line", "127.0.0.1:0", strings.TrimPrefix(server, "https://"))
-	if err := proxy.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(proxy.Stop)
-	return proxy, "https://" + proxy.Listen
-}
-
-func poison(t *testing.T, proxy *toxiproxy.Proxy, toxic string) {
-	t.Helper()
-	if _, err := proxy.Toxics.AddToxicJson(strings.NewReader(toxic)); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // Whatever a line does, a file arrives once when the line is well again.
@@ -67,8 +46,9 @@ func TestBadLines(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			server := newShelf(t)
-			proxy, address := badLine(t, server.URL)
-			poison(t, proxy, toxic)
+			line := badline.New(t, strings.TrimPrefix(server.URL, "https://"))
+			line.Toxic(toxic)
+			address := "https://" + line.Listen
 			b := boxtest.New(t, fleet(fmt.Sprintf("to = %q\nca_file = %q\nstall_after = \"1s\"\nretry_most = \"1s\"", address+"/box", server.ca)))
 			s := newShop(t, b.Dir+"/store")
 			side := s.put(".mp4", noise(size))
@@ -78,9 +58,7 @@ func TestBadLines(t *testing.T) {
 			if st.Counters["sent_files"] != 0 || len(s.in(spool.Ready)) != 1 {
 				t.Errorf("%d files sent over a line that does not carry one", st.Counters["sent_files"])
 			}
-			if err := proxy.Toxics.RemoveToxic(t.Context(), "t"); err != nil {
-				t.Fatal(err)
-			}
+			line.Cure()
 			s.wait(spool.Sent, 1)
 			p.Stop()
 			server.wantOnce(t, side)
@@ -233,8 +211,8 @@ func TestProxy(t *testing.T) {
 	t.Parallel()
 	for name, serve := range map[string]func(*boxtest.Proxy, net.Conn){"http": boxtest.ServeConnect, "socks5": boxtest.ServeSOCKS} {
 		server := newShelf(t)
-		line, _ := badLine(t, server.URL)
-		poison(t, line, `{"name": "t", "type": "timeout", "stream": "upstream", "attributes": {"timeout": 0}}`)
+		line := badline.New(t, strings.TrimPrefix(server.URL, "https://"))
+		line.Toxic(`{"name": "t", "type": "timeout", "stream": "upstream", "attributes": {"timeout": 0}}`)
 		proxy := boxtest.NewProxy(t, line.Listen, serve)
 		// The certificate of the test's server is for example.com.
 		b := boxtest.New(t, fleet(fmt.Sprintf("to = \"https://example.com/box\"\nca_file = %q\nstall_after = \"1s\"\nretry_most = \"1s\"", server.ca)))
@@ -243,9 +221,7 @@ func TestProxy(t *testing.T) {
 		states := b.Follow(b.Bus("watch"), []msg.Kind{msg.KindState}, "send")
 		p := b.StartEnv([]string{"HTTPS_PROXY=" + name + "://" + proxy.Addr().String()}, "uploader", "--topology", b.Topology, "--name", "send")
 		states.State("a stall noticed", func(st msg.State) bool { return strings.Contains(st.Trouble, "nothing has moved for 1s") })
-		if err := line.Toxics.RemoveToxic(t.Context(), "t"); err != nil {
-			t.Fatal(err)
-		}
+		line.Cure()
 		s.wait(spool.Sent, 1)
 		p.Stop()
 		server.wantOnce(t, side)

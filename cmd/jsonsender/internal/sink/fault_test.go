@@ -18,6 +18,7 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/perch-edge/perch/internal/boxtest"
+	"github.com/perch-edge/perch/internal/boxtest/badline"
 )
 
 // kinds are receivers of each kind, that acknowledge, behind a line that can be made bad.
@@ -65,8 +66,8 @@ func TestBadLines(t *testing.T) {
 			t.Run(kind+" "+name, func(t *testing.T) {
 				t.Parallel()
 				k := kinds(t)[kind]
-				proxy := badLine(t, k.at)
-				toxic(t, proxy, text)
+				proxy := badline.New(t, k.at)
+				proxy.Toxic(text)
 				o := options(t, fmt.Sprintf(k.to, proxy.Listen), 400*time.Millisecond)
 				o.Ack = strings.Contains(kind, "answers") || kind == "WebSocket"
 				s := open(t, o)
@@ -79,7 +80,7 @@ func TestBadLines(t *testing.T) {
 				if kind != "lines" { // whose bytes the line itself acknowledges, and then loses
 					wantAll(t, k.got(), list, first)
 				}
-				cure(t, proxy)
+				proxy.Cure()
 				eventually(t, "delivery over a good line", func() bool {
 					results, err := s.Deliver(t.Context(), list)
 					if kind != "lines" {
@@ -116,9 +117,9 @@ func TestSlowLines(t *testing.T) {
 	for kind, k := range kinds(t) {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
-			proxy := badLine(t, k.at)
-			toxic(t, proxy, `{"name": "slow", "type": "bandwidth", "stream": "upstream", "attributes": {"rate": 8}}`)
-			toxic(t, proxy, `{"name": "far", "type": "latency", "stream": "downstream", "attributes": {"latency": 600}}`)
+			proxy := badline.New(t, k.at)
+			proxy.Toxic(`{"name": "slow", "type": "bandwidth", "stream": "upstream", "attributes": {"rate": 8}}`)
+			proxy.Toxic(`{"name": "far", "type": "latency", "stream": "downstream", "attributes": {"latency": 600}}`)
 			o := options(t, fmt.Sprintf(k.to, proxy.Listen), 10*time.Second)
 			o.Ack = strings.Contains(kind, "answers")
 			wantAcknowledged(t, open(t, o), items(t, 50)) // 15 kB: two seconds

@@ -1,7 +1,6 @@
 package sink
 
 import (
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -14,8 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/Shopify/toxiproxy/v2"
-	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
 
 	"github.com/perch-edge/perch/cmd/jsonsender/internal/format"
@@ -163,30 +160,6 @@ func certified(t testing.TB, ca *boxtest.Authority, c *x509.Certificate) *tls.Co
 
 func here() *x509.Certificate {
 	return &x509.Certificate{IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}}
-}
-
-// badLine puts a proxy before an address, which makes the line as bad as its toxics say.
-func badLine(t testing.TB, address string) *toxiproxy.Proxy {
-	t.Helper()
-	logger := zerolog.Nop()
-	proxy := toxiproxy.NewProxy(toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), logger), "line", "127.0.0.1:0", address)
-	if err := proxy.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(proxy.Stop)
-	return proxy
-}
-
-func toxic(t testing.TB, proxy *toxiproxy.Proxy, text string) {
-	t.Helper()
-	if _, err := proxy.Toxics.AddToxicJson(strings.NewReader(text)); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func cure(t testing.TB, proxy *toxiproxy.Proxy) {
-	t.Helper()
-	proxy.Toxics.ResetToxics(context.WithoutCancel(t.Context()))
 }
 
 func retryAfterOf(err error) time.Duration {

@@ -16,6 +16,7 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/perch-edge/perch/internal/boxtest"
+	"github.com/perch-edge/perch/internal/boxtest/badline"
 )
 
 // sockets is a receiver of WebSockets.
@@ -225,13 +226,13 @@ func TestWebSocketIsClosedBetween(t *testing.T) {
 func TestWebSocketPings(t *testing.T) {
 	t.Parallel()
 	r := newSockets(t, nil)
-	proxy := badLine(t, r.Listener.Addr().String())
+	proxy := badline.New(t, r.Listener.Addr().String())
 	s := open(t, options(t, "ws://"+proxy.Listen, 300*time.Millisecond))
 	wantAcknowledged(t, s, items(t, 1))
 	k := s.(*webSocket).link
-	toxic(t, proxy, `{"name": "t", "type": "timeout", "stream": "downstream", "attributes": {"timeout": 0}}`)
+	proxy.Toxic(`{"name": "t", "type": "timeout", "stream": "downstream", "attributes": {"timeout": 0}}`)
 	<-k.ended // two times the 300ms later
-	cure(t, proxy)
+	proxy.Cure()
 	wantAcknowledged(t, s, items(t, 1))
 }
 
